@@ -1,0 +1,205 @@
+//! The declaration of a pipeline: which table, and how a message becomes a row of it.
+//!
+//! This is data as declared and checked; `transform::mapping` compiles it into the plan that a hot loop runs.
+
+use crate::error::ConfigError;
+
+/// How messages of one queue become rows of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// The name under which the ledger keeps this pipeline's messages apart from others.
+    pub name: String,
+    /// The target table, as declared: `table` or `schema.table`.
+    pub table: TableName,
+    /// What makes two deliveries the same.
+    pub dedupe: Dedupe,
+    /// The mapped columns, in the order of the chunk's fields.
+    pub columns: Vec<Column>,
+}
+
+/// A table's name, with or without its schema; written into SQL only quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    /// `None` leaves it to the connection's `search_path`.
+    pub schema: Option<String>,
+    /// The table's own name.
+    pub table: String,
+}
+
+/// What makes two deliveries the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dedupe {
+    /// A message counts once, however often it is delivered.
+    #[default]
+    Message,
+    /// A segment counts once; redeliveries in different segments are not recognised. For replays known to hold none.
+    Segment,
+}
+
+/// One column of the target table and where its value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The column's name in the table.
+    pub name: String,
+    /// Where the value comes from.
+    pub source: Source,
+    /// How the value is read and written.
+    pub kind: ColumnType,
+    /// A missing or null value is a reject; otherwise it is NULL.
+    pub required: bool,
+    /// The longest text that fits the column, in characters as Postgres counts them, after masking.
+    pub max_length: Option<usize>,
+    /// How the value is encrypted, if it is.
+    pub mask: Option<Mask>,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A JSON pointer (RFC 6901) into the body.
+    Body(String),
+    /// The message around the body.
+    Message(MessageValue),
+}
+
+/// A value that the message has beside its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageValue {
+    /// The UTC date the message was sent.
+    SentDate,
+    /// The instant the message was sent.
+    SentAt,
+    /// The UTC date of this delivery.
+    ReceivedDate,
+    /// The instant of this delivery.
+    ReceivedAt,
+    /// SQS's id of the message.
+    MessageId,
+    /// How often SQS has delivered it, this delivery included.
+    ReceiveCount,
+    /// The FIFO group, or null.
+    GroupId,
+    /// The FIFO sequence number, or null.
+    SequenceNumber,
+    /// The name of the configured queue.
+    Queue,
+}
+
+/// How a value is read from JSON and written for Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ColumnType {
+    /// A JSON string.
+    #[default]
+    Text,
+    /// A JSON integer of 32 bits.
+    Integer,
+    /// A JSON integer of 64 bits.
+    Bigint,
+    /// A JSON number, or a string that holds one; every digit is kept.
+    Numeric,
+    /// `true` or `false`.
+    Boolean,
+    /// An RFC 3339 date-time with its offset.
+    Timestamptz,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// A UUID in any of its usual spellings.
+    Uuid,
+    /// Any JSON value, kept as it is.
+    Jsonb,
+    /// Dotted digits, dots removed: `"2.3.0"` → 230.
+    Version,
+    /// Dotted digits, up to three parts below 1000 each after the first: `"2.3.0"` → 2003000, which sorts.
+    PackedVersion,
+}
+
+/// How a value is encrypted. Both ways are deterministic, so equal values stay equal, and reversible by `reveal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mask {
+    /// Synthetic IV: authenticated, bound to the column.
+    Siv,
+    /// One key, one IV: the format of existing tables. Equal prefixes of 16 bytes show.
+    Fixed,
+}
+
+impl TableName {
+    /// Reads `table` or `schema.table`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let (schema, table) = match parts[..] {
+            [table] if !table.is_empty() => (None, table),
+            [schema, table] if !schema.is_empty() && !table.is_empty() => (Some(schema.to_owned()), table),
+            _ => {
+                return Err(ConfigError::InvalidSetting {
+                    setting: "pipeline.table",
+                    problem: "expected `table` or `schema.table`".to_owned(),
+                });
+            }
+        };
+        Ok(Self { schema, table: table.to_owned() })
+    }
+
+    /// The name as SQL text, each part quoted.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        let table = quote_identifier(&self.table);
+        self.schema.as_ref().map_or_else(|| table.clone(), |schema| format!("{}.{table}", quote_identifier(schema)))
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(formatter, "{schema}.")?;
+        }
+        formatter.write_str(&self.table)
+    }
+}
+
+/// An identifier as SQL text.
+#[must_use]
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Pipeline {
+    /// The exercise that pgsluice ships with: `login-queue` → `user_logins`.
+    #[must_use]
+    pub fn user_logins() -> Self {
+        let text = |name: &str, pointer: &str, max_length| Column {
+            name: name.to_owned(),
+            source: Source::Body(pointer.to_owned()),
+            kind: ColumnType::Text,
+            required: true,
+            max_length: Some(max_length),
+            mask: None,
+        };
+        Self {
+            name: "user_logins".to_owned(),
+            table: TableName { schema: Some("public".to_owned()), table: "user_logins".to_owned() },
+            dedupe: Dedupe::Message,
+            columns: vec![
+                text("user_id", "/user_id", 128),
+                text("device_type", "/device_type", 32),
+                Column { mask: Some(Mask::Siv), ..text("masked_ip", "/ip", 256) },
+                Column { mask: Some(Mask::Siv), ..text("masked_device_id", "/device_id", 256) },
+                Column { required: false, ..text("locale", "/locale", 32) },
+                Column { kind: ColumnType::Version, max_length: None, ..text("app_version", "/app_version", 0) },
+                Column {
+                    source: Source::Message(MessageValue::SentDate),
+                    kind: ColumnType::Date,
+                    max_length: None,
+                    ..text("create_date", "", 0)
+                },
+            ],
+        }
+    }
+
+    /// The columns that are encrypted with `mask`.
+    pub fn masked_columns(&self, mask: Mask) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(move |column| column.mask == Some(mask))
+    }
+}

@@ -1,0 +1,6 @@
+//! pgsluice.
+pub mod config;
+pub mod error;
+pub mod exit_code;
+pub mod spool;
+pub mod staging;

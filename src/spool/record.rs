@@ -1,0 +1,155 @@
+//! A spool line: one message as it was received, and the checksum at the line's end.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+const CHECKSUM_PREFIX: &[u8] = b",\"crc32\":\"";
+const CHECKSUM_DIGITS: usize = 8;
+const CHECKSUM_SUFFIX: &[u8] = b"\"}";
+const CHECKSUM_BYTES: usize = CHECKSUM_PREFIX.len() + CHECKSUM_DIGITS + CHECKSUM_SUFFIX.len();
+
+/// One message as it was received, in the order of a spool line's fields.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record<'a> {
+    /// SQS's id of the message: the same in every delivery.
+    #[serde(borrow)]
+    pub message_id: Cow<'a, str>,
+    /// SQS `SentTimestamp`, in milliseconds since the epoch.
+    pub sent_at: i64,
+    /// When this delivery reached us, in milliseconds since the epoch.
+    pub received_at: i64,
+    /// SQS `ApproximateReceiveCount`: 1 at the first delivery.
+    pub receive_count: u32,
+    /// What deletes this delivery; empty for an imported message, which no queue holds.
+    #[serde(borrow)]
+    pub receipt_handle: Cow<'a, str>,
+    /// The raw body.
+    #[serde(borrow)]
+    pub body: Cow<'a, str>,
+    /// The message attributes, `{name: {type, value}}`, where the message has some; a binary value is base64.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<&'a RawValue>,
+    /// The FIFO group, where the message has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<Cow<'a, str>>,
+    /// The FIFO sequence number, where the message has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub sequence_number: Option<Cow<'a, str>>,
+}
+
+impl<'a> Record<'a> {
+    /// Appends the record as a spool line, checksum and line feed included.
+    pub(super) fn write_line(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
+        let start = line.len();
+        serde_json::to_writer(&mut *line, self)?;
+        line.pop(); // the object's closing brace comes after the checksum
+        let checksum = crc32fast::hash(&line[start..]);
+        line.extend_from_slice(CHECKSUM_PREFIX);
+        write!(line, "{checksum:08x}").map_err(serde_json::Error::io)?;
+        line.extend_from_slice(CHECKSUM_SUFFIX);
+        line.push(b'\n');
+        Ok(())
+    }
+
+    /// Reads a spool line without its line feed; the error says what is wrong with it, without quoting it.
+    pub(super) fn parse_line(line: &'a [u8]) -> Result<Self, &'static str> {
+        if let Some((content, digits)) = split_checksum(line) {
+            let written = std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+            if written != Some(crc32fast::hash(content)) {
+                return Err("the checksum does not match");
+            }
+        }
+        let line = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
+        serde_json::from_str(line).map_err(|_| "not a spool line")
+    }
+}
+
+fn split_checksum(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (content, checksum) = line.split_at_checked(line.len().checked_sub(CHECKSUM_BYTES)?)?;
+    let digits = checksum.strip_prefix(CHECKSUM_PREFIX)?.strip_suffix(CHECKSUM_SUFFIX)?;
+    Some((content, digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line_of(record: &Record<'_>) -> Vec<u8> {
+        let mut line = Vec::new();
+        record.write_line(&mut line).unwrap();
+        assert_eq!(line.pop(), Some(b'\n'));
+        line
+    }
+
+    fn any_record() -> impl Strategy<Value = Record<'static>> {
+        let text = || any::<String>().prop_map(Cow::<'static, str>::Owned);
+        let optional = || proptest::option::of(text());
+        (text(), any::<i64>(), any::<i64>(), any::<u32>(), text(), text(), optional(), optional()).prop_map(
+            |(message_id, sent_at, received_at, receive_count, receipt_handle, body, group_id, sequence_number)| {
+                Record {
+                    message_id,
+                    sent_at,
+                    received_at,
+                    receive_count,
+                    receipt_handle,
+                    body,
+                    attributes: None,
+                    group_id,
+                    sequence_number,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_survives_its_line(record in any_record()) {
+            let line = line_of(&record);
+            prop_assert!(!line.contains(&b'\n'));
+            let read = Record::parse_line(&line).unwrap();
+            prop_assert_eq!(format!("{read:?}"), format!("{record:?}"));
+        }
+
+        #[test]
+        fn a_flipped_bit_never_changes_a_record_unnoticed(
+            record in any_record(), position in any::<prop::sample::Index>(), bit in 0..8_u32,
+        ) {
+            let mut line = line_of(&record);
+            let position = position.index(line.len());
+            line[position] ^= 1 << bit;
+            if let Ok(read) = Record::parse_line(&line) {
+                // A flip within the checksum's own field name leaves the record as it was.
+                prop_assert_eq!(format!("{read:?}"), format!("{record:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn attributes_are_kept_as_they_are() {
+        let attributes: Box<RawValue> = serde_json::from_str(r#"{"trace":{"type":"String","value":"x"}}"#).unwrap();
+        let line = line_of(&Record {
+            message_id: "m".into(),
+            sent_at: 1,
+            received_at: 2,
+            receive_count: 1,
+            receipt_handle: "r".into(),
+            body: "{}".into(),
+            attributes: Some(&attributes),
+            group_id: None,
+            sequence_number: None,
+        });
+        assert_eq!(Record::parse_line(&line).unwrap().attributes.unwrap().get(), attributes.get());
+    }
+
+    #[test]
+    fn a_line_written_by_hand_needs_no_checksum() {
+        let line =
+            br#"{"message_id":"m","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"","body":"{}"}"#;
+        assert_eq!(Record::parse_line(line).unwrap().body, "{}");
+    }
+}
