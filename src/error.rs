@@ -38,8 +38,8 @@ pub enum Error {
 pub enum ConfigError {
     #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} is not a valid configuration", path.display())]
-    Invalid { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{} line {line}: {problem}", path.display())]
+    Invalid { path: PathBuf, line: usize, problem: String },
     #[error("{setting} is not set")]
     Missing { setting: &'static str, hint: &'static str },
     #[error("{setting} is not valid: {problem}")]
