@@ -4,3 +4,4 @@ pub mod error;
 pub mod exit_code;
 pub mod spool;
 pub mod staging;
+pub mod transform;
