@@ -125,9 +125,16 @@ impl Block {
             let offset = next;
             next += line.len() as u64;
             let bytes = line.strip_suffix(b"\n").unwrap_or(line);
-            let damaged = |problem| SpoolError::Damaged { path: self.path.to_path_buf(), offset, problem };
-            parse(bytes).map(|parsed| (offset, bytes, parsed)).map_err(damaged)
+            parse(bytes)
+                .map(|parsed| (offset, bytes, parsed))
+                .map_err(|problem| self.damaged(offset, problem))
         })
+    }
+
+    /// The error for a line of this block, for damage that shows only to who reads the record.
+    #[must_use]
+    pub fn damaged(&self, offset: u64, problem: &'static str) -> SpoolError {
+        SpoolError::Damaged { path: self.path.to_path_buf(), offset, problem }
     }
 }
 
