@@ -2,8 +2,10 @@
 
 mod faults;
 mod logins;
+mod postgres;
 mod queue;
 
 pub use faults::Faults;
 pub use logins::Logins;
+pub use postgres::{LocalError, LocalPostgres, LocalPostgresOptions};
 pub use queue::{LocalQueue, LocalQueueError, QueueCounts};
