@@ -1,0 +1,11 @@
+//! Servers that start by themselves and leave nothing behind: for `demo`, tests and benches, never for production.
+
+mod faults;
+mod logins;
+mod postgres;
+mod queue;
+
+pub use faults::Faults;
+pub use logins::Logins;
+pub use postgres::{LocalError, LocalPostgres, LocalPostgresOptions};
+pub use queue::{LocalQueue, LocalQueueError, QueueCounts};
