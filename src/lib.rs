@@ -6,3 +6,4 @@ pub mod exit_code;
 pub mod local;
 pub mod spool;
 pub mod staging;
+pub mod transform;

@@ -113,9 +113,15 @@ impl Block {
             let bytes = line.strip_suffix(b"\n").unwrap_or(line);
             match Record::parse_line(bytes) {
                 Ok(record) => Ok(Line { offset: start, bytes, record }),
-                Err(problem) => Err(SpoolError::Damaged { path: self.path.to_path_buf(), offset: start, problem }),
+                Err(problem) => Err(self.damaged(start, problem)),
             }
         })
+    }
+
+    /// The error for a line of this block, for damage that shows only to who reads the record.
+    #[must_use]
+    pub fn damaged(&self, offset: u64, problem: &'static str) -> SpoolError {
+        SpoolError::Damaged { path: self.path.to_path_buf(), offset, problem }
     }
 }
 

@@ -67,6 +67,14 @@ impl<'a> Record<'a> {
     }
 }
 
+/// A spool line without its checksum, its closing brace and what follows that: more fields can be appended.
+pub(crate) fn line_fields(line: &[u8]) -> &[u8] {
+    match split_checksum(line) {
+        Some((fields, _)) => fields,
+        None => line.trim_ascii_end().strip_suffix(b"}").unwrap_or(line),
+    }
+}
+
 fn split_checksum(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (content, checksum) = line.split_at_checked(line.len().checked_sub(CHECKSUM_BYTES)?)?;
     let digits = checksum.strip_prefix(CHECKSUM_PREFIX)?.strip_suffix(CHECKSUM_SUFFIX)?;
