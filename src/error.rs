@@ -111,6 +111,8 @@ pub enum QueueError {
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum LoadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot connect to Postgres at {address}")]
     Unreachable { address: String, source: BoxedError },
     #[error("Postgres at {address} refused the connection: {message} (SQLSTATE {sqlstate})")]
@@ -124,6 +126,9 @@ pub enum LoadError {
     Refused { action: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
+    /// Passing: its transaction ends, and then the ledger has the segment or has not.
+    #[error("segment {segment} is being loaded by another process")]
+    SegmentBusy { segment: SegmentId },
     #[error("chunk of segment {segment} does not match its ids: {problem}")]
     InconsistentChunk { segment: SegmentId, problem: &'static str },
     #[error(transparent)]

@@ -1,0 +1,8 @@
+//! Loads through real COPYs into a temporary Postgres: each test has a database and a staging directory of its own.
+
+mod fixture;
+
+mod connecting;
+mod isolation;
+mod loading;
+mod mapping;
