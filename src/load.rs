@@ -23,7 +23,8 @@ mod rejects;
 mod retry;
 mod schema;
 mod settings;
-#[cfg(all(test, feature = "local"))]
+#[cfg(test)]
+#[cfg(feature = "local")]
 mod tests;
 mod tls;
 mod transaction;
@@ -213,15 +214,15 @@ impl Loader {
         }
         self.ensure_partitions(&work.keys).await?;
         let lost = |action: &str| {
-            let action = format!("to {action} segment {}", work.segment);
+            let action = format!("{action} of segment {}", work.segment);
             move |error| refused(&action, error)
         };
-        let transaction = self.client.transaction().await.map_err(lost("begin"))?;
+        let transaction = self.client.transaction().await.map_err(lost("BEGIN"))?;
         match self.destination.fill(&transaction, work).await? {
             Filled::Found(committed) => Ok(Some(committed)),
             Filled::MessageKnown => Ok(None),
             Filled::Now(committed, loaded_at) => {
-                let unanswered = lost("commit");
+                let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
                 transaction.commit().await.map_err(unanswered)?;
                 Ok(Some(committed))

@@ -69,7 +69,7 @@ pub(super) async fn copy_in(
         }
         drop(receiver);
     };
-    let (produced, ()) = tokio::join!(producer, sending);
-    produced.map_err(CopyError::Source)?;
+    let (written, ()) = tokio::join!(producer, sending);
+    written.map_err(CopyError::Source)?;
     Ok(sink.finish().await?)
 }

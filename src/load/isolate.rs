@@ -139,7 +139,7 @@ impl RowCopy<'_> {
         &self,
         produce: impl FnOnce(&mut super::copy::Feed) -> Result<(), LoadError> + Send + 'static,
     ) -> Result<Copied, LoadError> {
-        let lost = |error| refused(&format!("rows of segment {} for table {}", self.segment, self.target.table), error);
+        let lost = |error| refused(&format!("the COPY of segment {} into {}", self.segment, self.target.table), error);
         self.transaction.batch_execute("SAVEPOINT rows").await.map_err(lost)?;
         let (ended, outcome) = match copy_in(self.transaction, &self.target.copy_statement, produce).await {
             Ok(rows) => ("RELEASE rows", Copied::Rows(rows)),

@@ -40,8 +40,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn new(sent_at_ms: i64, message_id: &str, position: usize) -> Self {
-        let sent_at_us = sent_at_ms.clamp(0, LAST_MS) * 1000;
+    fn new(milliseconds: i64, message_id: &str, position: usize) -> Self {
+        let sent_at_us = milliseconds.clamp(0, LAST_MS) * 1000;
         Self { sent_at_us, message_id: message_uuid(message_id), position }
     }
 
@@ -259,8 +259,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
         let segment = SegmentId::now();
-        let ids: String = (0..7).map(|index| format!("2026-07-0{}T00:00:00.123Z,m{index}\n", 7 - index)).collect();
-        fs::write(staging.ids(segment), ids).unwrap();
+        let ids = (0..7).map(|index| format!("2026-07-0{}T00:00:00.123Z,m{index}\n", 7 - index));
+        fs::write(staging.ids(segment), ids.collect::<Vec<_>>().concat()).unwrap();
         let keys = Arc::new(SegmentKeys::read_in_runs_of(3, &staging, segment).unwrap());
         assert_eq!((keys.rows, keys.rejects, keys.days.len()), (7, 0, 7));
 

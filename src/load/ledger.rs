@@ -68,12 +68,12 @@ impl Ledger {
     /// Creates the partitions of these days that are missing. A transaction of its own.
     pub(super) async fn ensure_partitions(&self, client: &Client, first: i32, last: i32) -> Result<(), LoadError> {
         let ensured = client.execute(ENSURE_PARTITIONS, &[&first, &last]).await;
-        ensured.map(|_| ()).map_err(ledger_error("create partitions"))
+        ensured.map(|_| ()).map_err(ledger_error("creating partitions of"))
     }
 
     /// Prepares a transaction for a load.
     pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<(), LoadError> {
-        transaction.batch_execute(BEGIN).await.map_err(ledger_error("begin"))
+        transaction.batch_execute(BEGIN).await.map_err(ledger_error("beginning a transaction on"))
     }
 
     /// Those of the segments that are loaded, with the time of their transaction.
@@ -84,7 +84,7 @@ impl Ledger {
     ) -> Result<Vec<(Committed, SystemTime)>, LoadError> {
         let ids: Vec<Uuid> = segments.iter().map(|segment| segment.as_uuid()).collect();
         let found = client.query(&format!("SELECT {SEGMENT_COLUMNS} {FIND}"), &[&ids]).await;
-        found.and_then(|rows| rows.iter().map(read_segment).collect()).map_err(ledger_error("read"))
+        found.and_then(|rows| rows.iter().map(read_segment).collect()).map_err(ledger_error("reading"))
     }
 
     /// What was loaded in all.
@@ -98,7 +98,7 @@ impl Ledger {
                 last_loaded_at: row.try_get(4)?,
             })
         };
-        client.query_one(TOTALS, &[&&*self.pipeline]).await.and_then(read).map_err(ledger_error("read"))
+        client.query_one(TOTALS, &[&&*self.pipeline]).await.and_then(read).map_err(ledger_error("reading"))
     }
 
     /// Records all messages of a segment, or says `false` because one is recorded already, or is there twice;
@@ -114,7 +114,7 @@ impl Ledger {
         match copied {
             Ok(_) => Ok(true),
             Err(CopyError::Postgres(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
-            Err(CopyError::Postgres(error)) => Err(ledger_error("record messages")(error)),
+            Err(CopyError::Postgres(error)) => Err(ledger_error("recording messages in")(error)),
             Err(CopyError::Source(error)) => Err(error),
         }
     }
@@ -132,9 +132,9 @@ impl Ledger {
             for batch in run.chunks(BATCH_KEYS) {
                 let (times, ids) = parameters(batch);
                 let inserted = transaction.query(CLAIM, &[&&*self.pipeline, &times, &ids]).await;
-                for row in inserted.map_err(ledger_error("claim messages"))? {
+                for row in inserted.map_err(ledger_error("claiming messages in"))? {
                     let key = row.try_get(0).and_then(|sent_at| Ok((sent_at, row.try_get(1)?)));
-                    let (sent_at, id): (SystemTime, Uuid) = key.map_err(ledger_error("claim messages"))?;
+                    let (sent_at, id): (SystemTime, Uuid) = key.map_err(ledger_error("claiming messages in"))?;
                     // Of a message that is there twice, the first position is the row.
                     let first = batch.partition_point(|key| (key.sent_at(), key.message_id) < (sent_at, id));
                     claimed[batch[first].position] = true;
@@ -153,7 +153,7 @@ impl Ledger {
         keys: &Arc<SegmentKeys>,
     ) -> Result<(), LoadError> {
         let id = segment.as_uuid();
-        let failed = || ledger_error("forget a segment");
+        let failed = || ledger_error("removing a segment from");
         let mut runs = keys.runs();
         while let Some((run, rest)) = runs.advance().await? {
             runs = rest;
@@ -184,7 +184,7 @@ impl Ledger {
             let executed = transaction
                 .execute(INSERT_REJECTS, &[&&*self.pipeline, &segment.as_uuid(), &ids, &stages, &fields, &reasons])
                 .await;
-            inserted += executed.map_err(ledger_error("record rejects"))?;
+            inserted += executed.map_err(ledger_error("recording rejects in"))?;
         }
         Ok(inserted)
     }
@@ -196,7 +196,7 @@ impl Ledger {
         committed: &Committed,
         keys: &SegmentKeys,
     ) -> Result<SystemTime, LoadError> {
-        let failed = || ledger_error("record the segment");
+        let failed = || ledger_error("recording a segment in");
         let [received, loaded, duplicates, rejected] =
             [committed.received, committed.loaded, committed.duplicates, committed.rejected].map(u64::cast_signed);
         let (first, last) = keys.sent_between();
@@ -267,6 +267,6 @@ fn ledger_error(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> L
         Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME | &SqlState::UNDEFINED_FUNCTION) => {
             LoadError::NoLedger
         }
-        _ => refused(&format!("to {action} in the ledger"), error),
+        _ => refused(&format!("{action} the ledger"), error),
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{ConfigError, Error, LoadError};
 // A domain is judged by the type that it is based on.
 const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::text, \
      CASE WHEN base.typname IN ('varchar', 'bpchar') AND modifier > 4 THEN modifier - 4 END, \
-     attnotnull, atthasdef OR attidentity <> '', attgenerated <> '', \
+     attnotnull AND NOT atthasdef AND attidentity = '', attgenerated <> '', \
      has_column_privilege(attrelid, attnum, 'INSERT') \
      FROM pg_attribute AS attribute \
      JOIN pg_type AS declared ON declared.oid = atttypid \
@@ -19,6 +19,7 @@ const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory:
 const LEDGER: &str = "SELECT to_regclass('pgsluice.' || name) IS NOT NULL, \
      has_table_privilege(to_regclass('pgsluice.' || name), 'SELECT') \
      AND has_table_privilege(to_regclass('pgsluice.' || name), 'INSERT') \
+     AND has_function_privilege(to_regprocedure('pgsluice.ensure_message_partitions(date, date)'), 'EXECUTE') \
      FROM unnest(ARRAY['segment', 'message', 'reject']) AS name";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -29,8 +30,8 @@ struct TableColumn {
     kind: String,
     category: String,
     max_length: Option<i32>,
-    not_null: bool,
-    has_default: bool,
+    /// NOT NULL, and nothing but the mapping can fill it.
+    needed: bool,
     generated: bool,
     may_insert: bool,
 }
@@ -61,12 +62,12 @@ async fn check_ledger(client: &Client) -> Result<(), LoadError> {
         .query(LEDGER, &[])
         .await
         .and_then(|rows| rows.iter().map(read).collect())
-        .map_err(|error| refused("to look at the ledger", error))?;
+        .map_err(|error| refused("looking at the ledger", error))?;
     if !tables.iter().all(|(exists, _)| *exists) {
         return Err(LoadError::NoLedger);
     }
     if !tables.iter().all(|(_, allowed)| *allowed == Some(true)) {
-        return Err(forbidden("SELECT and INSERT on the ledger (schema pgsluice)".to_owned(), String::new()));
+        return Err(forbidden("SELECT, INSERT and EXECUTE on the ledger (schema pgsluice)".to_owned(), String::new()));
     }
     Ok(())
 }
@@ -82,36 +83,28 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
             kind: row.try_get(1)?,
             category: row.try_get(2)?,
             max_length: row.try_get(3)?,
-            not_null: row.try_get(4)?,
-            has_default: row.try_get(5)?,
-            generated: row.try_get(6)?,
-            may_insert: row.try_get(7)?,
+            needed: row.try_get(4)?,
+            generated: row.try_get(5)?,
+            may_insert: row.try_get(6)?,
         })
     };
     let rows = client.query(COLUMNS, &[&pipeline.table.quoted()]).await;
     rows.and_then(|rows| rows.iter().map(read).collect())
-        .map_err(|error| refused(&format!("to look at table {}", pipeline.table), error))
+        .map_err(|error| refused(&format!("looking at table {}", pipeline.table), error))
 }
 
 fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut missing = false;
-    for column in &pipeline.columns {
-        match table.iter().find(|candidate| candidate.name == column.name) {
-            Some(found) => problems.extend(mismatch(column, found)),
-            None => {
-                missing = true;
-                problems.push(format!("there is no column {}", column.name));
-            }
-        }
-    }
-    if missing {
+    let find = |name: &str| table.iter().find(|candidate| candidate.name == name);
+    let mut problems: Vec<String> =
+        pipeline.columns.iter().filter_map(|column| mismatch(column, find(&column.name)?)).collect();
+    let missing: Vec<&str> =
+        pipeline.columns.iter().map(|column| column.name.as_str()).filter(|name| find(name).is_none()).collect();
+    if !missing.is_empty() {
         let names: Vec<&str> = table.iter().map(|column| column.name.as_str()).collect();
-        problems.push(format!("the columns are {}", names.join(", ")));
+        problems.push(format!("there is no column {} (there are {})", missing.join(", "), names.join(", ")));
     }
-    let mapped = |column: &TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
-    let needed = table.iter().filter(|column| column.not_null && !column.has_default && !column.generated);
-    for column in needed.filter(|column| !mapped(column)) {
+    let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
+    for column in table.iter().filter(|column| column.needed && !mapped(column)) {
         problems.push(format!("column {} is NOT NULL without a default and not mapped", column.name));
     }
     problems

@@ -58,3 +58,22 @@ pub fn is_transient(error: &LoadError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlstate_decides_what_becomes_of_a_load() {
+        let expected = [
+            (Meaning::Moment, ["40001", "40P01", "53300", "57P03", "08006"]),
+            (Meaning::Row, ["22001", "22P02", "23514", "P0001", "54000"]),
+            (Meaning::Setup, ["42501", "42P01", "53100", "28P01", "25006"]),
+        ];
+        for (meaning_of_all, codes) in expected {
+            for code in codes {
+                assert_eq!(meaning(&SqlState::from_code(code)), meaning_of_all, "{code}");
+            }
+        }
+    }
+}

@@ -25,11 +25,11 @@ pub async fn init(database: &DatabaseUrl) -> Result<(), LoadError> {
         let action = action.to_owned();
         move |error| refused(&action, error)
     };
-    let transaction = client.transaction().await.map_err(failed("to begin"))?;
+    let transaction = client.transaction().await.map_err(failed("BEGIN"))?;
     let lock = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})");
-    transaction.batch_execute(&lock).await.map_err(failed("a lock"))?;
+    transaction.batch_execute(&lock).await.map_err(failed("an advisory lock"))?;
     for (name, text) in init_sql() {
-        transaction.batch_execute(text).await.map_err(failed(&format!("sql/{name}")))?;
+        transaction.batch_execute(text).await.map_err(failed(&format!("applying sql/{name}")))?;
     }
-    transaction.commit().await.map_err(failed("to commit"))
+    transaction.commit().await.map_err(failed("COMMIT"))
 }

@@ -141,7 +141,7 @@ fn split_pairs(text: &str) -> Result<Split, ConfigError> {
         let key = key.trim_end();
         if !split.take(key, Cow::Borrowed(&value)) {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-            split.rest.push_str(&format!("{key}='{value}' "));
+            split.rest.extend([key, "='", &value, "' "]);
         }
         remaining = after.trim_start();
     }

@@ -5,4 +5,5 @@ mod fixture;
 mod connecting;
 mod isolation;
 mod loading;
+mod lost_answers;
 mod mapping;
