@@ -51,7 +51,7 @@ impl Chunk {
             return Err(LoadError::InconsistentChunk { segment, problem: "its last row is cut off" });
         }
         if offsets.len() != rows + 1 {
-            return Err(LoadError::InconsistentChunk { segment, problem: "it has not as many rows" });
+            return Err(LoadError::InconsistentChunk { segment, problem: "it has another number of rows" });
         }
         Ok(Self { path: path.to_owned(), offsets })
     }
