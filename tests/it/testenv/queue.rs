@@ -1,0 +1,103 @@
+//! A queue of a test's own, on the server inside this process or on LocalStack, used through the AWS SDK like any.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::{Client, Config};
+use pgsluice::local::{Faults, LocalQueue, QueueCounts};
+
+use super::RUNTIME;
+use super::localstack::LOCALSTACK;
+
+pub(super) const REGION: &str = "us-east-1";
+const BATCH_MESSAGES: usize = 10;
+
+static EMBEDDED: LazyLock<LocalQueue> = LazyLock::new(|| LocalQueue::start(Faults::default()).expect("a queue server"));
+
+/// Whose queue it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Server {
+    /// The one inside this process, shared by all tests.
+    Embedded,
+    /// A third party's, shared by all tests.
+    LocalStack,
+    /// One inside this process for this test alone, with faults.
+    Faulty(Faults),
+}
+
+pub(crate) struct Queue {
+    client: Client,
+    endpoint: String,
+    url: String,
+    _own_server: Option<LocalQueue>,
+}
+
+impl Queue {
+    pub(super) fn create(server: Server) -> Self {
+        let own_server = match server {
+            Server::Faulty(faults) => Some(LocalQueue::start(faults).expect("a queue server")),
+            Server::Embedded | Server::LocalStack => None,
+        };
+        let endpoint = match (server, &own_server) {
+            (Server::LocalStack, _) => LOCALSTACK.endpoint().to_owned(),
+            (_, Some(own)) => own.endpoint(),
+            (_, None) => EMBEDDED.endpoint(),
+        };
+        let client = client(&endpoint);
+        let name = format!("test-{}", uuid::Uuid::now_v7());
+        let created = RUNTIME.block_on(client.create_queue().queue_name(name).send()).expect("a queue");
+        let url = created.queue_url().expect("a queue's URL").to_owned();
+        Self { client, endpoint, url, _own_server: own_server }
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends each body as a message, in this order.
+    pub(crate) fn send<T: AsRef<str>>(&self, bodies: &[T]) {
+        for batch in bodies.chunks(BATCH_MESSAGES) {
+            let entries = batch.iter().enumerate().map(|(index, body)| {
+                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body.as_ref());
+                entry.build().expect("an entry")
+            });
+            let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
+            let sent = RUNTIME.block_on(send.send()).expect("a sent batch");
+            assert!(sent.failed().is_empty(), "the queue refused {:?}", sent.failed());
+        }
+    }
+
+    pub(crate) fn counts(&self) -> QueueCounts {
+        let ask = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(QueueAttributeName::All);
+        let attributes = RUNTIME.block_on(ask.send()).expect("the queue's attributes").attributes.unwrap_or_default();
+        QueueCounts {
+            visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
+            in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
+            delayed: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesDelayed),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts() == QueueCounts::default()
+    }
+}
+
+fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> usize {
+    attributes[name].parse().expect("a count")
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint)
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    Client::from_conf(config.build())
+}
