@@ -1,5 +1,143 @@
-//! Configuration.
+//! Configuration: defaults < `pgsluice.toml` < environment < flags, resolved and checked once into one [`Config`].
+//!
+//! The rest of the program never sees a flag, an environment variable or the file. Secrets do not `Debug`-print.
+
+mod file;
 mod keys;
 mod pipeline;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::error::ConfigError;
+
 pub use keys::{DatabaseUrl, Key, Keys};
 pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName, quote_identifier};
+
+const DEFAULT_FILE: &str = "pgsluice.toml";
+
+/// Everything that a command needs to know, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which messages become which rows.
+    pub pipeline: Pipeline,
+    /// Where each stage's files lie.
+    pub staging_dir: PathBuf,
+    /// How the queue is drained.
+    pub queue: QueueSettings,
+    /// When a segment is sealed, and how long it is kept.
+    pub spool: SpoolSettings,
+    /// How Postgres is loaded.
+    pub load: LoadSettings,
+    /// The masking keys that the environment gives.
+    pub keys: Keys,
+    queue_url: Option<String>,
+    database_url: Option<DatabaseUrl>,
+}
+
+/// How the queue is drained: `[queue]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Parallel receives, and parallel deletes.
+    pub pollers: usize,
+    /// `WaitTimeSeconds` of a receive: 1 to 20.
+    pub wait_seconds: u32,
+    /// Unacknowledged messages at most. SQS itself stops at about 120,000 a queue.
+    pub max_in_flight: u32,
+}
+
+/// When a segment is sealed, and how long it is kept: `[spool]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// A segment is sealed at this many messages,
+    pub segment_max_messages: u64,
+    /// at this size,
+    pub segment_max_bytes: u64,
+    /// or this long after its first message, whichever comes first.
+    pub segment_max_age_ms: u64,
+    /// How long acknowledged segments are kept for replay; 0 removes them at once.
+    pub archive_days: u32,
+}
+
+/// How Postgres is loaded: `[load]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadSettings {
+    /// Connections that load segments side by side.
+    pub connections: usize,
+}
+
+/// What flags and environment say; `None` leaves it to the file or the default.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`, PGSLUICE_CONFIG.
+    pub config: Option<PathBuf>,
+    /// `--queue-url`, PGSLUICE_QUEUE_URL.
+    pub queue_url: Option<String>,
+    /// `--database-url`, DATABASE_URL.
+    pub database_url: Option<DatabaseUrl>,
+    /// `--staging-dir`, PGSLUICE_STAGING_DIR.
+    pub staging_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Resolves and checks the configuration. Reads the file and the keys' environment variables.
+    pub fn resolve(overrides: Overrides) -> Result<Self, ConfigError> {
+        let file = match &overrides.config {
+            Some(path) => file::read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE))?,
+            None => file::ConfigFile::default(),
+        };
+        let config = Self {
+            pipeline: file.pipeline()?,
+            staging_dir: overrides.staging_dir.or(file.staging_dir).unwrap_or_else(|| "staging".into()),
+            queue: file.queue.checked()?,
+            spool: file.spool.checked()?,
+            load: file.load.checked()?,
+            keys: keys_from_environment()?,
+            queue_url: overrides.queue_url.or(file.queue_url),
+            database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
+        };
+        Ok(config)
+    }
+
+    /// The queue's URL, for commands that need SQS.
+    pub fn queue_url(&self) -> Result<&str, ConfigError> {
+        let url = self.queue_url.as_deref().filter(|url| !url.is_empty()).ok_or(ConfigError::Missing {
+            setting: "the queue's URL",
+            hint: "give --queue-url or PGSLUICE_QUEUE_URL",
+        })?;
+        if url.starts_with("https://") || url.starts_with("http://") {
+            return Ok(url);
+        }
+        let problem = "expected a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue".to_owned();
+        Err(ConfigError::InvalidSetting { setting: "the queue's URL", problem })
+    }
+
+    /// The queue's name: the last part of its URL.
+    #[must_use]
+    pub fn queue_name(&self) -> Option<&str> {
+        self.queue_url.as_deref().and_then(|url| url.rsplit('/').next()).filter(|name| !name.is_empty())
+    }
+
+    /// Where Postgres is, for commands that need it. Libpq's variables alone are enough: then the URL is empty.
+    pub fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
+        match &self.database_url {
+            Some(url) if !url.expose().is_empty() => Ok(url.clone()),
+            _ if ["PGHOST", "PGDATABASE"].iter().any(|name| env::var_os(name).is_some()) => {
+                Ok(DatabaseUrl::from(String::new()))
+            }
+            _ => Err(ConfigError::Missing {
+                setting: "the database's URL",
+                hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
+            }),
+        }
+    }
+}
+
+fn keys_from_environment() -> Result<Keys, ConfigError> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
+    Ok(Keys {
+        key: variable("PGSLUICE_KEY").map(|text| Key::from_hex("PGSLUICE_KEY", &text)).transpose()?,
+        fixed_iv: variable("PGSLUICE_FIXED_IV").map(|text| Keys::fixed_iv_from_hex(&text)).transpose()?,
+    })
+}

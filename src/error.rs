@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
+use crate::transform::RevealError;
 
 /// Any error of the library.
 #[derive(Debug, Error)]
@@ -30,6 +31,23 @@ pub enum Error {
     /// Postgres.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A masked value could not be decrypted.
+    #[error(transparent)]
+    Reveal(#[from] RevealError),
+    /// A task died: a bug.
+    #[error("a task panicked")]
+    Panicked {
+        /// What tokio says of it.
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Error {
+    /// For `map_err` on a task's handle.
+    #[must_use]
+    pub fn panicked(source: tokio::task::JoinError) -> Self {
+        Self::Panicked { source }
+    }
 }
 
 /// A mistake in flags, environment, configuration file or keys.
@@ -38,8 +56,8 @@ pub enum Error {
 pub enum ConfigError {
     #[error("cannot read {}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{} is not a valid configuration", path.display())]
-    Invalid { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{} line {line}: {problem}", path.display())]
+    Invalid { path: PathBuf, line: usize, problem: String },
     #[error("{setting} is not set")]
     Missing { setting: &'static str, hint: &'static str },
     #[error("{setting} is not valid: {problem}")]
@@ -130,4 +148,158 @@ pub enum LoadError {
     Staging(#[from] StagingError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
+}
+
+/// What follows from an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advice {
+    /// Waiting and trying again can help: the fault is the server's, the network's or of the moment.
+    pub retry: bool,
+    /// How the process ends if it does not.
+    pub exit: ExitCode,
+    /// What a person can do.
+    pub hint: Option<&'static str>,
+}
+
+const fn fatal(hint: &'static str) -> Advice {
+    Advice { retry: false, exit: ExitCode::Failed, hint: Some(hint) }
+}
+
+const fn retried(hint: &'static str) -> Advice {
+    Advice { retry: true, ..fatal(hint) }
+}
+
+const fn usage(hint: &'static str) -> Advice {
+    Advice { exit: ExitCode::Usage, ..fatal(hint) }
+}
+
+impl Error {
+    /// How the process ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        self.advice().exit
+    }
+
+    /// What a person can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.advice().hint
+    }
+
+    /// The error and its causes in one line.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some libraries repeat their cause in their own text.
+            if !line.ends_with(&text) {
+                line = format!("{line}: {text}");
+            }
+            cause = error.source();
+        }
+        line.replace('\n', " ")
+    }
+
+    /// What follows from the error.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Config(error) => error.advice(),
+            Self::Staging(error) => error.advice(),
+            Self::Spool(error) => error.advice(),
+            Self::Queue(error) => error.advice(),
+            Self::Load(error) => error.advice(),
+            Self::Reveal(_) => {
+                fatal("give the key that the value was masked with in PGSLUICE_KEY, and its column's mapping")
+            }
+            Self::Panicked { .. } => Advice { exit: ExitCode::Bug, ..fatal("this is a bug: please report it") },
+        }
+    }
+}
+
+impl ConfigError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Missing { hint, .. } => usage(hint),
+            Self::Unreadable { .. } => usage("check --config and PGSLUICE_CONFIG"),
+            Self::Invalid { .. } | Self::InvalidColumn { .. } => {
+                usage("compare with the annotated pgsluice.toml that comes with pgsluice")
+            }
+            Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
+            Self::MappingMismatch { .. } => usage("correct [[column]] in pgsluice.toml, or the table"),
+        }
+    }
+}
+
+impl StagingError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                    fatal("make room in the staging directory and run again; what is sealed is safe there")
+                }
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    fatal("give the user who runs pgsluice write access, or choose another --staging-dir")
+                }
+                _ => fatal("check the path; what is sealed in the staging directory is safe, and a run resumes it"),
+            },
+            Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
+            Self::NoSuchSegment { .. } => fatal("`pgsluice status` counts the segments; their names are the file names"),
+        }
+    }
+}
+
+impl SpoolError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Io { .. } => fatal("check the file and its disk"),
+            Self::Damaged { .. } => fatal("restore the file from a copy, or move it away; other segments are unharmed"),
+            Self::Staging(error) => error.advice(),
+        }
+    }
+}
+
+impl QueueError {
+    /// What follows from the error.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::NoRegion => usage("set AWS_REGION, or a region in the AWS profile"),
+            Self::NoCredentials { .. } => {
+                usage("set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role")
+            }
+            Self::NoSuchQueue { .. } => fatal("check --queue-url, AWS_REGION and AWS_ENDPOINT_URL"),
+            Self::AccessDenied { .. } => fatal(
+                "the role needs sqs:ReceiveMessage, DeleteMessage, ChangeMessageVisibility and GetQueueAttributes",
+            ),
+            Self::Unreachable { .. } => retried("check AWS_ENDPOINT_URL, AWS_REGION and the network"),
+            Self::Throttled { .. } => retried("lower queue.pollers, or raise the quota"),
+            Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),
+            Self::Service { server_fault: true, .. } => retried("SQS has a problem; run again later"),
+            Self::Service { .. } => fatal("check the queue's settings"),
+        }
+    }
+
+    /// Waiting and asking again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.advice().retry
+    }
+}
+
+impl LoadError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
+            Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
+            Self::NoTable { .. } | Self::NoLedger => fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`"),
+            Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
+            Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+            Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
+            Self::Staging(error) => error.advice(),
+            Self::Spool(error) => error.advice(),
+        }
+    }
 }

@@ -1,8 +1,40 @@
-//! pgsluice.
+//! pgsluice empties an Amazon SQS queue into a Postgres table: a staged bulk loader.
+//!
+//! ```text
+//!  SQS ──drain──▶ staging/spool/S.ndjson ──transform──▶ staging/chunks/S.csv ──load──▶ Postgres
+//!   ▲              raw messages, durable    rayon, all cores   what COPY gets      one transaction
+//!   └───────────────────────────ack: DeleteMessageBatch, only after S has committed ◀───┘
+//! ```
+//!
+//! One sealed spool segment = one CSV chunk = one COPY transaction = one batch of acknowledgements. A segment is named
+//! once, by a [`staging::SegmentId`], and its boundary is fixed when it is sealed; so to resume and to replay are the
+//! same: do the files that are left. Postgres holds the only record of what is loaded.
+//!
+//! Guarantees, and where they are kept:
+//! 1. A message is deleted only after the transaction that holds its row, or its reject, has committed:
+//!    [`ack::acknowledge`] takes a [`load::Committed`], and only [`load`] can make one.
+//! 2. A message delivered twice yields one row: the ledger's key, see [`load`].
+//! 3. Killed at any instant, a second run finishes the work: [`staging`], [`spool::recover`], the ledger.
+//! 4. A message that cannot become a row stops nothing and is kept raw with the reason: [`transform`].
+//! 5. Every run ends with a sum that must hold: [`report`].
+//! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`transform`], [`error`].
+//!
+//! Imports run one way: cli → pipeline → {queue, drain, spool, transform, load, ack} → {staging, config, error}.
+
+pub mod ack;
+pub mod cli;
 pub mod config;
+pub mod drain;
 pub mod error;
 pub mod exit_code;
+pub mod import;
+pub mod load;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod pipeline;
+pub mod progress;
+pub mod queue;
+pub mod report;
 pub mod spool;
 pub mod staging;
+pub mod transform;

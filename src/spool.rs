@@ -20,6 +20,7 @@ mod writer;
 
 pub use reader::{Block, Line, SegmentReader};
 pub use record::Record;
+pub(crate) use record::line_fields;
 pub use recovery::{recover, sealed_segment};
 pub use writer::SegmentWriter;
 

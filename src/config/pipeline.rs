@@ -125,6 +125,19 @@ pub enum Mask {
     Fixed,
 }
 
+impl MessageValue {
+    /// The type that the value is written as.
+    #[must_use]
+    pub const fn column_type(self) -> ColumnType {
+        match self {
+            Self::SentDate | Self::ReceivedDate => ColumnType::Date,
+            Self::SentAt | Self::ReceivedAt => ColumnType::Timestamptz,
+            Self::ReceiveCount => ColumnType::Integer,
+            Self::MessageId | Self::GroupId | Self::SequenceNumber | Self::Queue => ColumnType::Text,
+        }
+    }
+}
+
 impl TableName {
     /// Reads `table` or `schema.table`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {

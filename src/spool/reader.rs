@@ -1,6 +1,7 @@
 //! Reads a sealed segment in blocks of whole lines, so that no stage holds a whole segment in memory and several
 //! threads can parse one segment.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -104,18 +105,36 @@ impl Block {
         self.bytes.len() as u64
     }
 
+    /// The receipt handles of the block's lines, and nothing else of them.
+    pub fn receipt_handles(&self) -> impl Iterator<Item = Result<Cow<'_, str>, SpoolError>> {
+        self.each_line(|bytes| Record::receipt_handle_of(bytes)).map(|line| line.map(|(_, _, handle)| handle))
+    }
+
     /// The block's lines in file order; an error names the offset of the line that is damaged.
     pub fn lines(&self) -> impl Iterator<Item = Result<Line<'_>, SpoolError>> {
-        let mut offset = self.offset;
+        self.each_line(|bytes| Record::parse_line(bytes))
+            .map(|line| line.map(|(offset, bytes, record)| Line { offset, bytes, record }))
+    }
+
+    fn each_line<'a, T>(
+        &'a self,
+        parse: impl Fn(&'a [u8]) -> Result<T, &'static str>,
+    ) -> impl Iterator<Item = Result<(u64, &'a [u8], T), SpoolError>> {
+        let mut next = self.offset;
         self.bytes.split_inclusive(|&byte| byte == b'\n').map(move |line| {
-            let start = offset;
-            offset += line.len() as u64;
+            let offset = next;
+            next += line.len() as u64;
             let bytes = line.strip_suffix(b"\n").unwrap_or(line);
-            match Record::parse_line(bytes) {
-                Ok(record) => Ok(Line { offset: start, bytes, record }),
-                Err(problem) => Err(SpoolError::Damaged { path: self.path.to_path_buf(), offset: start, problem }),
-            }
+            parse(bytes)
+                .map(|parsed| (offset, bytes, parsed))
+                .map_err(|problem| self.damaged(offset, problem))
         })
+    }
+
+    /// The error for a line of this block, for damage that shows only to who reads the record.
+    #[must_use]
+    pub fn damaged(&self, offset: u64, problem: &'static str) -> SpoolError {
+        SpoolError::Damaged { path: self.path.to_path_buf(), offset, problem }
     }
 }
 

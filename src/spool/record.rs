@@ -6,6 +6,8 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::queue::Message;
+
 const CHECKSUM_PREFIX: &[u8] = b",\"crc32\":\"";
 const CHECKSUM_DIGITS: usize = 8;
 const CHECKSUM_SUFFIX: &[u8] = b"\"}";
@@ -40,6 +42,22 @@ pub struct Record<'a> {
     pub sequence_number: Option<Cow<'a, str>>,
 }
 
+impl<'a> From<&'a Message> for Record<'a> {
+    fn from(message: &'a Message) -> Self {
+        Self {
+            message_id: message.message_id.as_str().into(),
+            sent_at: message.sent_at,
+            received_at: message.received_at,
+            receive_count: message.receive_count,
+            receipt_handle: message.receipt_handle.as_str().into(),
+            body: message.body.as_str().into(),
+            attributes: message.attributes.as_deref(),
+            group_id: message.group_id.as_deref().map(Cow::Borrowed),
+            sequence_number: message.sequence_number.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
 impl<'a> Record<'a> {
     /// Appends the record as a spool line, checksum and line feed included.
     pub(super) fn write_line(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
@@ -54,6 +72,17 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// Reads nothing but the receipt handle of a spool line, whose checksum was verified when it was loaded.
+    pub(super) fn receipt_handle_of(line: &'a [u8]) -> Result<Cow<'a, str>, &'static str> {
+        #[derive(Deserialize)]
+        struct Receipt<'a> {
+            #[serde(borrow)]
+            receipt_handle: Cow<'a, str>,
+        }
+        let receipt: Receipt<'a> = serde_json::from_slice(line).map_err(|_| "not a spool line")?;
+        Ok(receipt.receipt_handle)
+    }
+
     /// Reads a spool line without its line feed; the error says what is wrong with it, without quoting it.
     pub(super) fn parse_line(line: &'a [u8]) -> Result<Self, &'static str> {
         if let Some((content, digits)) = split_checksum(line) {
@@ -64,6 +93,14 @@ impl<'a> Record<'a> {
         }
         let line = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
         serde_json::from_str(line).map_err(|_| "not a spool line")
+    }
+}
+
+/// A spool line without its checksum, its closing brace and what follows that: more fields can be appended.
+pub(crate) fn line_fields(line: &[u8]) -> &[u8] {
+    match split_checksum(line) {
+        Some((fields, _)) => fields,
+        None => line.trim_ascii_end().strip_suffix(b"}").unwrap_or(line),
     }
 }
 

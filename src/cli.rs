@@ -1,0 +1,205 @@
+//! The command line: one file a command, which parses, calls and prints.
+//!
+//! Data goes to stdout; the summary, progress, logs and errors go to stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command line is for")]
+
+mod ack;
+#[cfg(feature = "local")]
+mod demo;
+mod drain;
+mod import;
+mod init;
+mod keygen;
+mod load;
+mod logging;
+mod replay;
+mod reveal;
+mod run;
+mod session;
+mod status;
+mod transform;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::config::{DatabaseUrl, Overrides};
+use crate::drain::DrainLimits;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::progress::ProgressMode;
+
+/// Empties an Amazon SQS queue into a Postgres table.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    shared: SharedFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Shared options")]
+struct SharedFlags {
+    /// Configuration file [default: pgsluice.toml where there is one]
+    #[arg(long, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The queue's URL
+    #[arg(long, global = true, env = "PGSLUICE_QUEUE_URL", value_name = "URL")]
+    queue_url: Option<String>,
+    /// The database, as a libpq URL; PG* variables work too
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Where spool, chunks, rejects and archive lie [default: staging]
+    #[arg(long, global = true, env = "PGSLUICE_STAGING_DIR", value_name = "DIR")]
+    staging_dir: Option<PathBuf>,
+    /// Write the run report to this file, as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Write log lines to this file instead of stderr
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Say more; twice says everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Show progress: bars on a terminal, lines elsewhere
+    #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
+    progress: ProgressMode,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create the ledger and the user_logins table, where they are missing
+    Init(init::Flags),
+    /// Drain the queue into Postgres until it is empty, and delete what is committed
+    Run(LimitFlags),
+    /// Load segments from the spool and the archive again; needs no AWS
+    Replay(replay::Flags),
+    /// Bring NDJSON files of message bodies into the spool
+    Import(import::Flags),
+    /// Only receive: from the queue into sealed spool segments
+    Drain(LimitFlags),
+    /// Only transform: spool segments into CSV chunks
+    Transform,
+    /// Only load: chunks into Postgres
+    Load,
+    /// Only acknowledge: delete from the queue what is committed
+    Ack,
+    /// Show segments by state, ledger totals and queue depth
+    Status,
+    /// Decrypt masked values, given as arguments or one a line on stdin
+    Reveal(reveal::Flags),
+    /// Make a new random key for PGSLUICE_KEY
+    Keygen,
+    /// Show the whole job on a temporary queue and a temporary Postgres
+    #[cfg(feature = "local")]
+    Demo(demo::Flags),
+}
+
+/// When a drain ends.
+#[derive(Debug, Clone, Args)]
+struct LimitFlags {
+    /// How long to wait for messages that others hold or that are delayed
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    idle: Duration,
+    /// Stop after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_messages: Option<u64>,
+    /// Stop after this long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_duration: Option<Duration>,
+    /// Never stop for an empty queue
+    #[arg(long)]
+    follow: bool,
+}
+
+impl LimitFlags {
+    fn drain_limits(&self) -> DrainLimits {
+        DrainLimits { idle: (!self.follow).then_some(self.idle), max_messages: self.max_messages }
+    }
+}
+
+impl SharedFlags {
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            queue_url: self.queue_url.clone(),
+            database_url: self.database_url.clone().map(DatabaseUrl::from),
+            staging_dir: self.staging_dir.clone(),
+        }
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn run() -> Result<ExitCode, Error> {
+    let Cli { shared, command } = Cli::parse();
+    logging::start(&shared)?;
+    match command {
+        Command::Init(flags) => init::run(&shared, &flags),
+        Command::Run(limits) => run::run(&shared, &limits),
+        Command::Replay(flags) => replay::run(&shared, &flags),
+        Command::Import(flags) => import::run(&shared, &flags),
+        Command::Drain(limits) => drain::run(&shared, &limits),
+        Command::Transform => transform::run(&shared),
+        Command::Load => load::run(&shared),
+        Command::Ack => ack::run(&shared),
+        Command::Status => status::run(&shared),
+        Command::Reveal(flags) => reveal::run(&shared, &flags),
+        Command::Keygen => keygen::run(),
+        #[cfg(feature = "local")]
+        Command::Demo(flags) => demo::run(&flags),
+    }
+}
+
+/// Prints the error in one line, and what to do in another.
+pub fn print_error(error: &Error) {
+    eprintln!("error: {}", error.one_line());
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// `10s`, `5m`, `1h 30m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration = text.parse().map_err(|_| "expected a duration such as 10s or 5m".to_owned())?;
+    Duration::try_from(duration).map_err(|_| "expected a duration that is not negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_mins(90)));
+        assert!(parse_duration("-5s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+}

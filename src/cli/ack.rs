@@ -1,0 +1,25 @@
+//! `pgsluice ack`: deletes from the queue what the ledger says is committed.
+
+use std::sync::Arc;
+
+use super::SharedFlags;
+use super::session::{End, Session, runtime};
+use crate::ack;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::load::LoadMode;
+use crate::queue::Sqs;
+
+pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
+    runtime()?.block_on(async {
+        let session = Session::open(flags, LoadMode::Once)?;
+        let queue_url = session.config.queue_url()?.to_owned();
+        let loaders = session.connect_loaders(1).await?;
+        let settings = session.config.queue;
+        let queue = Arc::new(Sqs::connect(&queue_url, settings.wait_seconds).await?);
+        let pipeline = Arc::clone(&session.pipeline);
+        let end = pipeline.acknowledge_committed(queue, &loaders, settings.pollers).await;
+        ack::expire_archive(&session.pipeline.staging, session.config.spool.archive_days)?;
+        session.finish(&format!("spool → deleted from {queue_url}"), end.map(|()| End::default()))
+    })
+}

@@ -1,0 +1,38 @@
+//! `pgsluice import`: NDJSON files of message bodies into the spool, to be loaded by `replay` or the next `run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::SharedFlags;
+use crate::config::Config;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::import::import;
+use crate::report::grouped;
+use crate::staging::Staging;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Flags {
+    /// Files with one message body a line
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// When the messages were sent, as RFC 3339 [default: the file's modification time]
+    #[arg(long, value_name = "TIME")]
+    sent_at: Option<Timestamp>,
+}
+
+pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode, Error> {
+    let config = Config::resolve(flags.overrides())?;
+    let staging = Staging::open(&config.staging_dir)?;
+    let _lock = staging.lock()?;
+    for file in &import_flags.files {
+        let segments = import(&staging, config.spool, file, import_flags.sent_at)?;
+        if !flags.quiet {
+            let messages = grouped(segments.iter().map(|segment| segment.messages).sum());
+            eprintln!("{}: {messages} messages in {} segments", file.display(), segments.len());
+        }
+    }
+    Ok(ExitCode::Done)
+}

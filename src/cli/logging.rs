@@ -1,0 +1,40 @@
+//! Log lines: pgsluice's own, on stderr or in a file.
+//!
+//! Only pgsluice's own events pass. The AWS SDK's debug events hold whole message bodies, so no setting shows them.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+use super::{LogFormat, SharedFlags};
+use crate::error::{Error, StagingError};
+
+pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
+    let (writer, colours) = match &flags.log_file {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            (BoxMakeWriter::new(Arc::new(file.map_err(StagingError::io("open", path))?)), false)
+        }
+        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    let level = match (flags.quiet, flags.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (_, 0) => LevelFilter::INFO,
+        (_, 1) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false);
+    let lines = match flags.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(Targets::new().with_target("pgsluice", level))).init();
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! `pgsluice replay`: loads segments of the spool and the archive; one that the ledger has is skipped.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::SharedFlags;
+use super::session::{End, Session, runtime};
+use crate::error::{Error, StagingError};
+use crate::exit_code::ExitCode;
+use crate::load::LoadMode;
+use crate::spool;
+use crate::staging::{SegmentId, Staging};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Flags {
+    /// The segments, by name [default: all in the spool and the archive]
+    #[arg(value_name = "SEGMENT")]
+    segments: Vec<SegmentId>,
+    /// Forget in the ledger that these segments were loaded: for a table that was emptied
+    #[arg(long)]
+    again: bool,
+}
+
+pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error> {
+    let mode = if replay.again { LoadMode::Again } else { LoadMode::Once };
+    runtime()?.block_on(async {
+        let session = Session::open(flags, mode)?;
+        spool::recover(&session.pipeline.staging)?;
+        let segments = chosen(&session.pipeline.staging, &replay.segments)?;
+        let loaders = session.connect_loaders(session.config.load.connections).await?;
+        let end = Arc::clone(&session.pipeline).replay(segments, loaders).await;
+        let title = format!("spool → {}", session.config.pipeline.table);
+        session.finish(&title, end.map(|()| End::default()))
+    })
+}
+
+fn chosen(staging: &Staging, named: &[SegmentId]) -> Result<Vec<SegmentId>, StagingError> {
+    let mut segments = named.to_vec();
+    if segments.is_empty() {
+        segments = staging.archived_segments()?;
+        segments.extend(staging.sealed_segments()?);
+    }
+    segments.sort_unstable();
+    segments.dedup();
+    match segments.iter().find(|segment| staging.find_segment(**segment).is_none()) {
+        Some(&segment) => Err(StagingError::NoSuchSegment { segment }),
+        None => Ok(segments),
+    }
+}

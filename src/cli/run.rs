@@ -1,0 +1,95 @@
+//! `pgsluice run`: the main job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::session::{End, Session, runtime};
+use super::{LimitFlags, SharedFlags};
+use crate::ack;
+use crate::drain::{Drain, DrainEnd, Proof};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::load::LoadMode;
+use crate::queue::{Depth, InFlight, Sqs};
+
+/// How long a stopped run may take to load and acknowledge what is sealed.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+
+pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let session = Session::open(flags, LoadMode::Once)?;
+        let queue_url = session.config.queue_url()?.to_owned();
+        let loaders = session.connect_loaders(session.config.load.connections).await?;
+        let queue = Sqs::connect(&queue_url, session.config.queue.wait_seconds).await?;
+        let stop = stop_after(&session.stop, limits.max_duration);
+        let drain = drain(&session, queue, limits, Proof::Acknowledged, stop);
+        let staging = session.pipeline.staging.clone();
+
+        let stages = Arc::clone(&session.pipeline).run(drain, loaders);
+        let end = tokio::select! {
+            end = stages => end.map(end_of_drain),
+            () = grace_is_over(&session.stop) => Ok(end_of_drain(DrainEnd::Stopped)),
+        };
+        ack::expire_archive(&staging, session.config.spool.archive_days)?;
+        let title = format!("{queue_url} → {}", session.config.pipeline.table);
+        session.finish(&title, end)
+    });
+    // A transform that outlives the grace is not waited for: its files have no name yet.
+    runtime.shutdown_background();
+    code
+}
+
+/// A drain with the session's settings.
+pub(super) fn drain(
+    session: &Session,
+    queue: Sqs,
+    limits: &LimitFlags,
+    proof: Proof,
+    stop: CancellationToken,
+) -> Drain<Sqs> {
+    Drain {
+        queue: Arc::new(queue),
+        staging: session.pipeline.staging.clone(),
+        settings: session.config.queue,
+        spool: session.config.spool,
+        limits: limits.drain_limits(),
+        proof,
+        in_flight: Arc::new(InFlight::with_cap(session.config.queue.max_in_flight)),
+        counters: Arc::clone(&session.pipeline.counters),
+        stop,
+    }
+}
+
+/// Cancelled with `stop`, and by itself after `max_duration`.
+pub(super) fn stop_after(stop: &CancellationToken, max_duration: Option<Duration>) -> CancellationToken {
+    let stop = stop.child_token();
+    if let Some(max_duration) = max_duration {
+        let timer = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(max_duration).await;
+            timer.cancel();
+        });
+    }
+    stop
+}
+
+/// What the end of a drain means for the exit code and the summary.
+pub(super) fn end_of_drain(end: DrainEnd) -> End {
+    let remark = match end {
+        DrainEnd::Empty => "the queue is empty".to_owned(),
+        DrainEnd::NotEmpty(Depth { visible, in_flight, delayed }) => format!(
+            "the queue is not empty: {visible} visible, {in_flight} in flight with other consumers, {delayed} delayed"
+        ),
+        DrainEnd::Stopped => "stopped before the queue was empty; what was received is safe".to_owned(),
+    };
+    let empty = end == DrainEnd::Empty;
+    End { queue_empty: Some(empty), work_left: !empty, remark: Some(remark) }
+}
+
+async fn grace_is_over(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(SHUTDOWN_GRACE).await;
+}

@@ -1,0 +1,23 @@
+//! `pgsluice transform`: sealed segments into chunks; needs neither AWS nor Postgres.
+
+use std::sync::Arc;
+
+use super::SharedFlags;
+use super::session::{End, Session, runtime};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::load::LoadMode;
+use crate::spool;
+
+pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
+    runtime()?.block_on(async {
+        let session = Session::open(flags, LoadMode::Once)?;
+        let staging = &session.pipeline.staging;
+        spool::recover(staging)?;
+        let staged = staging.staged_segments()?;
+        let mut segments = staging.sealed_segments()?;
+        segments.retain(|segment| staged.binary_search(segment).is_err());
+        let end = Arc::clone(&session.pipeline).transform_sealed(segments).await;
+        session.finish("spool → chunks", end.map(|()| End::default()))
+    })
+}

@@ -1,0 +1,330 @@
+//! The configuration file as written, and its checks: TOML in, checked settings out.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+use super::{LoadSettings, QueueSettings, SpoolSettings};
+use crate::error::ConfigError;
+
+const GIB: u64 = 1 << 30;
+
+/// `pgsluice.toml`, key by key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    pub(super) queue_url: Option<String>,
+    pub(super) database_url: Option<String>,
+    pub(super) staging_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) queue: QueueTable,
+    #[serde(default)]
+    pub(super) spool: SpoolTable,
+    #[serde(default)]
+    pub(super) load: LoadTable,
+    #[serde(default)]
+    pipeline: PipelineTable,
+    #[serde(default, rename = "column")]
+    columns: Vec<ColumnTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct QueueTable {
+    pollers: usize,
+    wait_seconds: u32,
+    max_in_flight: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SpoolTable {
+    segment_max_messages: u64,
+    segment_max_bytes: u64,
+    segment_max_age_ms: u64,
+    archive_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LoadTable {
+    connections: usize,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PipelineTable {
+    name: Option<String>,
+    table: Option<String>,
+    #[serde(default)]
+    dedupe: Dedupe,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ColumnTable {
+    name: String,
+    from: Option<String>,
+    value: Option<MessageValue>,
+    #[serde(rename = "type")]
+    kind: Option<TypeName>,
+    version: Option<VersionForm>,
+    #[serde(default)]
+    required: bool,
+    max_length: Option<usize>,
+    mask: Option<Mask>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TypeName {
+    Text,
+    Integer,
+    Bigint,
+    Numeric,
+    Boolean,
+    Timestamptz,
+    Date,
+    Uuid,
+    Jsonb,
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum VersionForm {
+    Dotless,
+    Packed,
+}
+
+impl Default for QueueTable {
+    fn default() -> Self {
+        Self { pollers: 16, wait_seconds: 1, max_in_flight: 100_000 }
+    }
+}
+
+impl Default for SpoolTable {
+    fn default() -> Self {
+        Self { segment_max_messages: 20_000, segment_max_bytes: 64 << 20, segment_max_age_ms: 2000, archive_days: 7 }
+    }
+}
+
+impl Default for LoadTable {
+    fn default() -> Self {
+        Self { connections: 2 }
+    }
+}
+
+/// Reads a configuration file.
+pub(super) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| {
+        // The error's own text quotes the line, which may hold a password.
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        ConfigError::Invalid { path: path.to_owned(), line, problem: error.message().to_owned() }
+    })
+}
+
+impl ConfigFile {
+    /// The declared pipeline; what is not declared is as in the built-in one.
+    pub(super) fn pipeline(&self) -> Result<Pipeline, ConfigError> {
+        let built_in = Pipeline::user_logins();
+        let columns = if self.columns.is_empty() {
+            built_in.columns
+        } else {
+            self.columns.iter().map(ColumnTable::checked).collect::<Result<Vec<_>, _>>()?
+        };
+        for (index, column) in columns.iter().enumerate() {
+            if columns[..index].iter().any(|earlier| earlier.name == column.name) {
+                return Err(invalid_column(&column.name, "declared twice"));
+            }
+        }
+        Ok(Pipeline {
+            name: self.pipeline.name.clone().unwrap_or(built_in.name),
+            table: match &self.pipeline.table {
+                Some(table) => TableName::parse(table)?,
+                None => built_in.table,
+            },
+            dedupe: self.pipeline.dedupe,
+            columns,
+        })
+    }
+}
+
+impl QueueTable {
+    pub(super) fn checked(&self) -> Result<QueueSettings, ConfigError> {
+        Ok(QueueSettings {
+            pollers: within("queue.pollers", self.pollers, 1..=256)?,
+            wait_seconds: within("queue.wait_seconds", self.wait_seconds, 1..=20)?,
+            max_in_flight: within("queue.max_in_flight", self.max_in_flight, 10..=120_000)?,
+        })
+    }
+}
+
+impl SpoolTable {
+    pub(super) fn checked(&self) -> Result<SpoolSettings, ConfigError> {
+        Ok(SpoolSettings {
+            segment_max_messages: within("spool.segment_max_messages", self.segment_max_messages, 1..=u64::MAX)?,
+            segment_max_bytes: within("spool.segment_max_bytes", self.segment_max_bytes, 1..=GIB)?,
+            segment_max_age_ms: within("spool.segment_max_age_ms", self.segment_max_age_ms, 1..=86_400_000)?,
+            archive_days: within("spool.archive_days", self.archive_days, 0..=36_500)?,
+        })
+    }
+}
+
+impl LoadTable {
+    pub(super) fn checked(&self) -> Result<LoadSettings, ConfigError> {
+        Ok(LoadSettings { connections: within("load.connections", self.connections, 1..=64)? })
+    }
+}
+
+impl ColumnTable {
+    fn checked(&self) -> Result<Column, ConfigError> {
+        let invalid = |problem: &str| Err(invalid_column(&self.name, problem));
+        if self.name.is_empty() {
+            return invalid("a column needs a name");
+        }
+        if self.version.is_some() && self.kind != Some(TypeName::Version) {
+            return invalid("`version` goes with type = \"version\"");
+        }
+        if let Some(value) = self.value {
+            return self.message_column(value);
+        }
+        let pointer = self.from.clone().unwrap_or_else(|| format!("/{}", escape_pointer(&self.name)));
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            return invalid("`from` is a JSON pointer, such as \"/user/id\"");
+        }
+        let kind = self.column_type();
+        if kind != ColumnType::Text && (self.mask.is_some() || self.max_length.is_some()) {
+            return invalid("`mask` and `max_length` go with type = \"text\"");
+        }
+        Ok(Column {
+            name: self.name.clone(),
+            source: Source::Body(pointer),
+            kind,
+            required: self.required,
+            max_length: self.max_length,
+            mask: self.mask,
+        })
+    }
+
+    fn message_column(&self, value: MessageValue) -> Result<Column, ConfigError> {
+        let body_only = self.from.is_some() || self.kind.is_some() || self.max_length.is_some() || self.mask.is_some();
+        if body_only {
+            return Err(invalid_column(&self.name, "`value` excludes `from`, `type`, `max_length` and `mask`"));
+        }
+        Ok(Column {
+            name: self.name.clone(),
+            source: Source::Message(value),
+            kind: value.column_type(),
+            required: self.required,
+            max_length: None,
+            mask: None,
+        })
+    }
+
+    fn column_type(&self) -> ColumnType {
+        match self.kind.unwrap_or(TypeName::Text) {
+            TypeName::Text => ColumnType::Text,
+            TypeName::Integer => ColumnType::Integer,
+            TypeName::Bigint => ColumnType::Bigint,
+            TypeName::Numeric => ColumnType::Numeric,
+            TypeName::Boolean => ColumnType::Boolean,
+            TypeName::Timestamptz => ColumnType::Timestamptz,
+            TypeName::Date => ColumnType::Date,
+            TypeName::Uuid => ColumnType::Uuid,
+            TypeName::Jsonb => ColumnType::Jsonb,
+            TypeName::Version if self.version == Some(VersionForm::Packed) => ColumnType::PackedVersion,
+            TypeName::Version => ColumnType::Version,
+        }
+    }
+}
+
+/// `~` and `/` in a key, as RFC 6901 writes them in a pointer.
+fn escape_pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    setting: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let problem = format!("expected {} to {}, got {value}", range.start(), range.end());
+    Err(ConfigError::InvalidSetting { setting, problem })
+}
+
+fn invalid_column(column: &str, problem: &str) -> ConfigError {
+    ConfigError::InvalidColumn { column: column.to_owned(), problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("pgsluice.toml");
+        fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn column(text: &str) -> Result<Column, ConfigError> {
+        Ok(parse(&format!("[[column]]\n{text}"))?.pipeline()?.columns.remove(0))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_built_in_pipeline() {
+        assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins());
+    }
+
+    #[test]
+    fn the_annotated_default_file_says_what_the_defaults_are() {
+        let file = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/pgsluice.toml"))).unwrap();
+        assert_eq!(file.pipeline().unwrap(), Pipeline::user_logins());
+        assert_eq!(file.queue.checked().unwrap(), QueueTable::default().checked().unwrap());
+        assert_eq!(file.spool.checked().unwrap(), SpoolTable::default().checked().unwrap());
+        assert_eq!(file.load.checked().unwrap(), LoadTable::default().checked().unwrap());
+    }
+
+    #[test]
+    fn a_column_reads_the_key_of_its_own_name_unless_told_otherwise() {
+        assert_eq!(column("name = \"a/b\"").unwrap().source, Source::Body("/a~1b".to_owned()));
+        assert_eq!(column("name = \"a\"\nfrom = \"/x/0\"").unwrap().source, Source::Body("/x/0".to_owned()));
+    }
+
+    #[test]
+    fn a_version_column_is_dotless_unless_packed() {
+        assert_eq!(column("name = \"v\"\ntype = \"version\"").unwrap().kind, ColumnType::Version);
+        let packed = column("name = \"v\"\ntype = \"version\"\nversion = \"packed\"").unwrap();
+        assert_eq!(packed.kind, ColumnType::PackedVersion);
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_line_and_never_quotes_it() {
+        let error = parse("queue_url = \"x\"\ndatabase_url = \"postgres://u:secret@h/d\" oops\n").unwrap_err();
+        assert!(matches!(error, ConfigError::Invalid { line: 2, .. }), "{error:?}");
+        assert!(!error.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for text in [
+            "name = \"a\"\nfrom = \"x\"",
+            "name = \"a\"\nvalue = \"sent_date\"\nfrom = \"/x\"",
+            "name = \"a\"\ntype = \"integer\"\nmask = \"siv\"",
+            "name = \"a\"\nversion = \"packed\"",
+            "name = \"a\"\n[[column]]\nname = \"a\"",
+        ] {
+            assert!(matches!(column(text), Err(ConfigError::InvalidColumn { .. })), "{text}");
+        }
+        assert!(parse("[spool]\nsegment_max_bytes = 2000000000").unwrap().spool.checked().is_err());
+        assert!(parse("[queue]\npolers = 3").is_err());
+    }
+}

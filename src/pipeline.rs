@@ -1,0 +1,163 @@
+//! Runs the stages over segments: channels, limits, shutdown. The only file that knows them all.
+//!
+//! ```text
+//! drain ──▶ sealed ──▶ transform ──▶ staged ──▶ load ──▶ committed ──▶ acknowledge
+//! ```
+//!
+//! Always true: stages overlap segment by segment through channels of [`WAITING_SEGMENTS`], so nothing grows with the
+//! backlog; a stage that fails stops the drain, and what is sealed stays in the spool for the next run. A damaged
+//! segment stops itself alone.
+
+mod stages;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::drain::{Drain, DrainEnd};
+use crate::error::Error;
+use crate::load::{Committed, LoadMode, Loader};
+use crate::queue::Queue;
+use crate::report::Counters;
+use crate::spool;
+use crate::staging::{SegmentId, Staging};
+use crate::transform::Plan;
+
+use stages::OwnMessages;
+
+/// Segments that may wait between two stages.
+const WAITING_SEGMENTS: usize = 2;
+
+/// What the stages work on.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Where the files lie.
+    pub staging: Staging,
+    /// How a message becomes a row.
+    pub plan: Plan,
+    /// Whether loading a segment that the ledger has is skipped or repeated.
+    pub mode: LoadMode,
+    /// Where to count.
+    pub counters: Arc<Counters>,
+    /// Set once a segment could not be read to its end.
+    pub damaged: AtomicBool,
+}
+
+impl Pipeline {
+    /// Drains the queue, and whatever an earlier run left, into Postgres, and deletes what is committed.
+    pub async fn run<Q: Queue>(self: Arc<Self>, drain: Drain<Q>, loaders: Vec<Loader>) -> Result<DrainEnd, Error> {
+        spool::recover(&self.staging)?;
+        let left = self.staging.sealed_segments()?;
+        let known = ledger(&loaders, &left).await?;
+
+        let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
+        let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
+        let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
+        let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
+        let own = Arc::new(OwnMessages::new(Arc::clone(&drain.in_flight), &left));
+        let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
+
+        let mut stages = JoinSet::new();
+        stages.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
+        stages.spawn(stopping(stop.clone(), this().transform_all(to_transform, staged, Some(Arc::clone(&own)))));
+        stages.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
+        stages.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
+        let end = drain.run(sealed).await;
+        join(stages).await?;
+        end
+    }
+
+    /// Loads segments from the spool or the archive; needs no queue. Says of each that the ledger has already.
+    pub async fn replay(self: Arc<Self>, segments: Vec<SegmentId>, loaders: Vec<Loader>) -> Result<(), Error> {
+        let known = match self.mode {
+            LoadMode::Once => ledger(&loaders, &segments).await?,
+            LoadMode::Again => HashMap::new(),
+        };
+        let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
+        let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
+        let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
+        let mut stages = JoinSet::new();
+        stages.spawn(Arc::clone(&self).enter_left(segments, known, sealed, committed.clone()));
+        stages.spawn(Arc::clone(&self).transform_all(to_transform, staged, None));
+        stages.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        stages.spawn(Arc::clone(&self).keep_all(to_keep));
+        join(stages).await
+    }
+
+    /// Loads the chunks that a transform left, on this host or another.
+    pub async fn load_staged(self: Arc<Self>, segments: Vec<SegmentId>, loaders: Vec<Loader>) -> Result<(), Error> {
+        let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
+        let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
+        let mut stages = JoinSet::new();
+        stages.spawn(Arc::clone(&self).enter_staged(segments, staged));
+        stages.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        stages.spawn(Arc::clone(&self).keep_all(to_keep));
+        join(stages).await
+    }
+
+    /// Turns sealed segments into chunks.
+    pub async fn transform_sealed(self: Arc<Self>, segments: Vec<SegmentId>) -> Result<(), Error> {
+        let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
+        let (staged, mut done) = mpsc::channel(WAITING_SEGMENTS);
+        let (committed, _) = mpsc::channel(1);
+        let mut stages = JoinSet::new();
+        stages.spawn(Arc::clone(&self).enter_left(segments, HashMap::new(), sealed, committed));
+        stages.spawn(Arc::clone(&self).transform_all(to_transform, staged, None));
+        stages.spawn(async move {
+            while done.recv().await.is_some() {}
+            Ok(())
+        });
+        join(stages).await
+    }
+
+    /// Acknowledges the segments in the spool that the ledger has.
+    pub async fn acknowledge_committed<Q: Queue>(
+        self: Arc<Self>,
+        queue: Arc<Q>,
+        loaders: &[Loader],
+        parallel: usize,
+    ) -> Result<(), Error> {
+        let known = ledger(loaders, &self.staging.sealed_segments()?).await?;
+        let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
+        let entered = async {
+            for segment in known.into_values() {
+                self.counters.recognise(&segment);
+                _ = committed.send(segment).await;
+            }
+            drop(committed);
+        };
+        let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, to_acknowledge);
+        let ((), outcome) = tokio::join!(entered, acknowledged);
+        outcome
+    }
+}
+
+/// What the ledger has of these segments, asked once.
+async fn ledger(loaders: &[Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
+    match loaders.first() {
+        Some(loader) => Ok(loader.committed(segments).await?),
+        None => Ok(HashMap::new()),
+    }
+}
+
+/// A stage whose failure stops the drain.
+async fn stopping(stop: CancellationToken, stage: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let end = stage.await;
+    if end.is_err() {
+        stop.cancel();
+    }
+    end
+}
+
+/// Waits for all stages, also after one has failed: the others finish what they have. Tells the first failure.
+async fn join(mut stages: JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    while let Some(end) = stages.join_next().await {
+        outcome = outcome.and(end.map_err(Error::panicked).flatten());
+    }
+    outcome
+}

@@ -1,0 +1,77 @@
+//! Progress of a run: a line that renews itself on a terminal, a log line now and then elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+
+use crate::report::Counters;
+
+const REDRAW: Duration = Duration::from_millis(100);
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// When progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// On a terminal as a line that renews itself, elsewhere as log lines.
+    Auto,
+    /// As a line that renews itself, wherever.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Shows a run's counters until it is finished.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Starts to show `counters`. Must be called in a runtime.
+    #[must_use]
+    pub fn start(mode: ProgressMode, quiet: bool, counters: Arc<Counters>) -> Self {
+        let hidden = Self { bar: ProgressBar::hidden(), task: None };
+        let lively = mode == ProgressMode::Always || stderr().is_terminal();
+        if mode == ProgressMode::Never || quiet {
+            return hidden;
+        }
+        if !lively {
+            return Self { task: Some(tokio::spawn(log(counters))), ..hidden };
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
+            bar.set_style(style);
+        }
+        Self { task: Some(tokio::spawn(redraw(bar.clone(), counters))), bar }
+    }
+
+    /// Stops showing; what stood on the terminal is wiped.
+    pub fn finish(self) {
+        if let Some(task) = self.task {
+            task.abort();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+async fn redraw(bar: ProgressBar, counters: Arc<Counters>) {
+    let mut ticks = tokio::time::interval(REDRAW);
+    loop {
+        ticks.tick().await;
+        bar.set_message(counters.line());
+        bar.tick();
+    }
+}
+
+async fn log(counters: Arc<Counters>) {
+    let mut ticks = tokio::time::interval(LOG_EVERY);
+    ticks.tick().await; // the first comes at once, when there is nothing to tell
+    loop {
+        ticks.tick().await;
+        tracing::info!("{}", counters.line());
+    }
+}

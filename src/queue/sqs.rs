@@ -1,0 +1,228 @@
+//! Amazon SQS, and whatever speaks its JSON protocol.
+//!
+//! The SDK retries single calls by itself (three attempts, throttling included), which is right for every call here:
+//! a receive that is sent twice at worst hides ten messages for one visibility timeout, deletes and visibility
+//! changes are idempotent. What is left after that is for the caller to judge.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::ProvideCredentials;
+use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    Message as SqsMessage, MessageAttributeValue, MessageSystemAttributeName as SystemAttribute, QueueAttributeName,
+};
+use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
+use md5::{Digest, Md5};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Depth, FailedEntry, Message, Queue};
+use crate::error::QueueError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An answer may take as long as the long poll, and this.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+
+/// One queue in SQS.
+#[derive(Debug, Clone)]
+pub struct Sqs {
+    client: Client,
+    queue_url: String,
+    endpoint: String,
+    wait_seconds: u32,
+}
+
+impl Sqs {
+    /// Finds region, credentials and endpoint the way AWS tools do, and checks that the queue is there.
+    ///
+    /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
+    /// the queue's URL.
+    pub async fn connect(queue_url: &str, wait_seconds: u32) -> Result<Self, QueueError> {
+        let config = load_sdk_config(Duration::from_secs(wait_seconds.into())).await;
+        let Some(region) = config.region() else { return Err(QueueError::NoRegion) };
+        if let Some(provider) = config.credentials_provider() {
+            let found = provider.provide_credentials().await;
+            found.map_err(|source| QueueError::NoCredentials { source: source.into() })?;
+        }
+        let client = Client::new(&config);
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_SQS")
+            .ok()
+            .or_else(|| config.endpoint_url().map(str::to_owned))
+            .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
+        let sqs = Self { client, queue_url: queue_url.to_owned(), endpoint, wait_seconds };
+        sqs.depth().await?;
+        Ok(sqs)
+    }
+
+    fn error<E>(&self, operation: &'static str, error: SdkError<E>) -> QueueError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let Some(service) = error.as_service_error() else {
+            tracing::debug!(operation, error = %DisplayErrorContext(&error), "no answer from SQS");
+            return QueueError::Unreachable { endpoint: self.endpoint.clone(), source: error.into() };
+        };
+        let server_fault = error.raw_response().is_some_and(|response| response.status().is_server_error());
+        // Codes come with or without a namespace and a "Exception": `AWS.SimpleQueueService.NonExistentQueue`.
+        let code = service.code().unwrap_or("an unknown error").rsplit(['.', '#']).next().unwrap_or_default();
+        let (queue_url, code) = (self.queue_url.clone(), code.to_owned());
+        match code.as_str() {
+            "QueueDoesNotExist" | "NonExistentQueue" | "QueueDeletedRecently" => QueueError::NoSuchQueue { queue_url },
+            "OverLimit" => QueueError::OverLimit { queue_url },
+            "RequestThrottled" | "ThrottlingException" | "Throttling" | "KmsThrottled" | "TooManyRequestsException" => {
+                QueueError::Throttled { code }
+            }
+            "AccessDenied" | "AccessDeniedException" | "KmsAccessDenied" | "InvalidClientTokenId"
+            | "UnrecognizedClientException" | "SignatureDoesNotMatch" | "ExpiredToken" | "ExpiredTokenException"
+            | "InvalidSecurity" => QueueError::AccessDenied { queue_url, code },
+            _ => QueueError::Service { operation, code, server_fault },
+        }
+    }
+}
+
+impl Queue for Sqs {
+    async fn receive(&self, max_messages: usize) -> Result<Vec<Message>, QueueError> {
+        let answer = self
+            .client
+            .receive_message()
+            .queue_url(&self.queue_url)
+            .max_number_of_messages(i32::try_from(max_messages).unwrap_or(i32::MAX))
+            .wait_time_seconds(self.wait_seconds.cast_signed())
+            .message_system_attribute_names(SystemAttribute::SentTimestamp)
+            .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
+            .message_system_attribute_names(SystemAttribute::MessageGroupId)
+            .message_system_attribute_names(SystemAttribute::SequenceNumber)
+            .message_attribute_names("All")
+            .send()
+            .await
+            .map_err(|error| self.error("ReceiveMessage", error))?;
+        let received_at = milliseconds_now();
+        let (whole, corrupt): (Vec<_>, Vec<_>) =
+            answer.messages.unwrap_or_default().into_iter().partition(body_matches_its_md5);
+        if !corrupt.is_empty() {
+            tracing::warn!(messages = corrupt.len(), "bodies do not match their MD5 and will be received again");
+            let handles: Vec<String> = corrupt.into_iter().filter_map(|message| message.receipt_handle).collect();
+            self.release(&handles).await?;
+        }
+        Ok(whole.into_iter().map(|message| delivery(message, received_at)).collect())
+    }
+
+    async fn delete(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
+        let entries = receipt_handles.iter().enumerate().map(|(index, handle)| {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(handle);
+            entry.build()
+        });
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry("DeleteMessageBatch", &error))?;
+        let request = self.client.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
+        let answer = request.send().await.map_err(|error| self.error("DeleteMessageBatch", error))?;
+        Ok(failed_entries(&answer.failed))
+    }
+
+    async fn release(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
+        let entries = receipt_handles.iter().enumerate().map(|(index, handle)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(index.to_string())
+                .receipt_handle(handle)
+                .visibility_timeout(0)
+                .build()
+        });
+        let operation = "ChangeMessageVisibilityBatch";
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry(operation, &error))?;
+        let request = self.client.change_message_visibility_batch().queue_url(&self.queue_url);
+        let answer = request.set_entries(Some(entries)).send().await.map_err(|error| self.error(operation, error))?;
+        Ok(failed_entries(&answer.failed))
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let answer = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.queue_url)
+            .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
+            .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)
+            .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesDelayed)
+            .send()
+            .await
+            .map_err(|error| self.error("GetQueueAttributes", error))?;
+        let attributes = answer.attributes.unwrap_or_default();
+        Ok(Depth {
+            visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
+            in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
+            delayed: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesDelayed),
+        })
+    }
+}
+
+async fn load_sdk_config(wait: Duration) -> SdkConfig {
+    let http = HttpClientBuilder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(wait + ANSWER_MARGIN)
+        .operation_attempt_timeout(wait + ANSWER_MARGIN)
+        .build();
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await
+}
+
+/// aws-sdk-sqs leaves this check to its users. Without an MD5 there is nothing to check.
+fn body_matches_its_md5(message: &SqsMessage) -> bool {
+    let body = message.body.as_deref().unwrap_or_default();
+    message.md5_of_body.as_deref().is_none_or(|md5| md5 == hex::encode(Md5::digest(body)))
+}
+
+fn delivery(message: SqsMessage, received_at: i64) -> Message {
+    let mut system = message.attributes.unwrap_or_default();
+    let number = |name| system.get(name).and_then(|value| value.parse::<i64>().ok());
+    let sent_at = number(&SystemAttribute::SentTimestamp).unwrap_or(received_at);
+    let receive_count = number(&SystemAttribute::ApproximateReceiveCount).and_then(|count| u32::try_from(count).ok());
+    Message {
+        message_id: message.message_id.unwrap_or_default(),
+        sent_at,
+        received_at,
+        receive_count: receive_count.unwrap_or(1),
+        receipt_handle: message.receipt_handle.unwrap_or_default(),
+        body: message.body.unwrap_or_default(),
+        attributes: message.message_attributes.as_ref().and_then(attributes_json),
+        group_id: system.remove(&SystemAttribute::MessageGroupId),
+        sequence_number: system.remove(&SystemAttribute::SequenceNumber),
+    }
+}
+
+fn attributes_json(attributes: &HashMap<String, MessageAttributeValue>) -> Option<Box<RawValue>> {
+    let value = |attribute: &MessageAttributeValue| {
+        let text = attribute.string_value.clone().or_else(|| {
+            attribute.binary_value.as_ref().map(aws_smithy_types::base64::encode)
+        });
+        json!({ "type": attribute.data_type, "value": text })
+    };
+    let object: serde_json::Map<_, _> = attributes.iter().map(|(name, each)| (name.clone(), value(each))).collect();
+    if object.is_empty() { None } else { to_raw_value(&object).ok() }
+}
+
+fn failed_entries(failed: &[BatchResultErrorEntry]) -> Vec<FailedEntry> {
+    let entry = |entry: &BatchResultErrorEntry| FailedEntry {
+        index: entry.id.parse().unwrap_or(usize::MAX),
+        code: entry.code.clone(),
+        sender_fault: entry.sender_fault,
+    };
+    failed.iter().map(entry).collect()
+}
+
+fn incomplete_entry(operation: &'static str, error: &BuildError) -> QueueError {
+    QueueError::Service { operation, code: error.to_string(), server_fault: false }
+}
+
+fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> u64 {
+    attributes.get(name).and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn milliseconds_now() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,382 @@
+//! Finds the mapped fields in a message's body, in one walk over its text.
+//!
+//! JSON pointers are compiled to a tree of member names; the walk descends where the tree does, and what it finds is
+//! a slice of the body: numbers keep every digit, and a string is not copied. What no pointer names is checked to be
+//! JSON and skipped.
+//!
+//! Where a member name occurs twice in an object, the last one counts, as in Postgres' `jsonb`. A pointer through
+//! something that is no object or array, and one past an array's end, finds nothing.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+/// Levels of nesting that are taken; the limit of `serde_json`, which raw values do not count against.
+const MAX_DEPTH: usize = 127;
+
+/// What is wrong with a body as a whole. Reads after "the body".
+#[derive(Debug)]
+pub(super) enum BodyProblem {
+    Empty,
+    NotJson(serde_json::Error),
+    NotAnObject,
+    TooDeep,
+}
+
+impl fmt::Display for BodyProblem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => formatter.write_str("is empty"),
+            // Only these categories have fixed texts; others may quote what was read.
+            Self::NotJson(error) if matches!(error.classify(), Category::Syntax | Category::Eof) => {
+                write!(formatter, "is not JSON: {error}")
+            }
+            Self::NotJson(_) => formatter.write_str("is not JSON"),
+            Self::NotAnObject => formatter.write_str("is not a JSON object"),
+            Self::TooDeep => write!(formatter, "is nested deeper than {MAX_DEPTH} levels"),
+        }
+    }
+}
+
+/// The pointers of a pipeline's columns, compiled. Each distinct pointer has a slot for what is found.
+#[derive(Debug)]
+pub(super) struct Pointers {
+    paths: Vec<Vec<String>>,
+    root: Node,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// The slots of this node and of all below it.
+    slots: Range<usize>,
+    /// The slot of the pointer that ends here.
+    slot: Option<usize>,
+    /// Sorted by name.
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    name: String,
+    /// The name as an array index.
+    index: Option<usize>,
+    node: Node,
+}
+
+impl Pointers {
+    /// Compiles JSON pointers; an error says what is wrong with one of them.
+    pub(super) fn compile<'a>(pointers: impl Iterator<Item = &'a str>) -> Result<Self, &'static str> {
+        let mut paths = pointers.map(parse_pointer).collect::<Result<Vec<_>, _>>()?;
+        paths.sort();
+        paths.dedup();
+        let root = Node::build(&paths, 0, 0);
+        Ok(Self { paths, root })
+    }
+
+    /// How many slots a walk fills.
+    pub(super) const fn slots(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// The slot of a pointer that was compiled.
+    pub(super) fn slot(&self, pointer: &str) -> Option<usize> {
+        self.paths.binary_search(&parse_pointer(pointer).ok()?).ok()
+    }
+
+    /// Fills `found`, which holds [`Self::slots`] times `None`, with the text of each value that is there.
+    pub(super) fn find<'de>(&self, body: &'de str, found: &mut [Option<&'de str>]) -> Result<(), BodyProblem> {
+        let body = body.trim_matches([' ', '\t', '\n', '\r']);
+        if body.is_empty() {
+            return Err(BodyProblem::Empty);
+        }
+        if is_deeper_than(body, MAX_DEPTH) {
+            return Err(BodyProblem::TooDeep);
+        }
+        if !body.starts_with('{') {
+            serde_json::from_str::<IgnoredAny>(body).map_err(BodyProblem::NotJson)?;
+            return Err(BodyProblem::NotAnObject);
+        }
+        self.root.find(body, found).map_err(BodyProblem::NotJson)
+    }
+}
+
+impl Node {
+    /// `paths` are sorted and share their first `depth` names; the first one has slot `first_slot`.
+    fn build(paths: &[Vec<String>], first_slot: usize, depth: usize) -> Self {
+        let slot = paths.first().is_some_and(|path| path.len() == depth).then_some(first_slot);
+        let below = &paths[usize::from(slot.is_some())..];
+        let mut next_slot = first_slot + usize::from(slot.is_some());
+        let members = below.chunk_by(|left, right| left[depth] == right[depth]).map(|group| {
+            let name = group[0][depth].clone();
+            let node = Self::build(group, next_slot, depth + 1);
+            next_slot = node.slots.end;
+            Member { index: array_index(&name), name, node }
+        });
+        Self { slot, members: members.collect(), slots: first_slot..first_slot + paths.len() }
+    }
+
+    /// `json` is the text of one value.
+    fn find<'de>(&self, json: &'de str, found: &mut [Option<&'de str>]) -> serde_json::Result<()> {
+        if let Some(slot) = self.slot {
+            found[slot] = Some(json);
+        }
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        match json.as_bytes().first() {
+            Some(b'{') => deserializer.deserialize_map(Walk { node: self, found })?,
+            Some(b'[') if !self.members.is_empty() => deserializer.deserialize_seq(Walk { node: self, found })?,
+            _ => return Ok(()),
+        }
+        deserializer.end()
+    }
+
+    fn member(&self, name: &str) -> Option<&Self> {
+        let position = self.members.binary_search_by(|member| member.name.as_str().cmp(name)).ok()?;
+        Some(&self.members[position].node)
+    }
+
+    fn element(&self, index: usize) -> Option<&Self> {
+        self.members.iter().find(|member| member.index == Some(index)).map(|member| &member.node)
+    }
+}
+
+/// Walks one object or array.
+struct Walk<'walk, 'de> {
+    node: &'walk Node,
+    found: &'walk mut [Option<&'de str>],
+}
+
+impl<'de> Walk<'_, 'de> {
+    fn enter<E: serde::de::Error>(&mut self, node: &Node, value: &'de RawValue) -> Result<(), E> {
+        // An earlier member of the same name may have filled slots that this one has nothing for.
+        self.found[node.slots.clone()].fill(None);
+        if node.members.is_empty() {
+            self.found[node.slots.start] = Some(value.get());
+            return Ok(());
+        }
+        node.find(value.get(), self.found).map_err(E::custom)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(member) = map.next_key_seed(MemberOf(self.node))? {
+            match member {
+                Some(node) => self.enter(node, map.next_value()?)?,
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let node = self.node.element(index);
+            match node {
+                Some(node) => match elements.next_element()? {
+                    Some(value) => self.enter(node, value)?,
+                    None => return Ok(()),
+                },
+                None if elements.next_element::<IgnoredAny>()?.is_none() => return Ok(()),
+                None => {}
+            }
+        }
+        Err(A::Error::custom("an array without end"))
+    }
+}
+
+/// Reads a member's name and finds its node, without keeping the name.
+struct MemberOf<'walk>(&'walk Node);
+
+impl<'de, 'walk> DeserializeSeed<'de> for MemberOf<'walk> {
+    type Value = Option<&'walk Node>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'walk> Visitor<'_> for MemberOf<'walk> {
+    type Value = Option<&'walk Node>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a member's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.member(name))
+    }
+}
+
+/// The names of an RFC 6901 pointer: none for the empty pointer, which means the whole body.
+fn parse_pointer(pointer: &str) -> Result<Vec<String>, &'static str> {
+    if pointer.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = pointer.strip_prefix('/').ok_or("a JSON pointer starts with /")?;
+    let path: Vec<String> = names.split('/').map(parse_name).collect::<Result<_, _>>()?;
+    if path.len() > MAX_DEPTH { Err("points deeper than a body may be nested") } else { Ok(path) }
+}
+
+fn parse_name(escaped: &str) -> Result<String, &'static str> {
+    let is_escaped = |tail: &str| tail.starts_with(['0', '1']);
+    if !escaped.split('~').skip(1).all(is_escaped) {
+        return Err("in a JSON pointer, ~ is written ~0");
+    }
+    Ok(escaped.replace("~1", "/").replace("~0", "~"))
+}
+
+fn array_index(name: &str) -> Option<usize> {
+    let has_leading_zero = name.len() > 1 && name.starts_with('0');
+    let is_digits = name.bytes().all(|byte| byte.is_ascii_digit());
+    if is_digits && !has_leading_zero { name.parse().ok() } else { None }
+}
+
+/// Whether `json` opens more than `limit` objects and arrays within each other. It need not be valid.
+fn is_deeper_than(json: &str, limit: usize) -> bool {
+    let bytes = json.as_bytes();
+    // Nearly all bodies are settled here: they have no more brackets than that in all.
+    if memchr::memchr2_iter(b'{', b'[', bytes).nth(limit).is_none() {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut bytes = bytes.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if in_string => _ = bytes.next(),
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find<'a>(pointers: &[&'a str], body: &'a str) -> Result<Vec<Option<String>>, String> {
+        let compiled = Pointers::compile(pointers.iter().copied()).unwrap();
+        let mut found = vec![None; compiled.slots()];
+        compiled.find(body, &mut found).map_err(|problem| problem.to_string())?;
+        Ok(pointers.iter().map(|pointer| found[compiled.slot(pointer).unwrap()].map(str::to_owned)).collect())
+    }
+
+    fn found(pointer: &str, body: &str) -> Option<String> {
+        find(&[pointer], body).unwrap().remove(0)
+    }
+
+    #[test]
+    fn the_examples_of_rfc_6901_are_found() {
+        let document =
+            r#"{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8,"~1":9}"#;
+        for (pointer, expected) in [
+            ("", document),
+            ("/foo", r#"["bar","baz"]"#),
+            ("/foo/0", r#""bar""#),
+            ("/", "0"),
+            ("/a~1b", "1"),
+            ("/c%d", "2"),
+            ("/e^f", "3"),
+            ("/g|h", "4"),
+            ("/i\\j", "5"),
+            ("/k\"l", "6"),
+            ("/ ", "7"),
+            ("/m~0n", "8"),
+            ("/~01", "9"),
+        ] {
+            assert_eq!(found(pointer, document).as_deref(), Some(expected), "{pointer}");
+        }
+        for absent in ["/foo/2", "/foo/01", "/foo/-", "/foo/0/x", "/nothing", "/a~1b/c"] {
+            assert_eq!(found(absent, document), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_value_and_what_lies_in_it_are_both_found_as_they_are_written() {
+        let body = " {\"a\" : {\"b\": 1.50, \"c\":[10, {\"d\":1e400}]} ,\"x\":1e999}\n";
+        assert_eq!(
+            find(&["/a", "/a/b", "/a/c/1/d", "/a/c/0", "/x"], body).unwrap().map_texts(),
+            [r#"{"b": 1.50, "c":[10, {"d":1e400}]}"#, "1.50", "1e400", "10", "1e999"]
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_members_of_a_name_counts_as_a_whole() {
+        assert_eq!(found("/a", r#"{"a":1,"a":2}"#).as_deref(), Some("2"));
+        assert_eq!(found("/a/b", r#"{"a":{"b":1},"a":{}}"#), None);
+        assert_eq!(found("/a/b", r#"{"a":{"b":1},"a":7}"#), None);
+        assert_eq!(found("/a/b", r#"{"a":{"b":1},"\u0061":{"b":2}}"#).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_told_apart_from_one_that_is_no_json() {
+        let problem = |body: &str| find(&["/a"], body).unwrap_err();
+        assert_eq!(problem(""), "is empty");
+        assert_eq!(problem(" \n"), "is empty");
+        for body in ["[]", "1", "\"secret\"", "null", "1e999"] {
+            assert_eq!(problem(body), "is not a JSON object");
+        }
+        for body in
+            ["{", "{\"a\":secret}", "{\"a\":1}}", "{\"a\":1} secret", "secret", "{\"a\":1,}", "\u{feff}{}", "{'a':1}"]
+        {
+            let problem = problem(body);
+            assert!(problem.starts_with("is not JSON") && !problem.contains("secret"), "{body}: {problem}");
+        }
+        assert!(problem("{\"b\":{\"\\ud800\":1}, \"\\ud800\":1}").starts_with("is not JSON"));
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit_wherever_it_is() {
+        let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        for pointer in ["/a", "/b", "/a/0/0"] {
+            assert!(find(&[pointer], &nested(MAX_DEPTH)).is_ok());
+            assert_eq!(find(&[pointer], &nested(MAX_DEPTH + 1)).unwrap_err(), "is nested deeper than 127 levels");
+            assert!(find(&[pointer], &nested(500_000)).is_err());
+        }
+        let brackets_in_a_string = format!("{{\"a\":\"\\\"{}\"}}", "[{".repeat(1000));
+        assert!(find(&["/a"], &brackets_in_a_string).is_ok());
+        let one_beside_another = format!("{{\"a\":[{}0]}}", "[],".repeat(1000));
+        assert!(find(&["/a"], &one_beside_another).is_ok());
+        assert!(find(&["/a"], &"{\"a\":".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn the_depth_limit_is_that_of_serde_json() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(serde_json::from_str::<serde_json::Value>(&nested(MAX_DEPTH)).is_ok());
+        assert!(serde_json::from_str::<serde_json::Value>(&nested(MAX_DEPTH + 1)).is_err());
+    }
+
+    #[test]
+    fn what_is_no_pointer_is_refused() {
+        for pointer in ["a", "a/b", "/a~", "/~2", "/a~/b"] {
+            assert!(Pointers::compile([pointer].into_iter()).is_err(), "{pointer}");
+        }
+        assert!(Pointers::compile([&*"/a".repeat(MAX_DEPTH + 1)].into_iter()).is_err());
+    }
+
+    trait MapTexts {
+        fn map_texts(&self) -> Vec<&str>;
+    }
+
+    impl MapTexts for Vec<Option<String>> {
+        fn map_texts(&self) -> Vec<&str> {
+            self.iter().map(|text| text.as_deref().unwrap_or("(nothing)")).collect()
+        }
+    }
+}

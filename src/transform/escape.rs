@@ -1,0 +1,108 @@
+//! Escapes in JSON strings, decoded without a parser's allocations and with the two refusals that Postgres makes:
+//! U+0000, which no text can hold, and surrogates without their other half.
+
+use super::field::Problem;
+
+/// Gives `sink` the text that `json` stands for, piece by piece.
+///
+/// `json` is the inside of a string, or any whole JSON value (backslashes occur in strings alone), and is known to
+/// be valid JSON.
+pub(super) fn unescape(json: &str, mut sink: impl FnMut(&str)) -> Result<(), Problem> {
+    let mut rest = json;
+    while let Some(position) = memchr::memchr(b'\\', rest.as_bytes()) {
+        sink(&rest[..position]);
+        let escape = &rest[position + 1..];
+        let (character, bytes) = decode(escape)?;
+        sink(character.encode_utf8(&mut [0; 4]));
+        rest = &escape[bytes..];
+    }
+    sink(rest);
+    Ok(())
+}
+
+/// The character that an escape stands for, and the escape's length after its backslash.
+fn decode(escape: &str) -> Result<(char, usize), Problem> {
+    let character = match escape.as_bytes().first() {
+        Some(b'n') => '\n',
+        Some(b't') => '\t',
+        Some(b'r') => '\r',
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'u') => return decode_unicode(escape),
+        Some(&byte) => char::from(byte), // a quote, a slash or a backslash
+        None => return Err(Problem::LoneSurrogate),
+    };
+    Ok((character, 1))
+}
+
+fn decode_unicode(escape: &str) -> Result<(char, usize), Problem> {
+    let unit = |start: usize| {
+        let digits = escape.get(start..start + 4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let first = unit(1);
+    let second = escape.get(5..7).filter(|&next| next == "\\u").and_then(|_| unit(7));
+    let units = [first, second].into_iter().flatten();
+    match char::decode_utf16(units).next() {
+        Some(Ok('\0')) => Err(Problem::Nul),
+        Some(Ok(character)) => Ok((character, if character.len_utf16() == 2 { 11 } else { 5 })),
+        Some(Err(_)) | None => Err(Problem::LoneSurrogate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unescaped(json: &str) -> Result<String, Problem> {
+        let mut text = String::new();
+        unescape(json, |piece| text.push_str(piece)).map(|()| text)
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_read_as_serde_json_reads_them(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    any::<char>().prop_map(|character| serde_json::to_string(&character).unwrap().replace('"', "")),
+                    any::<u16>().prop_map(|unit| format!("\\u{unit:04x}")),
+                    any::<char>().prop_map(|character| {
+                        character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")).collect()
+                    }),
+                    Just("\\\\".to_owned()), Just("\\/".to_owned()), Just("\\\"".to_owned()),
+                ],
+                0..12,
+            ),
+        ) {
+            let json = pieces.concat();
+            let Ok(expected) = serde_json::from_str::<String>(&format!("\"{json}\"")) else {
+                // A piece may be a lone quote or backslash, which is no valid inside of a string.
+                if serde_json::from_str::<serde::de::IgnoredAny>(&format!("\"{json}\"")).is_ok() {
+                    prop_assert!(unescaped(&json).is_err());
+                }
+                return Ok(());
+            };
+            if expected.contains('\0') {
+                prop_assert_eq!(unescaped(&json), Err(Problem::Nul));
+            } else {
+                prop_assert_eq!(unescaped(&json), Ok(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn an_escaped_backslash_hides_what_follows() {
+        assert_eq!(unescaped(r"\\u0000"), Ok(r"\u0000".to_owned()));
+        assert_eq!(unescaped(r"\\\u0000"), Err(Problem::Nul));
+    }
+
+    #[test]
+    fn surrogates_count_only_in_pairs() {
+        assert_eq!(unescaped(r"\ud83e\udd80").as_deref(), Ok("\u{1f980}"));
+        for lone in [r"\ud83e", r"\udd80", r"\ud83e\ud83e", r"\ud83ex", r"\ud83e\n", r"\udd80\ud83e"] {
+            assert_eq!(unescaped(lone), Err(Problem::LoneSurrogate), "{lone}");
+        }
+    }
+}

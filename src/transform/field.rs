@@ -1,0 +1,452 @@
+//! One field: from a JSON value to the text that a column of its type gets.
+//!
+//! Types are strict, so that a producer's mistake becomes a reject and not a surprise in the table: a text column
+//! takes a JSON string and nothing else, an integer column a JSON integer.
+
+use std::fmt::{self, Write};
+
+use jiff::civil::{Date, DateTime};
+use uuid::Uuid;
+
+use super::escape::unescape;
+use super::numeric::{self, NumberProblem};
+use crate::config::ColumnType;
+
+/// What is wrong with a field. Reads after the field's name, and never holds a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Problem {
+    Missing,
+    Null,
+    Not(&'static str),
+    OutOfRange(ColumnType),
+    TooLong { max_length: usize },
+    Nul,
+    LoneSurrogate,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => formatter.write_str("is missing"),
+            Self::Null => formatter.write_str("is null"),
+            Self::Not(expected) => write!(formatter, "is not {expected}"),
+            Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", range_name(*kind)),
+            Self::TooLong { max_length } => write!(formatter, "is longer than {max_length} characters"),
+            Self::Nul => formatter.write_str("holds \\u0000, which Postgres cannot store"),
+            Self::LoneSurrogate => formatter.write_str("holds half of a surrogate pair, which is no Unicode text"),
+        }
+    }
+}
+
+const fn range_name(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Bigint => "bigint",
+        ColumnType::Numeric | ColumnType::Jsonb => "numeric",
+        ColumnType::PackedVersion => "a packed version",
+        ColumnType::Timestamptz | ColumnType::Date => "the years 0001 to 9999",
+        _ => "integer",
+    }
+}
+
+/// Memory that conversions reuse from field to field.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    unescaped: String,
+    converted: String,
+}
+
+impl Buffers {
+    /// Writes a value that has a text but is none yet.
+    pub(super) fn keep(&mut self, value: impl fmt::Display) -> &str {
+        write_text(value, &mut self.converted)
+    }
+}
+
+/// The column's text for a JSON value, which is valid JSON without surrounding white space and not `null`.
+pub(super) fn from_json<'a>(kind: ColumnType, json: &'a str, buffers: &'a mut Buffers) -> Result<&'a str, Problem> {
+    match kind {
+        ColumnType::Integer => integer::<i32>(kind, json),
+        ColumnType::Bigint => integer::<i64>(kind, json),
+        ColumnType::Boolean if matches!(json, "true" | "false") => Ok(json),
+        ColumnType::Boolean => Err(Problem::Not("true or false")),
+        ColumnType::Numeric if !json.starts_with('"') => number(json),
+        ColumnType::Jsonb => jsonb(json),
+        _ => convert(kind, string(json, &mut buffers.unescaped)?, &mut buffers.converted),
+    }
+}
+
+/// The column's text for a value that is a string already.
+pub(super) fn from_text<'a>(kind: ColumnType, text: &'a str, buffers: &'a mut Buffers) -> Result<&'a str, Problem> {
+    if text.contains('\0') {
+        return Err(Problem::Nul);
+    }
+    convert(kind, text, &mut buffers.converted)
+}
+
+fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Result<&'a str, Problem> {
+    match kind {
+        ColumnType::Numeric => number(text),
+        ColumnType::Timestamptz => timestamp(text),
+        ColumnType::Date => date(text),
+        ColumnType::Uuid => {
+            let uuid = Uuid::try_parse(text).map_err(|_| Problem::Not("a UUID"))?;
+            converted.clear();
+            converted.push_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            Ok(converted)
+        }
+        ColumnType::Version => Ok(write_text(version(text)?, converted)),
+        ColumnType::PackedVersion => Ok(write_text(packed_version(text)?, converted)),
+        _ => Ok(text),
+    }
+}
+
+/// Whether UTF-8 text does not fit a `varchar` of `max_length`, which counts characters, not bytes.
+pub(super) fn is_longer_than(max_length: usize, text: &[u8]) -> bool {
+    let starts_character = |byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
+    text.len() > max_length && text.iter().filter(|&byte| starts_character(byte)).count() > max_length
+}
+
+fn string<'a>(json: &'a str, unescaped: &'a mut String) -> Result<&'a str, Problem> {
+    let inside = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+    let inside = inside.ok_or(Problem::Not("a string"))?;
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Ok(inside);
+    }
+    unescaped.clear();
+    unescape(inside, |piece| unescaped.push_str(piece))?;
+    Ok(unescaped)
+}
+
+fn integer<T: std::str::FromStr>(kind: ColumnType, json: &str) -> Result<&str, Problem> {
+    if json.parse::<T>().is_ok() {
+        return Ok(json);
+    }
+    let digits = json.strip_prefix('-').unwrap_or(json);
+    let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Err(if is_integer { Problem::OutOfRange(kind) } else { Problem::Not("an integer") })
+}
+
+fn number(text: &str) -> Result<&str, Problem> {
+    numeric::check(text).map(|()| text).map_err(|problem| match problem {
+        NumberProblem::NotANumber => Problem::Not("a number"),
+        NumberProblem::OutOfRange => Problem::OutOfRange(ColumnType::Numeric),
+    })
+}
+
+fn jsonb(json: &str) -> Result<&str, Problem> {
+    unescape(json, |_| {})?;
+    if numeric::all_in_range(json) { Ok(json) } else { Err(Problem::OutOfRange(ColumnType::Jsonb)) }
+}
+
+/// Checks the text and leaves it as it is: Postgres reads every RFC 3339 date-time, its offset included.
+fn timestamp(text: &str) -> Result<&str, Problem> {
+    const NOT: Problem = Problem::Not("an RFC 3339 date-time with an offset");
+    let offset_start = text.len() - if text.ends_with(['Z', 'z']) { 1 } else { "+00:00".len().min(text.len()) };
+    let (local, offset) = text.split_at_checked(offset_start).ok_or(NOT)?;
+    let has_shape = has_shape(local.as_bytes(), b"dddd-dd-ddTdd:dd:dd") && is_offset(offset);
+    if !has_shape {
+        return Err(NOT);
+    }
+    let time: DateTime = local.parse().map_err(|_| NOT)?;
+    if time.year() < 1 { Err(Problem::OutOfRange(ColumnType::Timestamptz)) } else { Ok(text) }
+}
+
+/// `Z`, or hours and minutes as far from UTC as Postgres takes them.
+fn is_offset(offset: &str) -> bool {
+    match offset.as_bytes() {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', hours @ .., b':', _, _] => {
+            has_shape(&offset.as_bytes()[1..], b"dd:dd") && hours <= b"15".as_slice() && &offset[4..] <= "59"
+        }
+        _ => false,
+    }
+}
+
+fn date(text: &str) -> Result<&str, Problem> {
+    const NOT: Problem = Problem::Not("a date (YYYY-MM-DD)");
+    if text.len() != "YYYY-MM-DD".len() || !has_shape(text.as_bytes(), b"dddd-dd-dd") {
+        return Err(NOT);
+    }
+    let date: Date = text.parse().map_err(|_| NOT)?;
+    if date.year() < 1 { Err(Problem::OutOfRange(ColumnType::Date)) } else { Ok(text) }
+}
+
+/// Whether `text` begins like `shape`, where `d` stands for a digit and `T` for what RFC 3339 lets separate a date
+/// from a time. jiff alone is more lenient, and so would let through what Postgres reads otherwise or not at all.
+fn has_shape(text: &[u8], shape: &[u8]) -> bool {
+    text.len() >= shape.len()
+        && text.iter().zip(shape).all(|(byte, expected)| match expected {
+            b'd' => byte.is_ascii_digit(),
+            b'T' => matches!(byte, b'T' | b't' | b' '),
+            _ => byte == expected,
+        })
+}
+
+const NOT_A_VERSION: Problem = Problem::Not("dotted digits");
+
+/// The dots removed: `2.3.0` → 230.
+fn version(text: &str) -> Result<i32, Problem> {
+    let mut number = Some(0_i32);
+    for part in text.split('.') {
+        if !is_digits(part) {
+            return Err(NOT_A_VERSION);
+        }
+        for digit in part.bytes() {
+            number = number.and_then(|number| number.checked_mul(10)?.checked_add(i32::from(digit - b'0')));
+        }
+    }
+    number.ok_or(Problem::OutOfRange(ColumnType::Version))
+}
+
+/// Three digits for each part after the first: `2.3.0` → 2003000.
+fn packed_version(text: &str) -> Result<i32, Problem> {
+    const PARTS: usize = 3;
+    const OUT_OF_RANGE: Problem = Problem::OutOfRange(ColumnType::PackedVersion);
+    if !text.split('.').all(is_digits) {
+        return Err(NOT_A_VERSION);
+    }
+    let mut numbers = [0_i32; PARTS];
+    for (position, part) in text.split('.').enumerate() {
+        let number = part.parse().ok().filter(|&number| position == 0 || number < 1000);
+        *numbers.get_mut(position).ok_or(OUT_OF_RANGE)? = number.ok_or(OUT_OF_RANGE)?;
+    }
+    let [first, second, third] = numbers;
+    first.checked_mul(1_000_000).and_then(|packed| packed.checked_add(second * 1000 + third)).ok_or(OUT_OF_RANGE)
+}
+
+fn is_digits(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn write_text(value: impl fmt::Display, out: &mut String) -> &str {
+    out.clear();
+    // Writing to a String cannot fail.
+    _ = write!(out, "{value}");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ColumnType::{Bigint, Boolean, Date, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version};
+
+    const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    fn text_of(kind: ColumnType, json: &str) -> Result<String, Problem> {
+        from_json(kind, json, &mut Buffers::default()).map(str::to_owned)
+    }
+
+    #[track_caller]
+    fn takes(kind: ColumnType, cases: &[(&str, &str)]) {
+        for &(json, expected) in cases {
+            assert_eq!(text_of(kind, json).as_deref(), Ok(expected), "{kind:?}: {json}");
+        }
+    }
+
+    #[track_caller]
+    fn refuses(kind: ColumnType, problem: Problem, cases: &[&str]) {
+        for &json in cases {
+            assert_eq!(text_of(kind, json), Err(problem), "{kind:?}: {json}");
+        }
+    }
+
+    #[test]
+    fn text_takes_strings_alone() {
+        takes(
+            Text,
+            &[(r#""a""#, "a"), (r#""""#, ""), (r#""\"\\\n\u00fc \ud83e\udd80""#, "\"\\\nü 🦀"), (r#""\\N""#, "\\N")],
+        );
+        refuses(Text, Problem::Not("a string"), &["1", "true", "{}", "[]"]);
+        refuses(Text, Problem::Nul, &[r#""\u0000""#, r#""a\u0000b""#]);
+        refuses(Text, Problem::LoneSurrogate, &[r#""\ud800""#, r#""\udc00\ud800""#]);
+    }
+
+    #[test]
+    fn integers_are_whole_and_in_range() {
+        takes(Integer, &[("0", "0"), ("-2147483648", "-2147483648"), ("2147483647", "2147483647")]);
+        refuses(Integer, Problem::OutOfRange(Integer), &["2147483648", "-2147483649", "99999999999999999999999"]);
+        refuses(Integer, Problem::Not("an integer"), &["1.0", "1e3", "\"1\"", "true", "[]", "{}", "-0.5"]);
+        takes(
+            Bigint,
+            &[("9223372036854775807", "9223372036854775807"), ("-9223372036854775808", "-9223372036854775808")],
+        );
+        refuses(Bigint, Problem::OutOfRange(Bigint), &["9223372036854775808", "-9223372036854775809"]);
+    }
+
+    #[test]
+    fn numeric_keeps_every_digit() {
+        takes(
+            Numeric,
+            &[
+                ("1.50", "1.50"),
+                ("\"1.50\"", "1.50"),
+                ("-1e-7", "-1e-7"),
+                ("0.1000000000000000055511151231257827", "0.1000000000000000055511151231257827"),
+            ],
+        );
+        refuses(Numeric, Problem::Not("a number"), &["\"\"", "\"NaN\"", "\"1,5\"", "true", "[1]"]);
+        refuses(Numeric, Problem::OutOfRange(Numeric), &["1e200000", "\"1e-99999999999999999999\""]);
+    }
+
+    #[test]
+    fn boolean_takes_true_and_false_alone() {
+        takes(Boolean, &[("true", "true"), ("false", "false")]);
+        refuses(Boolean, Problem::Not("true or false"), &["1", "0", "\"true\"", "{}"]);
+    }
+
+    #[test]
+    fn date_times_need_their_offset_and_stay_as_they_are() {
+        for time in [
+            "2026-01-02T03:04:05Z",
+            "2026-01-02t03:04:05.123456789z",
+            "2026-01-02 03:04:05+05:30",
+            "0001-01-01T00:00:00-15:59",
+            "9999-12-31T23:59:59.999Z",
+            "2024-02-29T00:00:00+00:00",
+            "2016-12-31T23:59:60Z",
+        ] {
+            takes(Timestamptz, &[(&format!("\"{time}\""), time)]);
+        }
+        let not = Problem::Not("an RFC 3339 date-time with an offset");
+        for text in [
+            "",
+            "Z",
+            "2026-01-02",
+            "2026-01-02T03:04:05",
+            "2026-01-02T03:04Z",
+            "2026-02-30T00:00:00Z",
+            "2026-01-02T24:00:00Z",
+            "2026-01-02T03:04:05+0530",
+            "2026-01-02T03:04:05+05",
+            "2026-01-02T03:04:05+16:00",
+            "2026-01-02T03:04:05+05:60",
+            "2026-01-02T03:04:05Z[UTC]",
+            "+002026-01-02T03:04:05Z",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T03:04:05 Z",
+            "2026-01-02X03:04:05Z",
+            "now",
+            "ü2026-01-02T03:04:05Z",
+            "2026-01-02T03:04:05ü",
+            "２026-01-02T03:04:05Z",
+            "-+0:00",
+            "2026-01-02T03:04:05.1234567890Z",
+        ] {
+            refuses(Timestamptz, not, &[&format!("\"{text}\"")]);
+        }
+        refuses(Timestamptz, not.clone(), &["\"2026-01-02T03:04:05+🦀\""]);
+        refuses(Timestamptz, Problem::Not("a string"), &["1767323045"]);
+        refuses(Timestamptz, Problem::OutOfRange(Timestamptz), &["\"0000-01-01T00:00:00Z\""]);
+    }
+
+    #[test]
+    fn dates_are_of_the_calendar() {
+        takes(
+            Date,
+            &[("\"2024-02-29\"", "2024-02-29"), ("\"0001-01-01\"", "0001-01-01"), ("\"9999-12-31\"", "9999-12-31")],
+        );
+        let not = Problem::Not("a date (YYYY-MM-DD)");
+        refuses(
+            Date,
+            not,
+            &[
+                "\"2023-02-29\"",
+                "\"2024-2-29\"",
+                "\"20240229\"",
+                "\"2024-02-29T00:00:00Z\"",
+                "\"\"",
+                "\"today\"",
+                "\"2024-02-2ü\"",
+            ],
+        );
+        refuses(Date, Problem::OutOfRange(Date), &["\"0000-01-01\""]);
+    }
+
+    #[test]
+    fn uuids_come_out_in_one_spelling() {
+        for spelling in [
+            UUID.to_owned(),
+            UUID.to_uppercase(),
+            UUID.replace('-', ""),
+            format!("{{{UUID}}}"),
+            format!("urn:uuid:{UUID}"),
+        ] {
+            takes(Uuid, &[(&format!("\"{spelling}\""), UUID)]);
+        }
+        refuses(Uuid, Problem::Not("a UUID"), &["\"\"", "\"01890a5d\"", "\"g1890a5d-ac96-774b-bcce-b302099a8057\""]);
+        refuses(Uuid, Problem::Not("a string"), &["1"]);
+    }
+
+    #[test]
+    fn jsonb_keeps_any_value_that_postgres_can_hold() {
+        for json in [r#"{"a": [1.50, null]}"#, r#""\u00fc""#, "true", "[]", r#""\\u0000""#] {
+            takes(Jsonb, &[(json, json)]);
+        }
+        refuses(Jsonb, Problem::Nul, &[r#"{"a":"\u0000"}"#, r#"{"\u0000":1}"#]);
+        refuses(Jsonb, Problem::LoneSurrogate, &[r#"["\ud800"]"#]);
+        refuses(Jsonb, Problem::OutOfRange(Jsonb), &["[1e999999]"]);
+    }
+
+    #[test]
+    fn versions_lose_their_dots() {
+        takes(
+            Version,
+            &[
+                ("\"2.3.0\"", "230"),
+                ("\"0.96\"", "96"),
+                ("\"2.00\"", "200"),
+                ("\"7\"", "7"),
+                ("\"0000000000000.1\"", "1"),
+                ("\"21.4748.3647\"", "2147483647"),
+            ],
+        );
+        let not = Problem::Not("dotted digits");
+        refuses(
+            Version,
+            not,
+            &[
+                "\"\"",
+                "\".\"",
+                "\"1.\"",
+                "\".1\"",
+                "\"1..2\"",
+                "\"v1\"",
+                "\"1.0-beta\"",
+                "\" 1\"",
+                "\"-1\"",
+                "\"+1\"",
+                "\"99999999999.x\"",
+                "\"١.٢\"",
+            ],
+        );
+        refuses(Version, Problem::OutOfRange(Version), &["\"2147483648\"", "\"1.2.3.4.5.6.7.8.9.10.11\""]);
+        refuses(Version, Problem::Not("a string"), &["2.3", "230"]);
+    }
+
+    #[test]
+    fn packed_versions_sort() {
+        takes(
+            PackedVersion,
+            &[
+                ("\"2.3.0\"", "2003000"),
+                ("\"2.3\"", "2003000"),
+                ("\"0.96\"", "96000"),
+                ("\"2147.483.647\"", "2147483647"),
+            ],
+        );
+        refuses(
+            PackedVersion,
+            Problem::OutOfRange(PackedVersion),
+            &["\"1.1000\"", "\"1.2.3.4\"", "\"2147.483.648\"", "\"2148.0.0\"", "\"99999999999\""],
+        );
+        refuses(PackedVersion, Problem::Not("dotted digits"), &["\"1.x\"", "\"\"", "\"1.+2\""]);
+    }
+
+    #[test]
+    fn length_counts_characters() {
+        assert!(!is_longer_than(3, "äß🦀".as_bytes()));
+        assert!(is_longer_than(2, "äß🦀".as_bytes()));
+        assert!(is_longer_than(0, b"a"));
+        assert!(!is_longer_than(0, b""));
+    }
+}

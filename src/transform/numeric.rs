@@ -1,0 +1,121 @@
+//! Numbers that Postgres' `numeric` can hold.
+
+/// Digits before and after the decimal point that an unconstrained `numeric` can hold (PostgreSQL's documentation,
+/// "Numeric Types").
+const MAX_DIGITS_BEFORE_POINT: i64 = 131_072;
+const MAX_DIGITS_AFTER_POINT: i64 = 16_383;
+
+/// What is wrong with a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NumberProblem {
+    NotANumber,
+    OutOfRange,
+}
+
+/// Checks that `text` is a decimal number (`-12.50`, `1e-3`) within `numeric`'s range.
+pub(super) fn check(text: &str) -> Result<(), NumberProblem> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent).ok_or(NumberProblem::NotANumber)?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
+        return Err(NumberProblem::NotANumber);
+    }
+    let digits_before = length(whole.trim_start_matches('0')) + exponent;
+    let digits_after = length(fraction) - exponent;
+    if digits_before > MAX_DIGITS_BEFORE_POINT || digits_after > MAX_DIGITS_AFTER_POINT {
+        return Err(NumberProblem::OutOfRange);
+    }
+    Ok(())
+}
+
+/// Whether every number in a JSON text is within `numeric`'s range, as `jsonb` needs it. `json` is valid JSON.
+pub(super) fn all_in_range(json: &str) -> bool {
+    let mut rest = json;
+    while let Some(start) = rest.find(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+        let token = &rest[start..];
+        let end = match token.strip_prefix('"') {
+            Some(string) => 1 + string_length(string),
+            None => token.find([',', ']', '}', ' ', '\n', '\r', '\t']).unwrap_or(token.len()),
+        };
+        if !token.starts_with('"') && check(&token[..end]).is_err() {
+            return false;
+        }
+        rest = &token[end..];
+    }
+    true
+}
+
+/// The length of a string after its opening quote, the closing one included.
+fn string_length(string: &str) -> usize {
+    let bytes = string.as_bytes();
+    let mut position = 0;
+    while let Some(found) = bytes.get(position..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        position += found + 1;
+        if bytes[position - 1] == b'"' {
+            return position;
+        }
+        position += 1; // what a backslash escapes ends no string
+    }
+    bytes.len()
+}
+
+/// An exponent of any length, clamped to what is far beyond every limit.
+fn parse_exponent(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| sign * digits.parse().unwrap_or(i64::from(i32::MAX)).min(i64::from(i32::MAX)))
+}
+
+fn length(digits: &str) -> i64 {
+    i64::try_from(digits.len()).unwrap_or(i64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimal_numbers_are_taken_in_every_spelling_and_nothing_else() {
+        for number in
+            ["0", "-0", "+1", "007", "1.50", "1.", ".5", "1e5", "1E+5", "-2.5e-3", "123456789012345678901234567890.1"]
+        {
+            assert_eq!(check(number), Ok(()), "{number}");
+        }
+        for other in [
+            "", "-", ".", "e5", "1e", "1e+", "1.2.3", "0x10", "1_000", "NaN", "Infinity", " 1", "1 ", "--1", "٣",
+            "1e5e5",
+        ] {
+            assert_eq!(check(other), Err(NumberProblem::NotANumber), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_limits_are_those_of_postgres() {
+        let digits = "9".repeat(131_072);
+        assert_eq!(check(&digits), Ok(()));
+        assert_eq!(check(&format!("{digits}9")), Err(NumberProblem::OutOfRange));
+        assert_eq!(check(&format!("0{digits}")), Ok(()));
+        assert_eq!(check("1e131071"), Ok(()));
+        assert_eq!(check("1e-16383"), Ok(()));
+        for beyond in ["1e131072", "1e-16384", "0.1e-16383", "1e99999999999999999999", "1e-99999999999999999999"] {
+            assert_eq!(check(beyond), Err(NumberProblem::OutOfRange), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_found_in_json_and_strings_are_skipped() {
+        for fine in [r#"{"a":[1,2.5e3],"1e999999":"1e999999","b\"":"\\"}"#, "[]", "1", r#""1e999999""#, r#"["\\",1]"#] {
+            assert!(all_in_range(fine), "{fine}");
+        }
+        for beyond in ["1e999999", "[1, 1e999999 ]", r#"{"a\\":1e-99999}"#, r#"["\"",1e999999]"#] {
+            assert!(!all_in_range(beyond), "{beyond}");
+        }
+    }
+}

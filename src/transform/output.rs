@@ -1,0 +1,120 @@
+//! Where rows go: memory for one block, and the files of one segment.
+
+use std::path::PathBuf;
+
+use super::csv;
+use super::instant::Instant;
+use super::mapping::{Plan, Scratch};
+use super::reject::{self, Stage};
+use crate::error::{SpoolError, StagingError};
+use crate::spool::{Block, Line};
+use crate::staging::{AtomicFile, SegmentId, Staging, remove_if_present};
+
+/// What a block of spool lines became. Each line gave a row and its id, or a reject.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    rows: Vec<u8>,
+    ids: Vec<u8>,
+    rejects: Vec<u8>,
+    pub(super) counts: Counts,
+}
+
+/// Messages that became rows and messages that did not, and the size of the rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) rows: u64,
+    pub(super) rejected: u64,
+    pub(super) chunk_bytes: u64,
+}
+
+impl Output {
+    /// Replaces the content by what `block` becomes; a damaged line ends the segment.
+    pub(super) fn fill(&mut self, block: &Block, plan: &Plan, scratch: &mut Scratch) -> Result<(), SpoolError> {
+        self.clear();
+        for line in block.lines() {
+            let line = line?;
+            let sent = Instant::from_milliseconds(line.record.sent_at);
+            let sent = sent.ok_or_else(|| block.damaged(line.offset, "sent_at is outside the years 0001 to 9999"))?;
+            self.push(&line, sent, plan, scratch);
+        }
+        self.counts.chunk_bytes = self.rows.len() as u64;
+        Ok(())
+    }
+
+    fn push(&mut self, line: &Line<'_>, sent: Instant, plan: &Plan, scratch: &mut Scratch) {
+        match plan.push_row(&line.record, sent, scratch, &mut self.rows) {
+            Ok(()) => {
+                self.ids.extend_from_slice(sent.as_str().as_bytes());
+                csv::push_separator(&mut self.ids, 1);
+                csv::push_field(&mut self.ids, line.record.message_id.as_bytes());
+                self.ids.push(b'\n');
+                self.counts.rows += 1;
+            }
+            Err(refusal) => {
+                reject::append(&mut self.rejects, line.bytes, Stage::Transform, &refusal.reason, refusal.field);
+                self.counts.rejected += 1;
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.ids.clear();
+        self.rejects.clear();
+        self.counts = Counts::default();
+    }
+}
+
+/// The files of one segment. Dropped unfinished, they leave nothing.
+#[derive(Debug)]
+pub(super) struct Files {
+    chunk: AtomicFile,
+    ids: AtomicFile,
+    /// Created for the first reject.
+    rejects: Option<AtomicFile>,
+    rejects_path: PathBuf,
+    counts: Counts,
+}
+
+impl Files {
+    /// Starts the files. A chunk that an earlier transform left goes first: with another mapping its rows and ids
+    /// would not match the new ones.
+    pub(super) fn create(staging: &Staging, segment: SegmentId) -> Result<Self, StagingError> {
+        staging.remove_chunk(segment)?;
+        Ok(Self {
+            chunk: AtomicFile::create(&staging.chunk(segment))?,
+            ids: AtomicFile::create(&staging.ids(segment))?,
+            rejects: None,
+            rejects_path: staging.rejects(segment),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Appends what a block became.
+    pub(super) fn write(&mut self, output: &Output) -> Result<(), StagingError> {
+        self.chunk.write(&output.rows)?;
+        self.ids.write(&output.ids)?;
+        if !output.rejects.is_empty() {
+            let rejects = match self.rejects.take() {
+                Some(rejects) => rejects,
+                None => AtomicFile::create(&self.rejects_path)?,
+            };
+            self.rejects.insert(rejects).write(&output.rejects)?;
+        }
+        self.counts.rows += output.counts.rows;
+        self.counts.rejected += output.counts.rejected;
+        self.counts.chunk_bytes += output.counts.chunk_bytes;
+        Ok(())
+    }
+
+    /// Makes the files durable and gives them their names; the chunk comes last, because its presence says "staged".
+    pub(super) fn finish(self) -> Result<Counts, StagingError> {
+        match self.rejects {
+            Some(rejects) => rejects.finish()?,
+            None => remove_if_present(&self.rejects_path)?,
+        }
+        self.ids.finish()?;
+        self.chunk.finish()?;
+        Ok(self.counts)
+    }
+}

@@ -1,0 +1,185 @@
+//! The reject file: messages that could not become rows, each with the reason.
+//!
+//! A line is the message's spool line without its checksum, plus `stage`, `reason` and `field` (null where the reason
+//! concerns no single field), so nothing of the message is lost and the line is itself a valid spool line that can be
+//! tried again. The reason names fields and limits, never a value. `transform` writes the file anew; `load` appends.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::SpoolError;
+use crate::spool;
+
+/// The stage that refused a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The message does not fit the mapping.
+    Transform,
+    /// Postgres refused the row.
+    Load,
+}
+
+impl Stage {
+    /// The stage's name in files and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transform => "transform",
+            Self::Load => "load",
+        }
+    }
+}
+
+/// What a reject line says beside the message's body.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RejectEntry {
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// When it was sent, in milliseconds since the epoch.
+    pub sent_at: i64,
+    /// Who refused it.
+    pub stage: Stage,
+    /// Why, without any value of the message.
+    pub reason: String,
+    /// The field that is at fault, if it is one.
+    pub field: Option<String>,
+}
+
+/// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment.
+pub fn append(out: &mut Vec<u8>, spool_line: &[u8], stage: Stage, reason: &str, field: Option<&str>) {
+    let verdict = serde_json::json!({ "stage": stage, "reason": reason, "field": field }).to_string();
+    out.extend_from_slice(spool::line_fields(spool_line));
+    out.push(b',');
+    // Its opening brace is the spool line's.
+    out.extend_from_slice(verdict.trim_start_matches('{').as_bytes());
+    out.push(b'\n');
+}
+
+/// Reads a reject file line by line; no body is kept. A file that does not exist holds no rejects.
+pub fn read(path: &Path) -> Result<Rejects, SpoolError> {
+    let file = match File::open(path) {
+        Ok(file) => Some(BufReader::new(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(SpoolError::Io { path: path.to_owned(), source }),
+    };
+    Ok(Rejects { path: path.to_owned(), file, line: Vec::new(), offset: 0 })
+}
+
+/// The entries of a reject file, in file order. Ends after its first error.
+#[derive(Debug)]
+pub struct Rejects {
+    path: PathBuf,
+    file: Option<BufReader<File>>,
+    line: Vec<u8>,
+    offset: u64,
+}
+
+impl Rejects {
+    fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        self.line.clear();
+        let read = file
+            .read_until(b'\n', &mut self.line)
+            .map_err(|source| SpoolError::Io { path: self.path.clone(), source })?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let entry = serde_json::from_slice(&self.line).map_err(|_| SpoolError::Damaged {
+            path: self.path.clone(),
+            offset: self.offset,
+            problem: "not a reject line",
+        })?;
+        self.offset += read as u64;
+        Ok(Some(entry))
+    }
+}
+
+impl Iterator for Rejects {
+    type Item = Result<RejectEntry, SpoolError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.read_entry().transpose();
+        if !matches!(entry, Some(Ok(_))) {
+            self.file = None;
+        }
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::spool::{Record, SegmentReader, SegmentWriter};
+    use crate::staging::Staging;
+
+    #[test]
+    fn a_reject_line_is_read_back_and_is_still_a_spool_line() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let mut writer = SegmentWriter::create(&staging).unwrap();
+        let record = Record {
+            message_id: "m\"1".into(),
+            sent_at: 5,
+            received_at: 6,
+            receive_count: 1,
+            receipt_handle: "r".into(),
+            body: "{\"ip\": 1}".into(),
+            attributes: None,
+            group_id: Some("g".into()),
+            sequence_number: None,
+        };
+        writer.append(&record).unwrap();
+        let segment = writer.seal().unwrap().id;
+
+        let written_by_us = fs::read(staging.spool(segment)).unwrap();
+        let written_by_hand = concat!(
+            r#"{"message_id":"h","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"","body":""}"#,
+            " \r"
+        );
+        let mut out = Vec::new();
+        let first = written_by_us.strip_suffix(b"\n").unwrap();
+        append(&mut out, first, Stage::Transform, "ip is not a string", Some("ip"));
+        append(&mut out, written_by_hand.as_bytes(), Stage::Load, "refused: \"23514\"", None);
+        let path = staging.rejects(segment);
+        fs::write(&path, &out).unwrap();
+
+        let entries: Vec<RejectEntry> = read(&path).unwrap().map(Result::unwrap).collect();
+        let entry = |message_id: &str, sent_at, stage, reason: &str, field: Option<&str>| RejectEntry {
+            message_id: message_id.to_owned(),
+            sent_at,
+            stage,
+            reason: reason.to_owned(),
+            field: field.map(str::to_owned),
+        };
+        assert_eq!(
+            entries,
+            [
+                entry("m\"1", 5, Stage::Transform, "ip is not a string", Some("ip")),
+                entry("h", 1, Stage::Load, "refused: \"23514\"", None),
+            ]
+        );
+
+        let block = SegmentReader::open(&path).unwrap().next_block().unwrap().unwrap();
+        let again = block.lines().next().unwrap().unwrap().record;
+        assert_eq!(format!("{again:?}"), format!("{record:?}"));
+        assert!(!String::from_utf8(out).unwrap().contains("crc32"));
+    }
+
+    #[test]
+    fn no_file_means_no_rejects_and_damage_is_an_error_at_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("rejects.ndjson");
+        assert!(read(&path).unwrap().next().is_none());
+        let good = r#"{"message_id":"m","sent_at":1,"stage":"load","reason":"r","field":null}"#;
+        fs::write(&path, format!("{good}\n{good}x\n{good}\n")).unwrap();
+        let entries: Vec<_> = read(&path).unwrap().collect();
+        assert_eq!(entries.len(), 2);
+        assert!(matches!(&entries[1], Err(SpoolError::Damaged { offset, .. }) if *offset == good.len() as u64 + 1));
+    }
+}
