@@ -61,14 +61,14 @@ impl Database {
         self.rows(sql).into_iter().map(|mut row| row.remove(0).expect("a value that is not null")).collect()
     }
 
-    /// The only value of a query, as a number.
-    pub(crate) fn number(&self, sql: &str) -> i64 {
+    /// The only value of a query, as a number that is not negative.
+    pub(crate) fn number(&self, sql: &str) -> u64 {
         let [text] = &self.texts(sql)[..] else { panic!("{sql} gave not one row") };
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
     }
 
     /// How many rows a table has.
-    pub(crate) fn count(&self, table: &str) -> i64 {
+    pub(crate) fn count(&self, table: &str) -> u64 {
         self.number(&format!("select count(*) from {table}"))
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 use super::project_path;
@@ -16,8 +16,8 @@ pub(super) static LOCALSTACK: LazyLock<LocalStack> = LazyLock::new(LocalStack::s
 
 pub(super) struct LocalStack {
     endpoint: String,
-    /// The server ends when this closes, so at the latest with this process.
-    _guard: ChildStdin,
+    /// Ends when its standard input closes, so at the latest with this process.
+    _server: Child,
 }
 
 impl LocalStack {
@@ -38,7 +38,7 @@ impl LocalStack {
         let mut endpoint = String::new();
         BufReader::new(server.stdout.take().expect("a pipe")).read_line(&mut endpoint).expect("LocalStack's output");
         assert!(!endpoint.is_empty(), "LocalStack did not start; see {}", log_path.display());
-        Self { endpoint: endpoint.trim_end().to_owned(), _guard: server.stdin.take().expect("a pipe") }
+        Self { endpoint: endpoint.trim_end().to_owned(), _server: server }
     }
 
     pub(super) fn endpoint(&self) -> &str {

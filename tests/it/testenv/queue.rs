@@ -67,8 +67,8 @@ impl Queue {
                 let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body.as_ref());
                 entry.build().expect("an entry")
             });
-            let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
-            let sent = RUNTIME.block_on(send.send()).expect("a sent batch");
+            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
+            let sent = RUNTIME.block_on(request.send()).expect("a sent batch");
             assert!(sent.failed().is_empty(), "the queue refused {:?}", sent.failed());
         }
     }
