@@ -27,8 +27,8 @@ use crate::spool::SealedSegment;
 use crate::staging::Staging;
 
 use emptiness::Emptiness;
-use spooler::Spooler;
 pub use emptiness::{DrainEnd, Proof};
+use spooler::Spooler;
 
 /// Batches that may wait for the spooler; beyond it, receives wait.
 const WAITING_BATCHES: usize = 256;
@@ -147,9 +147,8 @@ impl<Q: Queue> Polling<Q> {
     /// How many messages the next receive may bring; `None` once `max_messages` are received or asked for.
     fn draw_on_budget(&self) -> Option<usize> {
         let draw = |left: u64| left.min(BATCH_MESSAGES as u64);
-        let drawn = self.budget.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-            (left > 0).then(|| left - draw(left))
-        });
+        let drawn =
+            self.budget.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| (left > 0).then(|| left - draw(left)));
         drawn.ok().map(|left| usize::try_from(draw(left)).unwrap_or(BATCH_MESSAGES))
     }
 }
@@ -164,5 +163,8 @@ async fn until_ended(pollers: &mut JoinSet<Result<(), Error>>) -> Result<DrainEn
 
 /// Longer than for a delete: a drain that gives up ends the run, and throttling passes.
 fn retry_policy() -> ExponentialBuilder {
-    ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(RECEIVE_RETRIES).with_jitter()
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_times(RECEIVE_RETRIES)
+        .with_jitter()
 }

@@ -34,6 +34,15 @@ pub enum Error {
     /// A masked value could not be decrypted.
     #[error(transparent)]
     Reveal(#[from] RevealError),
+    /// The demo's own servers.
+    #[cfg(feature = "local")]
+    #[error("the demo cannot {action}")]
+    Demo {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: BoxedError,
+    },
     /// A task died: a bug.
     #[error("a task panicked")]
     Panicked {
@@ -211,9 +220,12 @@ impl Error {
             Self::Spool(error) => error.advice(),
             Self::Queue(error) => error.advice(),
             Self::Load(error) => error.advice(),
+            Self::Reveal(RevealError::Config(error)) => error.advice(),
             Self::Reveal(_) => {
                 fatal("give the key that the value was masked with in PGSLUICE_KEY, and its column's mapping")
             }
+            #[cfg(feature = "local")]
+            Self::Demo { .. } => fatal("the demo needs a PostgreSQL server (initdb, postgres) on this machine"),
             Self::Panicked { .. } => Advice { exit: ExitCode::Bug, ..fatal("this is a bug: please report it") },
         }
     }
@@ -246,7 +258,9 @@ impl StagingError {
                 _ => fatal("check the path; what is sealed in the staging directory is safe, and a run resumes it"),
             },
             Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
-            Self::NoSuchSegment { .. } => fatal("`pgsluice status` counts the segments; their names are the file names"),
+            Self::NoSuchSegment { .. } => {
+                fatal("`pgsluice status` counts the segments; their names are the file names")
+            }
         }
     }
 }
@@ -294,7 +308,9 @@ impl LoadError {
         match self {
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
             Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
-            Self::NoTable { .. } | Self::NoLedger => fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`"),
+            Self::NoTable { .. } | Self::NoLedger => {
+                fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
+            }
             Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
             Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),

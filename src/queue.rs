@@ -78,14 +78,10 @@ pub trait Queue: Send + Sync + 'static {
     fn receive(&self, max_messages: usize) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
 
     /// Deletes deliveries; says which were not.
-    fn delete(&self, receipt_handles: &[String])
-    -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
+    fn delete(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
 
     /// Makes deliveries visible again at once; says which were not.
-    fn release(
-        &self,
-        receipt_handles: &[String],
-    ) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
+    fn release(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
 
     /// Asks how many messages there are.
     fn depth(&self) -> impl Future<Output = Result<Depth, QueueError>> + Send;

@@ -242,7 +242,12 @@ impl Report {
             _ = writeln!(text, "  {name:<13} {:>13}", grouped(messages));
         }
         if self.ack_failed > 0 {
-            _ = writeln!(text, "  {:<13} {:>13}   will be delivered again, and recognised", "ack failed", grouped(self.ack_failed));
+            _ = writeln!(
+                text,
+                "  {:<13} {:>13}   will be delivered again, and recognised",
+                "ack failed",
+                grouped(self.ack_failed)
+            );
         }
         let stages = [
             ("drain", &self.stages.drain),

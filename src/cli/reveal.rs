@@ -22,7 +22,7 @@ pub(super) fn run(flags: &SharedFlags, reveal_flags: &Flags) -> Result<ExitCode,
     let mut stdout = io::stdout().lock();
     let mut print = |masked: &str| -> Result<(), Error> {
         let plain = reveal(&config.pipeline, &config.keys, masked)?;
-        writeln!(stdout, "{plain}").map_err(StagingError::io("write", "stdout".as_ref()))?;
+        writeln!(stdout, "{}", plain.value).map_err(StagingError::io("write", "stdout".as_ref()))?;
         Ok(())
     };
     if reveal_flags.values.is_empty() {

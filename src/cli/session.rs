@@ -114,7 +114,8 @@ pub(super) fn runtime() -> Result<Runtime, Error> {
 
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
 fn stop_on_signal() -> Result<CancellationToken, Error> {
-    let listen = |kind| signal(kind).map_err(StagingError::io("listen for signals in", std::path::Path::new("this process")));
+    let listen =
+        |kind| signal(kind).map_err(StagingError::io("listen for signals in", std::path::Path::new("this process")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
     let stopped = stop.clone();

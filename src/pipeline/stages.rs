@@ -66,7 +66,11 @@ impl Pipeline {
         Ok(())
     }
 
-    pub(super) async fn enter_staged(self: Arc<Self>, segments: Vec<SegmentId>, staged: mpsc::Sender<StagedSegment>) -> Result<(), Error> {
+    pub(super) async fn enter_staged(
+        self: Arc<Self>,
+        segments: Vec<SegmentId>,
+        staged: mpsc::Sender<StagedSegment>,
+    ) -> Result<(), Error> {
         for id in segments {
             let segment = StagedSegment::open(&self.staging, id)?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });

@@ -77,8 +77,14 @@ impl Sqs {
             "RequestThrottled" | "ThrottlingException" | "Throttling" | "KmsThrottled" | "TooManyRequestsException" => {
                 QueueError::Throttled { code }
             }
-            "AccessDenied" | "AccessDeniedException" | "KmsAccessDenied" | "InvalidClientTokenId"
-            | "UnrecognizedClientException" | "SignatureDoesNotMatch" | "ExpiredToken" | "ExpiredTokenException"
+            "AccessDenied"
+            | "AccessDeniedException"
+            | "KmsAccessDenied"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
             | "InvalidSecurity" => QueueError::AccessDenied { queue_url, code },
             _ => QueueError::Service { operation, code, server_fault },
         }
@@ -117,7 +123,8 @@ impl Queue for Sqs {
             let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(handle);
             entry.build()
         });
-        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry("DeleteMessageBatch", &error))?;
+        let entries =
+            entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry("DeleteMessageBatch", &error))?;
         let request = self.client.delete_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
         let answer = request.send().await.map_err(|error| self.error("DeleteMessageBatch", error))?;
         Ok(failed_entries(&answer.failed))
@@ -196,9 +203,10 @@ fn delivery(message: SqsMessage, received_at: i64) -> Message {
 
 fn attributes_json(attributes: &HashMap<String, MessageAttributeValue>) -> Option<Box<RawValue>> {
     let value = |attribute: &MessageAttributeValue| {
-        let text = attribute.string_value.clone().or_else(|| {
-            attribute.binary_value.as_ref().map(aws_smithy_types::base64::encode)
-        });
+        let text = attribute
+            .string_value
+            .clone()
+            .or_else(|| attribute.binary_value.as_ref().map(aws_smithy_types::base64::encode));
         json!({ "type": attribute.data_type, "value": text })
     };
     let object: serde_json::Map<_, _> = attributes.iter().map(|(name, each)| (name.clone(), value(each))).collect();

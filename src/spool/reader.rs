@@ -125,9 +125,7 @@ impl Block {
             let offset = next;
             next += line.len() as u64;
             let bytes = line.strip_suffix(b"\n").unwrap_or(line);
-            parse(bytes)
-                .map(|parsed| (offset, bytes, parsed))
-                .map_err(|problem| self.damaged(offset, problem))
+            parse(bytes).map(|parsed| (offset, bytes, parsed)).map_err(|problem| self.damaged(offset, problem))
         })
     }
 
