@@ -41,12 +41,23 @@ fn each_stage_does_its_part_and_no_more() {
 fn a_stage_that_runs_again_finds_nothing_to_do() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
-    for stage in ["drain", "transform", "load", "ack"] {
+    env.job(&["drain"]).succeeds();
+    for stage in ["transform", "load", "ack"] {
         env.job(&[stage]).succeeds();
         env.job(&[stage]).succeeds();
     }
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
     assert_eq!(env.database.number("select sum(received) from pgsluice.segment"), MESSAGES as u64);
+}
+
+#[test]
+fn a_drain_does_not_take_a_queue_for_empty_while_messages_are_in_flight() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    let second = env.job(&["drain", "--idle", "1s"]).ends_with(3);
+    assert_eq!(second.report().queue_empty, Some(false));
+    assert!(second.stderr.contains("30 in flight"), "{second}");
 }
 
 #[test]
