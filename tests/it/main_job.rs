@@ -193,17 +193,6 @@ fn the_fixed_mask_of_a_known_ip_is_the_known_value() {
     assert_eq!(env.database.texts("select masked_device_id from user_logins"), ["78c9fc7d238685d8e81691c33a1b0c15"]);
 }
 
-macro_rules! on_each_server {
-    ($($test:ident),* $(,)?) => {
-        mod embedded {
-            $(#[test] fn $test() { super::$test(crate::testenv::Server::Embedded); })*
-        }
-        mod localstack {
-            $(#[test] fn $test() { super::$test(crate::testenv::Server::LocalStack); })*
-        }
-    };
-}
-
 on_each_server!(
     real_messages_become_rows,
     generated_messages_become_rows,

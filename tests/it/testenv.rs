@@ -24,7 +24,9 @@ use tokio::runtime::Runtime;
 
 pub(crate) use database::{Database, postgres};
 pub(crate) use outcome::{Counts, Outcome};
-pub(crate) use queue::{Queue, Server};
+use queue::{Queue, QueueKind};
+
+pub(crate) use queue::Server;
 
 /// `Sixteen byte key` and `InitializationVe`: the key and IV of the exercise.
 pub(crate) const KEY: &str = "5369787465656e2062797465206b6579";
@@ -48,14 +50,25 @@ pub(crate) struct TestEnv {
 impl TestEnv {
     /// An empty queue on `server`, and a database in which `pgsluice init` ran.
     pub(crate) fn new(server: Server) -> Self {
-        let env = Self::without_tables(server);
-        env.pgsluice(&["init"]).succeeds();
-        env
+        Self::with_queue(Queue::create(server, QueueKind::Standard)).initialised()
+    }
+
+    /// The same with a FIFO queue.
+    pub(crate) fn with_fifo_queue(server: Server) -> Self {
+        Self::with_queue(Queue::create(server, QueueKind::Fifo)).initialised()
     }
 
     /// An empty queue and an empty database.
     pub(crate) fn without_tables(server: Server) -> Self {
-        let queue = Queue::create(server);
+        Self::with_queue(Queue::create(server, QueueKind::Standard))
+    }
+
+    fn initialised(self) -> Self {
+        self.pgsluice(&["init"]).succeeds();
+        self
+    }
+
+    fn with_queue(queue: Queue) -> Self {
         let database = Database::create();
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
         let mut env = Self { queue, database, directory, variables: BTreeMap::new() };

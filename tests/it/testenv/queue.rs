@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::primitives::Blob;
+use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 use aws_sdk_sqs::{Client, Config};
 use pgsluice::local::{Faults, LocalQueue, QueueCounts};
 
@@ -27,6 +28,14 @@ pub(crate) enum Server {
     Faulty(Faults),
 }
 
+/// What order it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueKind {
+    Standard,
+    /// First in, first out within each group.
+    Fifo,
+}
+
 pub(crate) struct Queue {
     client: Client,
     endpoint: String,
@@ -35,7 +44,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn create(server: Server) -> Self {
+    pub(super) fn create(server: Server, kind: QueueKind) -> Self {
         let own_server = match server {
             Server::Faulty(faults) => Some(LocalQueue::start(faults).expect("a queue server")),
             Server::Embedded | Server::LocalStack => None,
@@ -47,7 +56,15 @@ impl Queue {
         };
         let client = client(&endpoint);
         let name = format!("test-{}", uuid::Uuid::now_v7());
-        let created = RUNTIME.block_on(client.create_queue().queue_name(name).send()).expect("a queue");
+        let create = match kind {
+            QueueKind::Standard => client.create_queue().queue_name(name),
+            QueueKind::Fifo => client
+                .create_queue()
+                .queue_name(name + ".fifo")
+                .attributes(QueueAttributeName::FifoQueue, "true")
+                .attributes(QueueAttributeName::ContentBasedDeduplication, "true"),
+        };
+        let created = RUNTIME.block_on(create.send()).expect("a queue");
         let url = created.queue_url().expect("a queue's URL").to_owned();
         Self { client, endpoint, url, _own_server: own_server }
     }
@@ -71,6 +88,25 @@ impl Queue {
             let sent = RUNTIME.block_on(request.send()).expect("a sent batch");
             assert!(sent.failed().is_empty(), "the queue refused {:?}", sent.failed());
         }
+    }
+
+    /// Sends a message of a group to a FIFO queue.
+    pub(crate) fn send_to_group(&self, group: &str, body: &str) {
+        let request = self.client.send_message().queue_url(&self.url).message_group_id(group).message_body(body);
+        RUNTIME.block_on(request.send()).expect("a sent message");
+    }
+
+    /// Sends a message with attributes: one text, one of bytes.
+    pub(crate) fn send_with_attributes(&self, body: &str, text: (&str, &str), bytes: (&str, &[u8])) {
+        let attribute = |kind: &str| MessageAttributeValue::builder().data_type(kind);
+        let request = self
+            .client
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(body)
+            .message_attributes(text.0, attribute("String").string_value(text.1).build().expect("an attribute"))
+            .message_attributes(bytes.0, attribute("Binary").binary_value(Blob::new(bytes.1)).build().expect("one"));
+        RUNTIME.block_on(request.send()).expect("a sent message");
     }
 
     pub(crate) fn counts(&self) -> QueueCounts {
