@@ -127,11 +127,11 @@ impl<Q: Queue> Polling<Q> {
             let receive = || queue.receive(wanted);
             let messages = receive.retry(retry_policy()).when(QueueError::is_transient).await?;
             self.budget.fetch_add((wanted - messages.len().min(wanted)) as u64, Ordering::AcqRel);
-            counters.drain.add(started, messages.len() as u64, 0);
             room.arrived(messages.len());
             if messages.is_empty() {
                 self.emptiness.came_back_empty(index, asked);
             } else {
+                counters.drain.add(started, messages.len() as u64, 0);
                 self.emptiness.arrived();
                 if self.batches.send(messages).await.is_err() {
                     break;

@@ -138,6 +138,8 @@ pub enum QueueError {
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum LoadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot connect to Postgres at {address}")]
     Unreachable { address: String, source: BoxedError },
     #[error("Postgres at {address} refused the connection: {message} (SQLSTATE {sqlstate})")]
@@ -151,6 +153,9 @@ pub enum LoadError {
     Refused { action: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
+    /// Passing: its transaction ends, and then the ledger has the segment or has not.
+    #[error("segment {segment} is being loaded by another process")]
+    SegmentBusy { segment: SegmentId },
     #[error("chunk of segment {segment} does not match its ids: {problem}")]
     InconsistentChunk { segment: SegmentId, problem: &'static str },
     #[error(transparent)]
@@ -306,6 +311,8 @@ impl QueueError {
 impl LoadError {
     fn advice(&self) -> Advice {
         match self {
+            Self::Config(error) => error.advice(),
+            Self::SegmentBusy { .. } => retried("wait for the other process"),
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
             Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
             Self::NoTable { .. } | Self::NoLedger => {

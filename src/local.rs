@@ -1,6 +1,7 @@
 //! Servers that start by themselves and leave nothing behind: for `demo`, tests and benches, never for production.
 
 mod faults;
+mod installed;
 mod logins;
 mod postgres;
 mod queue;

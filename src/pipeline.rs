@@ -37,8 +37,6 @@ const WAITING_SEGMENTS: usize = 2;
 pub struct Pipeline {
     /// Where the files lie.
     pub staging: Staging,
-    /// How a message becomes a row.
-    pub plan: Plan,
     /// Whether loading a segment that the ledger has is skipped or repeated.
     pub mode: LoadMode,
     /// Where to count.
@@ -49,7 +47,12 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Drains the queue, and whatever an earlier run left, into Postgres, and deletes what is committed.
-    pub async fn run<Q: Queue>(self: Arc<Self>, drain: Drain<Q>, loaders: Vec<Loader>) -> Result<DrainEnd, Error> {
+    pub async fn run<Q: Queue>(
+        self: Arc<Self>,
+        drain: Drain<Q>,
+        plan: Arc<Plan>,
+        loaders: Vec<Loader>,
+    ) -> Result<DrainEnd, Error> {
         spool::recover(&self.staging)?;
         let left = self.staging.sealed_segments()?;
         let known = ledger(&loaders, &left).await?;
@@ -61,18 +64,23 @@ impl Pipeline {
         let own = Arc::new(OwnMessages::new(Arc::clone(&drain.in_flight), &left));
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
-        let mut stages = JoinSet::new();
-        stages.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
-        stages.spawn(stopping(stop.clone(), this().transform_all(to_transform, staged, Some(Arc::clone(&own)))));
-        stages.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
-        stages.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
+        let mut running = JoinSet::new();
+        running.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
+        running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
+        running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
+        running.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
         let end = drain.run(sealed).await;
-        join(stages).await?;
+        join(running).await?;
         end
     }
 
     /// Loads segments from the spool or the archive; needs no queue. Says of each that the ledger has already.
-    pub async fn replay(self: Arc<Self>, segments: Vec<SegmentId>, loaders: Vec<Loader>) -> Result<(), Error> {
+    pub async fn replay(
+        self: Arc<Self>,
+        segments: Vec<SegmentId>,
+        plan: Arc<Plan>,
+        loaders: Vec<Loader>,
+    ) -> Result<(), Error> {
         let known = match self.mode {
             LoadMode::Once => ledger(&loaders, &segments).await?,
             LoadMode::Again => HashMap::new(),
@@ -80,38 +88,38 @@ impl Pipeline {
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
-        let mut stages = JoinSet::new();
-        stages.spawn(Arc::clone(&self).enter_left(segments, known, sealed, committed.clone()));
-        stages.spawn(Arc::clone(&self).transform_all(to_transform, staged, None));
-        stages.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
-        stages.spawn(Arc::clone(&self).keep_all(to_keep));
-        join(stages).await
+        let mut running = JoinSet::new();
+        running.spawn(Arc::clone(&self).enter_left(segments, known, sealed, committed.clone()));
+        running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        running.spawn(Arc::clone(&self).keep_all(to_keep));
+        join(running).await
     }
 
     /// Loads the chunks that a transform left, on this host or another.
     pub async fn load_staged(self: Arc<Self>, segments: Vec<SegmentId>, loaders: Vec<Loader>) -> Result<(), Error> {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
-        let mut stages = JoinSet::new();
-        stages.spawn(Arc::clone(&self).enter_staged(segments, staged));
-        stages.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
-        stages.spawn(Arc::clone(&self).keep_all(to_keep));
-        join(stages).await
+        let mut running = JoinSet::new();
+        running.spawn(Arc::clone(&self).enter_staged(segments, staged));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        running.spawn(Arc::clone(&self).keep_all(to_keep));
+        join(running).await
     }
 
     /// Turns sealed segments into chunks.
-    pub async fn transform_sealed(self: Arc<Self>, segments: Vec<SegmentId>) -> Result<(), Error> {
+    pub async fn transform_sealed(self: Arc<Self>, segments: Vec<SegmentId>, plan: Arc<Plan>) -> Result<(), Error> {
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, mut done) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, _) = mpsc::channel(1);
-        let mut stages = JoinSet::new();
-        stages.spawn(Arc::clone(&self).enter_left(segments, HashMap::new(), sealed, committed));
-        stages.spawn(Arc::clone(&self).transform_all(to_transform, staged, None));
-        stages.spawn(async move {
+        let mut running = JoinSet::new();
+        running.spawn(Arc::clone(&self).enter_left(segments, HashMap::new(), sealed, committed));
+        running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
+        running.spawn(async move {
             while done.recv().await.is_some() {}
             Ok(())
         });
-        join(stages).await
+        join(running).await
     }
 
     /// Acknowledges the segments in the spool that the ledger has.
@@ -154,9 +162,9 @@ async fn stopping(stop: CancellationToken, stage: impl Future<Output = Result<()
 }
 
 /// Waits for all stages, also after one has failed: the others finish what they have. Tells the first failure.
-async fn join(mut stages: JoinSet<Result<(), Error>>) -> Result<(), Error> {
+async fn join(mut running: JoinSet<Result<(), Error>>) -> Result<(), Error> {
     let mut outcome = Ok(());
-    while let Some(end) = stages.join_next().await {
+    while let Some(end) = running.join_next().await {
         outcome = outcome.and(end.map_err(Error::panicked).flatten());
     }
     outcome

@@ -83,3 +83,6 @@ pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<S
         chunk_bytes: counts.chunk_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests;

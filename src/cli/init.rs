@@ -18,7 +18,7 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> {
     if init.print {
-        for (name, sql) in load::INIT_SQL {
+        for (name, sql) in load::init_sql() {
             println!("-- {name}\n{sql}");
         }
         return Ok(ExitCode::Done);

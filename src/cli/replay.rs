@@ -28,8 +28,9 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let session = Session::open(flags, mode)?;
         spool::recover(&session.pipeline.staging)?;
         let segments = chosen(&session.pipeline.staging, &replay.segments)?;
+        let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
-        let end = Arc::clone(&session.pipeline).replay(segments, loaders).await;
+        let end = Arc::clone(&session.pipeline).replay(segments, plan, loaders).await;
         let title = format!("spool → {}", session.config.pipeline.table);
         session.finish(&title, end.map(|()| End::default()))
     })

@@ -22,13 +22,14 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
     let code = runtime.block_on(async {
         let session = Session::open(flags, LoadMode::Once)?;
         let queue_url = session.config.queue_url()?.to_owned();
+        let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let queue = Sqs::connect(&queue_url, session.config.queue.wait_seconds).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         let drain = drain(&session, queue, limits, Proof::Acknowledged, stop);
         let staging = session.pipeline.staging.clone();
 
-        let stages = Arc::clone(&session.pipeline).run(drain, loaders);
+        let stages = Arc::clone(&session.pipeline).run(drain, plan, loaders);
         let end = tokio::select! {
             end = stages => end.map(end_of_drain),
             () = grace_is_over(&session.stop) => Ok(end_of_drain(DrainEnd::Stopped)),

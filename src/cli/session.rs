@@ -32,23 +32,27 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Resolves the configuration, compiles the mapping and locks the staging directory. Must run in a runtime.
+    /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags, mode: LoadMode) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
-        let plan = Plan::compile(&config.pipeline, &config.keys, config.queue_name())?;
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         Ok(Self {
             config,
-            pipeline: Arc::new(Pipeline { staging, plan, mode, counters, damaged: AtomicBool::new(false) }),
+            pipeline: Arc::new(Pipeline { staging, mode, counters, damaged: AtomicBool::new(false) }),
             stop: stop_on_signal()?,
             progress,
             report: flags.report.clone(),
             quiet: flags.quiet,
             _lock: lock,
         })
+    }
+
+    /// Compiles the mapping; needs the masking keys.
+    pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
+        Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.

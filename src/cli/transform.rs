@@ -17,7 +17,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let staged = staging.staged_segments()?;
         let mut segments = staging.sealed_segments()?;
         segments.retain(|segment| staged.binary_search(segment).is_err());
-        let end = Arc::clone(&session.pipeline).transform_sealed(segments).await;
+        let end = Arc::clone(&session.pipeline).transform_sealed(segments, session.plan()?).await;
         session.finish("spool → chunks", end.map(|()| End::default()))
     })
 }

@@ -17,7 +17,7 @@ use crate::load::{Committed, Loader};
 use crate::queue::{InFlight, Queue};
 use crate::spool::{self, SealedSegment};
 use crate::staging::SegmentId;
-use crate::transform::{StagedSegment, transform};
+use crate::transform::{Plan, StagedSegment, transform};
 
 /// The messages that this run received, as opposed to those that an earlier one left in the spool.
 pub(super) struct OwnMessages {
@@ -83,15 +83,15 @@ impl Pipeline {
 
     pub(super) async fn transform_all(
         self: Arc<Self>,
+        plan: Arc<Plan>,
         mut segments: mpsc::Receiver<SealedSegment>,
         staged: mpsc::Sender<StagedSegment>,
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
             let started = Instant::now();
-            let this = Arc::clone(&self);
-            let transformed =
-                tokio::task::spawn_blocking(move || transform(&this.staging, segment.id, &this.plan)).await;
+            let (staging, plan) = (self.staging.clone(), Arc::clone(&plan));
+            let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment.id, &plan)).await;
             match transformed.map_err(Error::panicked)? {
                 Ok(done) => {
                     self.counters.transform.add(started, done.received, done.chunk_bytes);

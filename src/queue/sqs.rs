@@ -44,7 +44,8 @@ impl Sqs {
     /// the queue's URL.
     pub async fn connect(queue_url: &str, wait_seconds: u32) -> Result<Self, QueueError> {
         let config = load_sdk_config(Duration::from_secs(wait_seconds.into())).await;
-        let Some(region) = config.region() else { return Err(QueueError::NoRegion) };
+        let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
+        let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
             let found = provider.provide_credentials().await;
             found.map_err(|source| QueueError::NoCredentials { source: source.into() })?;

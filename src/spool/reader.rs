@@ -101,18 +101,18 @@ impl Block {
 
     /// The block's size in bytes.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub const fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
 
     /// The receipt handles of the block's lines, and nothing else of them.
     pub fn receipt_handles(&self) -> impl Iterator<Item = Result<Cow<'_, str>, SpoolError>> {
-        self.each_line(|bytes| Record::receipt_handle_of(bytes)).map(|line| line.map(|(_, _, handle)| handle))
+        self.each_line(Record::receipt_handle_of).map(|line| line.map(|(_, _, handle)| handle))
     }
 
     /// The block's lines in file order; an error names the offset of the line that is damaged.
     pub fn lines(&self) -> impl Iterator<Item = Result<Line<'_>, SpoolError>> {
-        self.each_line(|bytes| Record::parse_line(bytes))
+        self.each_line(Record::parse_line)
             .map(|line| line.map(|(offset, bytes, record)| Line { offset, bytes, record }))
     }
 

@@ -35,7 +35,7 @@ pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment,
     // A damaged end is found, and reported, by the stage that parses the lines.
     while let Ok(Some(block)) = reader.next_block() {
         segment.messages += block.line_feeds();
-        segment.bytes += block.len();
+        segment.bytes += block.size();
     }
     Ok(segment)
 }

@@ -51,12 +51,12 @@ pub struct RejectEntry {
 
 /// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment.
 pub fn append(out: &mut Vec<u8>, spool_line: &[u8], stage: Stage, reason: &str, field: Option<&str>) {
-    let verdict = serde_json::json!({ "stage": stage, "reason": reason, "field": field }).to_string();
+    let quoted = |text: Option<&str>| serde_json::Value::from(text).to_string();
     out.extend_from_slice(spool::line_fields(spool_line));
-    out.push(b',');
-    // Its opening brace is the spool line's.
-    out.extend_from_slice(verdict.trim_start_matches('{').as_bytes());
-    out.push(b'\n');
+    for (name, value) in [("stage", Some(stage.name())), ("reason", Some(reason)), ("field", field)] {
+        out.extend_from_slice(format!(",\"{name}\":{}", quoted(value)).as_bytes());
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// Reads a reject file line by line; no body is kept. A file that does not exist holds no rejects.

@@ -1,0 +1,31 @@
+//! What masking costs: values a second, by method and length.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use pgsluice::config::{Key, Keys, Mask};
+use pgsluice::transform::Masker;
+
+fn mask(criterion: &mut Criterion) {
+    let key = Key::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
+    let keys = Keys { key: Some(key), fixed_iv: Some([9; 16]) };
+    let mut group = criterion.benchmark_group("mask");
+    group.throughput(Throughput::Elements(1));
+    for (name, method) in [("siv", Mask::Siv), ("fixed", Mask::Fixed)] {
+        let masker = Masker::new(method, "masked_ip", &keys).expect("both keys are given");
+        for value in ["199.172.111.135".to_owned(), "x".repeat(100)] {
+            let mut out = Vec::new();
+            group.bench_with_input(BenchmarkId::new(name, value.len()), &value, |bencher, value| {
+                bencher.iter(|| {
+                    out.clear();
+                    masker.mask(black_box(value), &mut out);
+                    black_box(out.len())
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, mask);
+criterion_main!(benches);

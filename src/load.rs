@@ -1,0 +1,280 @@
+//! Loads a staged segment into its table: rows, rejects and the ledger in one transaction.
+//!
+//! Always true:
+//! - only [`Loader`] makes a [`Committed`], and only from a transaction that Postgres has committed; so whoever
+//!   deletes messages for one deletes nothing that is not stored;
+//! - a segment that is in the ledger is not loaded again, and with `dedupe = "message"` neither is a message;
+//! - a chunk is in its table as a whole or not at all, but for rows that Postgres itself refuses, which become rejects.
+//!
+//! The ledger's rows come first, by COPY. Should one be there already, the transaction is rolled back, and a second
+//! one claims the messages one by one and copies only the rows of those it got. What fails for a passing reason
+//! (a lost connection, a deadlock, a restart) is tried again; anything else leaves the segment staged. When the
+//! answer to COMMIT is lost, the next attempt asks the ledger.
+
+mod chunk;
+mod connection;
+mod copy;
+mod isolate;
+mod keys;
+mod ledger;
+mod preflight;
+mod reason;
+mod rejects;
+mod retry;
+mod schema;
+mod settings;
+#[cfg(test)]
+#[cfg(feature = "local")]
+mod tests;
+mod tls;
+mod transaction;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_postgres::Client;
+
+pub use connection::connect;
+pub use keys::message_uuid;
+pub use retry::is_transient;
+pub use schema::{init, init_sql};
+
+use crate::config::{DatabaseUrl, Dedupe, Pipeline};
+use crate::error::{Error, LoadError};
+use crate::staging::{SegmentId, Staging};
+use crate::transform::StagedSegment;
+use connection::Database;
+use keys::SegmentKeys;
+use ledger::Ledger;
+use reason::Target;
+use transaction::{Destination, Filled, Work};
+
+/// Whether a segment that is in the ledger is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadMode {
+    /// Not again.
+    #[default]
+    Once,
+    /// Again: the ledger forgets the segment in the same transaction. For a table that was emptied.
+    Again,
+}
+
+/// Proof that a segment's transaction has committed, and what became of its messages.
+///
+/// `received() == loaded() + duplicates() + rejected()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    segment: SegmentId,
+    received: u64,
+    loaded: u64,
+    duplicates: u64,
+    rejected: u64,
+    recognised: bool,
+}
+
+impl Committed {
+    /// The segment.
+    #[must_use]
+    pub const fn segment(&self) -> SegmentId {
+        self.segment
+    }
+
+    /// Messages in the segment.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Rows that its transaction added to the table.
+    #[must_use]
+    pub const fn loaded(&self) -> u64 {
+        self.loaded
+    }
+
+    /// Messages that had been loaded or rejected before, or that were there twice.
+    #[must_use]
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Messages that could not become rows.
+    #[must_use]
+    pub const fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Whether the ledger had the segment before, so that the counts are those of an earlier load.
+    #[must_use]
+    pub const fn recognised(&self) -> bool {
+        self.recognised
+    }
+}
+
+/// What the ledger holds of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerTotals {
+    /// Segments that are loaded.
+    pub segments: u64,
+    /// Rows that they added.
+    pub loaded: u64,
+    /// Messages that had been loaded before.
+    pub duplicates: u64,
+    /// Messages that could not become rows.
+    pub rejected: u64,
+    /// When the last one was loaded, if any was.
+    pub last_loaded_at: Option<SystemTime>,
+}
+
+/// Loads segments of one pipeline over one connection, which it opens again when it is lost.
+pub struct Loader {
+    database: Database,
+    client: Client,
+    destination: Destination,
+    pipeline: Pipeline,
+    /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
+    ensured_days: BTreeSet<i32>,
+}
+
+impl Loader {
+    /// Connects. A server that is starting up, or has no connection free, is asked again for a while; one that
+    /// cannot be reached is an error at once.
+    pub async fn connect(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<Self, LoadError> {
+        let database = Database::new(database)?;
+        let mut delays = retry::delays();
+        let client = loop {
+            match database.connect().await {
+                Err(error @ LoadError::ConnectionRefused { .. }) if is_transient(&error) => {
+                    wait(&mut delays, error).await?;
+                }
+                connected => break connected?,
+            }
+        };
+        Ok(Self {
+            database,
+            client,
+            destination: Destination {
+                ledger: Ledger { pipeline: pipeline.name.as_str().into(), host: host_name() },
+                target: Target::new(pipeline),
+                dedupe: pipeline.dedupe,
+            },
+            pipeline: pipeline.clone(),
+            ensured_days: BTreeSet::new(),
+        })
+    }
+
+    /// Compares the mapping with the real table. One error names all that does not fit.
+    pub async fn check_mapping(&self) -> Result<(), Error> {
+        preflight::check(&self.client, &self.pipeline).await
+    }
+
+    /// Loads a staged segment, or recognises it as loaded.
+    ///
+    /// Dropping the future rolls back, unless COMMIT was sent.
+    pub async fn load(
+        &mut self,
+        staging: &Staging,
+        staged: &StagedSegment,
+        mode: LoadMode,
+    ) -> Result<Committed, LoadError> {
+        let segment = staged.id;
+        let files = staging.clone();
+        let keys = Arc::new(blocking(move || SegmentKeys::read(&files, segment)).await?);
+        if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
+            let problem = "it was staged with other counts";
+            return Err(LoadError::InconsistentChunk { segment, problem });
+        }
+        let mut work = Work { staging, segment, mode, keys, claim: false, in_doubt: None };
+        let mut delays = retry::delays();
+        loop {
+            match self.attempt(&mut work).await {
+                Ok(Some(committed)) => return Ok(committed),
+                Ok(None) => work.claim = true,
+                Err(error) if is_transient(&error) => wait(&mut delays, error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Which of the segments are loaded, and how. One query.
+    pub async fn committed(&self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
+        let found = self.destination.ledger.find(&self.client, segments).await?;
+        Ok(found.into_iter().map(|(committed, _)| (committed.segment, committed)).collect())
+    }
+
+    /// What the ledger holds of this pipeline.
+    pub async fn totals(&self) -> Result<LedgerTotals, LoadError> {
+        self.destination.ledger.totals(&self.client).await
+    }
+
+    /// One transaction. `None`: it was rolled back because a message is in the ledger already.
+    async fn attempt(&mut self, work: &mut Work<'_>) -> Result<Option<Committed>, LoadError> {
+        if self.client.is_closed() {
+            self.client = self.database.connect().await?;
+        }
+        self.ensure_partitions(&work.keys).await?;
+        let lost = |action: &str| {
+            let action = format!("{action} of segment {}", work.segment);
+            move |error| refused(&action, error)
+        };
+        let transaction = self.client.transaction().await.map_err(lost("BEGIN"))?;
+        match self.destination.fill(&transaction, work).await? {
+            Filled::Found(committed) => Ok(Some(committed)),
+            Filled::MessageKnown => Ok(None),
+            Filled::Now(committed, loaded_at) => {
+                let unanswered = lost("COMMIT");
+                work.in_doubt = Some(loaded_at);
+                transaction.commit().await.map_err(unanswered)?;
+                Ok(Some(committed))
+            }
+        }
+    }
+
+    async fn ensure_partitions(&mut self, keys: &SegmentKeys) -> Result<(), LoadError> {
+        if self.pipeline.dedupe == Dedupe::Segment {
+            return Ok(());
+        }
+        let mut missing = keys.days.difference(&self.ensured_days);
+        if let Some(&first) = missing.next() {
+            let last = missing.last().copied().unwrap_or(first);
+            self.destination.ledger.ensure_partitions(&self.client, first, last).await?;
+            self.ensured_days.extend(&keys.days);
+        }
+        Ok(())
+    }
+}
+
+/// Waits before the next attempt, or gives up with the error.
+async fn wait(delays: &mut impl Iterator<Item = std::time::Duration>, error: LoadError) -> Result<(), LoadError> {
+    let Some(delay) = delays.next() else { return Err(error) };
+    tracing::warn!(%error, delay_ms = delay.as_millis(), "trying Postgres again");
+    tokio::time::sleep(delay).await;
+    Ok(())
+}
+
+/// An error of a statement, without the server's text, which may quote a value.
+fn refused(action: &str, error: tokio_postgres::Error) -> LoadError {
+    let action = action.to_owned();
+    let Some(refusal) = error.as_db_error() else {
+        return LoadError::ConnectionLost { action, source: error.into() };
+    };
+    let names = [("table", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
+    let place = names.iter().filter_map(|(kind, name)| Some(format!(", {kind} {}", (*name)?))).collect();
+    LoadError::Refused { action, sqlstate: refusal.code().code().to_owned(), place }
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn host_name() -> String {
+    let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = std::env::var("HOSTNAME").or_else(|_| from_kernel()).unwrap_or_default();
+    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
+}

@@ -1,0 +1,284 @@
+//! The identities of a segment's messages, in the order in which the ledger takes them.
+//!
+//! Always true: keys come out sorted by time and id, so that two loaders that hold the same messages wait for each
+//! other and never deadlock; and no more than [`RUN_KEYS`] are in memory, beyond which a segment's keys are
+//! sorted run by run (two such segments can deadlock; Postgres then ends one transaction, which is tried again).
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use super::blocking;
+use crate::error::{LoadError, StagingError};
+use crate::staging::{SegmentId, Staging};
+use crate::transform::reject::{self, Rejects, Stage};
+
+/// 32 MB of keys. A segment of the default size is one run.
+const RUN_KEYS: usize = 1_000_000;
+const DAY_US: i64 = 86_400_000_000;
+/// 9999-12-31: what lies outside of here is an odd time that only has to stay the same, not to be right.
+const LAST_MS: i64 = 253_402_300_799_999;
+
+/// A message's id as the ledger stores it: SQS's ids are UUIDs; any other text becomes the `UUIDv5` of itself.
+#[must_use]
+pub fn message_uuid(message_id: &str) -> Uuid {
+    Uuid::parse_str(message_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, message_id.as_bytes()))
+}
+
+/// One message of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Microseconds since 1970-01-01 UTC.
+    pub(super) sent_at_us: i64,
+    pub(super) message_id: Uuid,
+    /// The row's number in the chunk; rejects follow the last row.
+    pub(super) position: usize,
+}
+
+impl Key {
+    fn new(milliseconds: i64, message_id: &str, position: usize) -> Self {
+        let sent_at_us = milliseconds.clamp(0, LAST_MS) * 1000;
+        Self { sent_at_us, message_id: message_uuid(message_id), position }
+    }
+
+    /// The time as a parameter of a statement.
+    pub(super) fn sent_at(&self) -> SystemTime {
+        instant(self.sent_at_us)
+    }
+}
+
+fn instant(microseconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(microseconds.unsigned_abs())
+}
+
+/// The keys of a segment, and what a pass over them told.
+#[derive(Debug)]
+pub(super) struct SegmentKeys {
+    files: KeyFiles,
+    /// Rows of the chunk.
+    pub(super) rows: usize,
+    /// Messages that `transform` rejected.
+    pub(super) rejects: usize,
+    /// Whether an earlier attempt left rejects of its own in the reject file.
+    pub(super) has_load_rejects: bool,
+    /// First and last time of sending, if there is any message.
+    pub(super) sent_between: Option<(i64, i64)>,
+    /// UTC days of sending, counted from 1970-01-01.
+    pub(super) days: BTreeSet<i32>,
+    first_run: Arc<[Key]>,
+}
+
+#[derive(Debug, Clone)]
+struct KeyFiles {
+    segment: SegmentId,
+    ids: PathBuf,
+    rejects: PathBuf,
+}
+
+impl SegmentKeys {
+    /// Reads a segment's ids and rejects. Blocks.
+    pub(super) fn read(staging: &Staging, segment: SegmentId) -> Result<Self, LoadError> {
+        Self::read_in_runs_of(RUN_KEYS, staging, segment)
+    }
+
+    fn read_in_runs_of(run_keys: usize, staging: &Staging, segment: SegmentId) -> Result<Self, LoadError> {
+        let files = KeyFiles { segment, ids: staging.ids(segment), rejects: staging.rejects(segment) };
+        let mut reader = KeyReader::open(&files)?;
+        let mut run = Vec::new();
+        let mut days = BTreeSet::new();
+        let mut sent_between: Option<(i64, i64)> = None;
+        while let Some(key) = reader.next()? {
+            let (first, last) = sent_between.unwrap_or((key.sent_at_us, key.sent_at_us));
+            sent_between = Some((first.min(key.sent_at_us), last.max(key.sent_at_us)));
+            days.extend(i32::try_from(key.sent_at_us.div_euclid(DAY_US)));
+            if run.len() < run_keys {
+                run.push(key);
+            }
+        }
+        run.sort_unstable();
+        Ok(Self {
+            files,
+            rows: reader.rows,
+            rejects: reader.position - reader.rows,
+            has_load_rejects: reader.has_load_rejects,
+            sent_between,
+            days,
+            first_run: run.into(),
+        })
+    }
+
+    /// All messages of the segment.
+    pub(super) const fn total(&self) -> usize {
+        self.rows + self.rejects
+    }
+
+    /// The first time of sending, and the last, as parameters of a statement.
+    pub(super) fn sent_between(&self) -> (Option<SystemTime>, Option<SystemTime>) {
+        self.sent_between.map_or((None, None), |(first, last)| (Some(instant(first)), Some(instant(last))))
+    }
+
+    /// The keys again, each run sorted.
+    pub(super) fn runs(self: &Arc<Self>) -> Runs {
+        Runs { keys: Arc::clone(self), started: false, rest: None }
+    }
+
+    /// The message ids of some rows, in the order of `positions`, which must ascend. Blocks.
+    pub(super) fn message_ids(&self, positions: &[usize]) -> Result<Vec<Uuid>, LoadError> {
+        let mut reader = KeyReader::open(&self.files)?;
+        let mut ids = Vec::with_capacity(positions.len());
+        while let (Some(&wanted), Some(key)) = (positions.get(ids.len()), reader.next()?) {
+            if key.position == wanted {
+                ids.push(key.message_id);
+            }
+        }
+        Ok(ids)
+    }
+}
+
+/// See [`SegmentKeys::runs`].
+#[derive(Debug)]
+pub(super) struct Runs {
+    keys: Arc<SegmentKeys>,
+    started: bool,
+    rest: Option<KeyReader>,
+}
+
+impl Runs {
+    /// The next run and what is left, or `None` after the last.
+    pub(super) async fn advance(mut self) -> Result<Option<(Arc<[Key]>, Self)>, LoadError> {
+        if self.started {
+            blocking(move || Ok(self.next()?.map(|run| (run, self)))).await
+        } else {
+            Ok(self.next()?.map(|run| (run, self)))
+        }
+    }
+
+    /// The next run, or `None` after the last. Blocks beyond the first run.
+    pub(super) fn next(&mut self) -> Result<Option<Arc<[Key]>>, LoadError> {
+        let run_keys = self.keys.first_run.len();
+        if !self.started {
+            self.started = true;
+            return Ok((run_keys > 0).then(|| Arc::clone(&self.keys.first_run)));
+        }
+        if run_keys == self.keys.total() {
+            return Ok(None);
+        }
+        let mut reader = match self.rest.take() {
+            Some(reader) => reader,
+            None => KeyReader::open_after(&self.keys.files, run_keys)?,
+        };
+        let mut run = Vec::new();
+        while run.len() < run_keys {
+            let Some(key) = reader.next()? else { break };
+            run.push(key);
+        }
+        self.rest = Some(reader);
+        run.sort_unstable();
+        Ok((!run.is_empty()).then(|| run.into()))
+    }
+}
+
+/// Reads the ids of the rows, then those of `transform`'s rejects.
+#[derive(Debug)]
+struct KeyReader {
+    segment: SegmentId,
+    ids: csv::Reader<File>,
+    record: csv::StringRecord,
+    rejects: Rejects,
+    rows: usize,
+    position: usize,
+    has_load_rejects: bool,
+}
+
+impl KeyReader {
+    fn open(files: &KeyFiles) -> Result<Self, LoadError> {
+        let file = File::open(&files.ids).map_err(StagingError::io("open", &files.ids))?;
+        Ok(Self {
+            segment: files.segment,
+            ids: csv::ReaderBuilder::new().has_headers(false).buffer_capacity(256 * 1024).from_reader(file),
+            record: csv::StringRecord::new(),
+            rejects: reject::read(Path::new(&files.rejects))?,
+            rows: 0,
+            position: 0,
+            has_load_rejects: false,
+        })
+    }
+
+    fn open_after(files: &KeyFiles, keys: usize) -> Result<Self, LoadError> {
+        let mut reader = Self::open(files)?;
+        for _ in 0..keys {
+            reader.next()?;
+        }
+        Ok(reader)
+    }
+
+    fn next(&mut self) -> Result<Option<Key>, LoadError> {
+        let problem = "its ids file is damaged";
+        let damaged = LoadError::InconsistentChunk { segment: self.segment, problem };
+        match self.ids.read_record(&mut self.record) {
+            Ok(true) => {
+                let Some(key) = parse(&self.record, self.position) else { return Err(damaged) };
+                self.position += 1;
+                self.rows = self.position;
+                return Ok(Some(key));
+            }
+            Ok(false) => {}
+            Err(_) => return Err(damaged),
+        }
+        for entry in self.rejects.by_ref() {
+            let entry = entry?;
+            if entry.stage == Stage::Load {
+                self.has_load_rejects = true;
+                continue;
+            }
+            let key = Key::new(entry.sent_at, &entry.message_id, self.position);
+            self.position += 1;
+            return Ok(Some(key));
+        }
+        Ok(None)
+    }
+}
+
+fn parse(record: &csv::StringRecord, position: usize) -> Option<Key> {
+    let sent_at: jiff::Timestamp = record.get(0)?.parse().ok()?;
+    Some(Key::new(sent_at.as_millisecond(), record.get(1)?, position))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_segment_larger_than_a_run_gives_all_its_keys_in_sorted_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let segment = SegmentId::now();
+        let ids = (0..7).map(|index| format!("2026-07-0{}T00:00:00.123Z,m{index}\n", 7 - index));
+        fs::write(staging.ids(segment), ids.collect::<Vec<_>>().concat()).unwrap();
+        let keys = Arc::new(SegmentKeys::read_in_runs_of(3, &staging, segment).unwrap());
+        assert_eq!((keys.rows, keys.rejects, keys.days.len()), (7, 0, 7));
+
+        for _ in 0..2 {
+            let mut runs = keys.runs();
+            let mut positions = Vec::new();
+            while let Some(run) = runs.next().unwrap() {
+                positions.push(run.iter().map(|key| key.position).collect::<Vec<_>>());
+            }
+            assert_eq!(positions, [vec![2, 1, 0], vec![5, 4, 3], vec![6]]);
+        }
+        assert_eq!(keys.message_ids(&[0, 5]).unwrap(), [message_uuid("m0"), message_uuid("m5")]);
+    }
+
+    #[test]
+    fn an_id_that_is_no_uuid_always_becomes_the_same_one() {
+        let uuid = "5f2c6d0e-8a61-4b59-9d59-5a9f3f1f6c11";
+        assert_eq!(message_uuid(uuid).to_string(), uuid);
+        assert_eq!(message_uuid("17").to_string(), Uuid::new_v5(&Uuid::NAMESPACE_OID, b"17").to_string());
+    }
+}

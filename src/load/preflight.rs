@@ -1,0 +1,171 @@
+//! Compares a mapping with the real table before the first message is received, and names all that does not fit.
+
+use tokio_postgres::{Client, Row};
+
+use super::refused;
+use crate::config::{Column, ColumnType, Pipeline};
+use crate::error::{ConfigError, Error, LoadError};
+
+// A domain is judged by the type that it is based on.
+const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::text, \
+     CASE WHEN base.typname IN ('varchar', 'bpchar') AND modifier > 4 THEN modifier - 4 END, \
+     attnotnull AND NOT atthasdef AND attidentity = '', attgenerated <> '', \
+     has_column_privilege(attrelid, attnum, 'INSERT') \
+     FROM pg_attribute AS attribute \
+     JOIN pg_type AS declared ON declared.oid = atttypid \
+     JOIN pg_type AS base ON base.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid), \
+     LATERAL (SELECT CASE declared.typbasetype WHEN 0 THEN atttypmod ELSE declared.typtypmod END) AS length (modifier) \
+     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+const LEDGER: &str = "SELECT to_regclass('pgsluice.' || name) IS NOT NULL, \
+     has_table_privilege(to_regclass('pgsluice.' || name), 'SELECT') \
+     AND has_table_privilege(to_regclass('pgsluice.' || name), 'INSERT') \
+     AND has_function_privilege(to_regprocedure('pgsluice.ensure_message_partitions(date, date)'), 'EXECUTE') \
+     FROM unnest(ARRAY['segment', 'message', 'reject']) AS name";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// A column of the real table.
+#[derive(Debug, Clone)]
+struct TableColumn {
+    name: String,
+    kind: String,
+    category: String,
+    max_length: Option<i32>,
+    /// NOT NULL, and nothing but the mapping can fill it.
+    needed: bool,
+    generated: bool,
+    may_insert: bool,
+}
+
+/// Checks the ledger, the table, and each column of the mapping.
+pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), Error> {
+    check_ledger(client).await?;
+    let columns = read_columns(client, pipeline).await?;
+    if columns.is_empty() {
+        return Err(LoadError::NoTable { table: pipeline.table.to_string() }.into());
+    }
+    let problems = problems(pipeline, &columns);
+    if !problems.is_empty() {
+        let (table, problem) = (pipeline.table.to_string(), problems.join("; "));
+        return Err(ConfigError::MappingMismatch { table, problem }.into());
+    }
+    let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
+    if let Some(column) = columns.iter().filter(mapped).find(|column| !column.may_insert) {
+        let place = format!(", column {}", column.name);
+        return Err(forbidden(format!("INSERT into {}", pipeline.table), place).into());
+    }
+    Ok(())
+}
+
+async fn check_ledger(client: &Client) -> Result<(), LoadError> {
+    let read = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, Option<bool>>(1)?));
+    let tables: Vec<(bool, Option<bool>)> = client
+        .query(LEDGER, &[])
+        .await
+        .and_then(|rows| rows.iter().map(read).collect())
+        .map_err(|error| refused("looking at the ledger", error))?;
+    if !tables.iter().all(|(exists, _)| *exists) {
+        return Err(LoadError::NoLedger);
+    }
+    if !tables.iter().all(|(_, allowed)| *allowed == Some(true)) {
+        return Err(forbidden("SELECT, INSERT and EXECUTE on the ledger (schema pgsluice)".to_owned(), String::new()));
+    }
+    Ok(())
+}
+
+fn forbidden(action: String, place: String) -> LoadError {
+    LoadError::Refused { action, sqlstate: INSUFFICIENT_PRIVILEGE.to_owned(), place }
+}
+
+async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableColumn>, LoadError> {
+    let read = |row: &Row| {
+        Ok(TableColumn {
+            name: row.try_get(0)?,
+            kind: row.try_get(1)?,
+            category: row.try_get(2)?,
+            max_length: row.try_get(3)?,
+            needed: row.try_get(4)?,
+            generated: row.try_get(5)?,
+            may_insert: row.try_get(6)?,
+        })
+    };
+    let rows = client.query(COLUMNS, &[&pipeline.table.quoted()]).await;
+    rows.and_then(|rows| rows.iter().map(read).collect())
+        .map_err(|error| refused(&format!("looking at table {}", pipeline.table), error))
+}
+
+fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<String> {
+    let find = |name: &str| table.iter().find(|candidate| candidate.name == name);
+    let mut problems: Vec<String> =
+        pipeline.columns.iter().filter_map(|column| mismatch(column, find(&column.name)?)).collect();
+    let missing: Vec<&str> =
+        pipeline.columns.iter().map(|column| column.name.as_str()).filter(|name| find(name).is_none()).collect();
+    if !missing.is_empty() {
+        let names: Vec<&str> = table.iter().map(|column| column.name.as_str()).collect();
+        problems.push(format!("there is no column {} (there are {})", missing.join(", "), names.join(", ")));
+    }
+    let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
+    for column in table.iter().filter(|column| column.needed && !mapped(column)) {
+        problems.push(format!("column {} is NOT NULL without a default and not mapped", column.name));
+    }
+    problems
+}
+
+fn mismatch(column: &Column, found: &TableColumn) -> Option<String> {
+    let name = &column.name;
+    if found.generated {
+        return Some(format!("column {name} is generated by the table"));
+    }
+    if !takes(found, column.kind) {
+        return Some(format!(
+            "column {name} is of type {}, which does not take {}",
+            found.kind,
+            type_name(column.kind)
+        ));
+    }
+    let limit = found.max_length.and_then(|length| usize::try_from(length).ok());
+    match (column.max_length, limit) {
+        (Some(declared), Some(limit)) if declared > limit => {
+            Some(format!("column {name} holds {limit} characters, and max_length is {declared}"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the text that is written for a type is one that the column reads as the same value.
+fn takes(column: &TableColumn, kind: ColumnType) -> bool {
+    let any_text = column.category == "S";
+    let accepted: &[&str] = match kind {
+        // What has no type of its own in a mapping (an enum, inet, …) is mapped as text and checked by Postgres.
+        ColumnType::Text => {
+            let has_own_type = matches!(column.kind.as_str(), "uuid" | "json" | "jsonb" | "bytea");
+            return !has_own_type && !matches!(column.category.as_str(), "N" | "B" | "D" | "A");
+        }
+        ColumnType::Integer | ColumnType::Version | ColumnType::PackedVersion => {
+            &["int2", "int4", "int8", "numeric", "float8"]
+        }
+        ColumnType::Bigint => &["int8", "numeric"],
+        ColumnType::Numeric => &["numeric", "float8", "float4"],
+        ColumnType::Boolean => &["bool"],
+        // Not `timestamp`, which drops the offset in silence.
+        ColumnType::Timestamptz => &["timestamptz"],
+        ColumnType::Date => &["date", "timestamp"],
+        ColumnType::Uuid => &["uuid"],
+        ColumnType::Jsonb => &["jsonb", "json"],
+    };
+    any_text || accepted.contains(&column.kind.as_str())
+}
+
+const fn type_name(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Text => "text",
+        ColumnType::Integer => "integer",
+        ColumnType::Bigint => "bigint",
+        ColumnType::Numeric => "numeric",
+        ColumnType::Boolean => "boolean",
+        ColumnType::Timestamptz => "timestamptz",
+        ColumnType::Date => "date",
+        ColumnType::Uuid => "uuid",
+        ColumnType::Jsonb => "jsonb",
+        ColumnType::Version | ColumnType::PackedVersion => "version",
+    }
+}

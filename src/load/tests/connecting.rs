@@ -1,0 +1,110 @@
+use super::super::*;
+use super::fixture::{Fixture, messages, new_database, server};
+use crate::local::{LocalPostgres, LocalPostgresOptions};
+
+async fn refusal(url: &str) -> LoadError {
+    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn a_refused_connection_says_where_and_why_and_not_the_password() {
+    let url = server().url("postgres");
+    let password = url.split([':', '@']).nth(2).unwrap().to_owned();
+    let expected = [
+        (url.replace(&password, "wrong"), "28P01"),
+        (server().url("absent"), "3D000"),
+        (url.replace("//postgres:", "//stranger:"), "28P01"),
+    ];
+    for (url, expected) in expected {
+        let error = refusal(&url).await;
+        let LoadError::ConnectionRefused { address, sqlstate, .. } = &error else { panic!("{error}") };
+        assert_eq!(sqlstate, expected);
+        assert!(address.starts_with(&format!("127.0.0.1:{}/", server().port())), "{address}");
+        assert!(!is_transient(&error));
+        assert!(![password.as_str(), "wrong"].iter().any(|secret| format!("{error:?} {error}").contains(secret)));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let silent = refusal(&format!("postgres://u:p@{address}/d?connect_timeout=1")).await;
+    assert!(matches!(silent, LoadError::Unreachable { .. }), "{silent}");
+    drop(listener);
+    let absent = refusal(&format!("postgres://u:p@{address}/d")).await;
+    let LoadError::Unreachable { address: shown, .. } = absent else { panic!("{absent}") };
+    assert_eq!(shown, format!("{address}/d"));
+}
+
+#[tokio::test]
+async fn init_changes_nothing_the_second_time() {
+    let fixture = Fixture::new().await;
+    fixture.load(&fixture.stage(&messages(0..5))).await;
+    init(&fixture.url).await.unwrap();
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 5);
+
+    let url = new_database();
+    let (one, two) = tokio::join!(init(&url), init(&url));
+    one.unwrap();
+    two.unwrap();
+}
+
+#[tokio::test]
+async fn encryption_means_what_sslmode_says() {
+    let server = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
+    let plain = server.url("postgres");
+    let refused = refusal(&format!("{plain}?sslmode=require")).await;
+    assert!(matches!(refused, LoadError::Unreachable { .. }), "{refused}");
+
+    turn_tls_on(&plain).await;
+    let directory = tempfile::tempdir().unwrap();
+    let authority = directory.path().join("authority.pem");
+    std::fs::write(&authority, include_str!("tls/authority.pem")).unwrap();
+    let stranger = directory.path().join("stranger.pem");
+    std::fs::write(&stranger, include_str!("tls/stranger.pem")).unwrap();
+    let (authority, stranger) = (authority.display(), stranger.display());
+    // The server's certificate is for `localhost`, not for 127.0.0.1.
+    let named = plain.replace("127.0.0.1", "localhost");
+    let accepted = [
+        (format!("{plain}?sslmode=disable"), false),
+        (plain.clone(), true),
+        (format!("{plain}?sslmode=require"), true),
+        (format!("{plain}?sslmode=require&sslrootcert={authority}"), true),
+        (format!("{plain}?sslmode=verify-ca&sslrootcert={authority}"), true),
+        (format!("{named}?sslmode=verify-full&sslrootcert={authority}"), true),
+    ];
+    for (url, encrypted) in accepted {
+        let client = connect(&url.clone().into()).await.unwrap();
+        let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let ssl: bool = client.query_one(query, &[]).await.unwrap().get(0);
+        assert_eq!(ssl, encrypted, "{url}");
+    }
+    for query in [
+        format!("sslmode=verify-full&sslrootcert={authority}"),
+        format!("sslmode=require&sslrootcert={stranger}"),
+        format!("sslmode=verify-ca&sslrootcert={stranger}"),
+        "sslmode=verify-ca".to_owned(),
+    ] {
+        let error = refusal(&format!("{plain}?{query}")).await;
+        assert!(matches!(error, LoadError::Unreachable { .. }), "{query}: {error}");
+    }
+}
+
+/// Installs a certificate, which only the server's user may do, so the server does it.
+async fn turn_tls_on(url: &str) {
+    let client = connect(&url.to_owned().into()).await.unwrap();
+    let files = [("server.crt", include_str!("tls/server.pem")), ("server.key", include_str!("tls/server.key"))];
+    for (name, text) in files {
+        let lines: Vec<String> = text.lines().map(|line| format!("('{line}')")).collect();
+        let values = lines.join(", ");
+        let write = format!("COPY (VALUES {values}) TO PROGRAM 'umask 077; cat > {name}'");
+        client.batch_execute(&write).await.unwrap();
+    }
+    client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    // A new connection is served by what the postmaster has read; it is asked until it has.
+    while connect(&format!("{url}?sslmode=require").into()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}

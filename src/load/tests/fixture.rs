@@ -1,0 +1,135 @@
+//! A table `items (name text, value integer, sent date)`, a pipeline into it, and segments made by the stages before.
+
+use std::sync::OnceLock;
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::super::*;
+use crate::config::{Column, ColumnType, Keys, MessageValue, Source, TableName};
+use crate::local::{LocalPostgres, LocalPostgresOptions};
+use crate::spool::{Record, SegmentWriter};
+use crate::transform::{Plan, transform};
+
+/// 2026-07-01T12:00:00Z, long ago as partitions go.
+pub(super) const OLD_MS: i64 = 1_782_907_200_000;
+
+pub(super) fn server() -> &'static LocalPostgres {
+    static SERVER: OnceLock<LocalPostgres> = OnceLock::new();
+    SERVER.get_or_init(|| LocalPostgres::start(LocalPostgresOptions::default()).unwrap())
+}
+
+pub(super) fn new_database() -> DatabaseUrl {
+    let name = format!("test_{}", Uuid::now_v7().simple());
+    server().create_database(&name).unwrap();
+    server().url(&name).into()
+}
+
+pub(super) struct Fixture {
+    pub(super) url: DatabaseUrl,
+    pub(super) staging: Staging,
+    pub(super) pipeline: Pipeline,
+    pub(super) client: Client,
+    _root: TempDir,
+}
+
+/// A message: id, when it was sent, body.
+pub(super) type Message = (String, i64, String);
+
+pub(super) fn message(id: &str, value: i64) -> Message {
+    (id.to_owned(), OLD_MS, json!({ "name": format!("name of {id}"), "value": value }).to_string())
+}
+
+/// A message that `transform` rejects.
+pub(super) fn bad_message(id: &str) -> Message {
+    (id.to_owned(), OLD_MS, "not json".to_owned())
+}
+
+pub(super) fn messages(numbers: std::ops::Range<i64>) -> Vec<Message> {
+    numbers.map(|number| message(&format!("m{number}"), number)).collect()
+}
+
+impl Fixture {
+    pub(super) async fn new() -> Self {
+        let url = new_database();
+        init(&url).await.unwrap();
+        let client = connect(&url).await.unwrap();
+        client.batch_execute("CREATE TABLE items (name text, value integer, sent date)").await.unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        Self { url, staging, pipeline: pipeline(), client, _root: root }
+    }
+
+    pub(super) async fn loader(&self) -> Loader {
+        Loader::connect(&self.url, &self.pipeline).await.unwrap()
+    }
+
+    pub(super) fn stage(&self, messages: &[Message]) -> StagedSegment {
+        let mut writer = SegmentWriter::create(&self.staging).unwrap();
+        for (id, sent_at, body) in messages {
+            writer
+                .append(&Record {
+                    message_id: id.as_str().into(),
+                    sent_at: *sent_at,
+                    received_at: OLD_MS,
+                    receive_count: 1,
+                    receipt_handle: "r".into(),
+                    body: body.as_str().into(),
+                    attributes: None,
+                    group_id: None,
+                    sequence_number: None,
+                })
+                .unwrap();
+        }
+        let sealed = writer.seal().unwrap();
+        let plan = Plan::compile(&self.pipeline, &Keys::default(), None).unwrap();
+        transform(&self.staging, sealed.id, &plan).unwrap()
+    }
+
+    pub(super) async fn load(&self, staged: &StagedSegment) -> Committed {
+        self.loader().await.load(&self.staging, staged, LoadMode::Once).await.unwrap()
+    }
+
+    /// One number that a query gives.
+    pub(super) async fn number(&self, query: &str) -> i64 {
+        self.client.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    pub(super) async fn rows(&self) -> i64 {
+        self.number("SELECT count(*) FROM items").await
+    }
+
+    /// The lines of a segment's reject file.
+    pub(super) fn reject_lines(&self, staged: &StagedSegment) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.staging.rejects(staged.id)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn pipeline() -> Pipeline {
+    let column = |name: &str, kind| Column {
+        name: name.to_owned(),
+        source: Source::Body(format!("/{name}")),
+        kind,
+        required: false,
+        max_length: None,
+        mask: None,
+    };
+    Pipeline {
+        name: "items".to_owned(),
+        table: TableName { schema: None, table: "items".to_owned() },
+        dedupe: Dedupe::Message,
+        columns: vec![
+            column("name", ColumnType::Text),
+            column("value", ColumnType::Integer),
+            Column { source: Source::Message(MessageValue::SentDate), ..column("sent", ColumnType::Date) },
+        ],
+    }
+}
+
+/// Loaded, duplicates, rejected.
+pub(super) const fn counts(committed: &Committed) -> (u64, u64, u64) {
+    (committed.loaded(), committed.duplicates(), committed.rejected())
+}

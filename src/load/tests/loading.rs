@@ -1,0 +1,244 @@
+use serde_json::json;
+
+use super::super::*;
+use super::fixture::{Fixture, OLD_MS, bad_message, counts, message, messages};
+
+#[tokio::test]
+async fn a_segment_is_loaded_once() {
+    let fixture = Fixture::new().await;
+    let mut all = messages(0..500);
+    all.push(bad_message("bad"));
+    let staged = fixture.stage(&all);
+
+    let first = fixture.load(&staged).await;
+    assert_eq!((counts(&first), first.received(), first.recognised()), ((500, 0, 1), 501, false));
+    let second = fixture.load(&staged).await;
+    assert_eq!((counts(&second), second.recognised()), ((500, 0, 1), true));
+
+    assert_eq!(fixture.rows().await, 500);
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 501);
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject WHERE stage = 'transform'").await, 1);
+    let loader = fixture.loader().await;
+    let totals = loader.totals().await.unwrap();
+    assert_eq!((totals.segments, totals.loaded, totals.duplicates, totals.rejected), (1, 500, 0, 1));
+    assert!(totals.last_loaded_at.is_some());
+    let other = SegmentId::now();
+    let committed = loader.committed(&[staged.id, other]).await.unwrap();
+    assert_eq!(committed.keys().copied().collect::<Vec<_>>(), [staged.id]);
+    assert_eq!(committed[&staged.id], second);
+}
+
+#[tokio::test]
+async fn a_redelivery_in_another_segment_is_a_duplicate() {
+    let fixture = Fixture::new().await;
+    let mut first = messages(0..100);
+    first.push(bad_message("bad"));
+    let mut second = messages(90..120);
+    second.push(bad_message("bad"));
+    second.push(bad_message("worse"));
+
+    fixture.load(&fixture.stage(&first)).await;
+    let committed = fixture.load(&fixture.stage(&second)).await;
+
+    assert_eq!(counts(&committed), (20, 11, 1));
+    assert_eq!(fixture.rows().await, 120);
+    assert_eq!(fixture.number("SELECT count(DISTINCT value) FROM items").await, 120);
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject").await, 2);
+}
+
+#[tokio::test]
+async fn a_message_twice_in_one_segment_counts_once() {
+    let fixture = Fixture::new().await;
+    let all = [message("a", 1), message("b", 2), message("a", 1), bad_message("c"), bad_message("c"), message("a", 1)];
+    let committed = fixture.load(&fixture.stage(&all)).await;
+    assert_eq!(counts(&committed), (2, 3, 1));
+    assert_eq!(fixture.rows().await, 2);
+}
+
+#[tokio::test]
+async fn hostile_texts_come_back_as_they_were() {
+    let texts = [
+        "",
+        "\\N",
+        "\\.",
+        "a\n\\.\nb",
+        "\n\\.\n",
+        "null",
+        "NULL",
+        "\"",
+        "\"\"",
+        "a,b",
+        "a\nb",
+        "a\r\nb",
+        "\r",
+        "\n",
+        " ",
+        "\t",
+        "\\",
+        "\u{1f980} ünï\u{301}",
+        "\u{feff}",
+        "\u{85}\u{2028}",
+        "a;b|c",
+        "'",
+        "\u{1}\u{7f}",
+        "\\\"",
+        "end\\",
+    ];
+    let mut fixture = Fixture::new().await;
+    let mut all: Vec<_> = (0_i64..)
+        .zip(texts)
+        .map(|(number, text)| (format!("m{number}"), OLD_MS, json!({ "name": text, "value": number }).to_string()))
+        .collect();
+    all.push(("null".to_owned(), OLD_MS, json!({ "value": -1 }).to_string()));
+    // Once with other columns beside it, once alone in its line, and both ways of copying.
+    for columns in [3, 1] {
+        fixture.pipeline.columns.truncate(columns);
+        fixture.client.batch_execute("TRUNCATE items, pgsluice.message").await.unwrap();
+        assert_eq!(counts(&fixture.load(&fixture.stage(&all[1..3])).await), (2, 0, 0));
+        assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (texts.len() as u64 - 1, 2, 0));
+        let rows = fixture.client.query("SELECT name FROM items", &[]).await.unwrap();
+        let mut names: Vec<Option<String>> = rows.iter().map(|row| row.get(0)).collect();
+        let mut expected: Vec<_> = texts.iter().map(|text| Some((*text).to_owned())).collect();
+        expected.push(None);
+        names.sort();
+        expected.sort();
+        assert_eq!(names, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loaders_with_the_same_messages_in_opposite_order_agree() {
+    let fixture = Fixture::new().await;
+    let forwards = messages(0..4000);
+    let backwards: Vec<_> = forwards.iter().rev().cloned().collect();
+    let middle: Vec<_> = messages(2000..6000).into_iter().rev().collect();
+    let staged = [&forwards, &backwards, &middle].map(|all| fixture.stage(all));
+    let mut loads = Vec::new();
+    for staged in staged {
+        let (mut loader, staging) = (fixture.loader().await, fixture.staging.clone());
+        loads.push(tokio::spawn(async move { loader.load(&staging, &staged, LoadMode::Once).await.unwrap() }));
+    }
+    let mut loaded = 0;
+    for load in loads {
+        loaded += load.await.unwrap().loaded();
+    }
+    assert_eq!(loaded, 6000);
+    assert_eq!(fixture.rows().await, 6000);
+    assert_eq!(fixture.number("SELECT count(DISTINCT value) FROM items").await, 6000);
+}
+
+#[tokio::test]
+async fn one_segment_loaded_by_two_at_once_is_loaded_once() {
+    let mut fixture = Fixture::new().await;
+    for dedupe in [Dedupe::Message, Dedupe::Segment] {
+        fixture.pipeline.dedupe = dedupe;
+        fixture.client.batch_execute("TRUNCATE items, pgsluice.message").await.unwrap();
+        let staged = fixture.stage(&messages(0..2000));
+        let (mut one, mut two) = (fixture.loader().await, fixture.loader().await);
+        let (one, two) = tokio::try_join!(
+            one.load(&fixture.staging, &staged, LoadMode::Once),
+            two.load(&fixture.staging, &staged, LoadMode::Once),
+        )
+        .unwrap();
+        assert_ne!(one.recognised(), two.recognised());
+        assert_eq!(fixture.rows().await, 2000);
+    }
+}
+
+#[tokio::test]
+async fn recent_days_get_partitions_and_odd_ones_do_not() {
+    let fixture = Fixture::new().await;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let day = 86_400_000;
+    let times = [now, now - day, now - 14 * day, now - 40 * day, now + 40 * day, OLD_MS, 0, -5];
+    let all: Vec<_> =
+        times.iter().enumerate().map(|(index, time)| (format!("m{index}"), *time, "?".to_owned())).collect();
+    assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (0, 0, 8));
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message_default").await, 5);
+    // From 15 days ago to tomorrow, and no more, beside the default partition.
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'pgsluice.message'::regclass";
+    assert_eq!(fixture.number(partitions).await, 1 + 17);
+    // The same from another loader, which knows nothing of the first.
+    assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (0, 8, 0));
+    assert_eq!(fixture.number(partitions).await, 1 + 17);
+}
+
+#[tokio::test]
+async fn a_day_that_lies_in_the_default_partition_stays_there() {
+    let fixture = Fixture::new().await;
+    let insert = "INSERT INTO pgsluice.message VALUES ('other', now(), gen_random_uuid())";
+    fixture.client.batch_execute(insert).await.unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let committed = fixture.load(&fixture.stage(&[("m".to_owned(), now, "{}".to_owned())])).await;
+    assert_eq!(counts(&committed), (1, 0, 0));
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message_default").await, 2);
+}
+
+#[tokio::test]
+async fn dedupe_by_segment_recognises_segments_and_rejects_only() {
+    let mut fixture = Fixture::new().await;
+    fixture.pipeline.dedupe = Dedupe::Segment;
+    let all = [message("a", 1), message("b", 2), bad_message("c")];
+    let staged = fixture.stage(&all);
+    assert_eq!(counts(&fixture.load(&staged).await), (2, 0, 1));
+    assert!(fixture.load(&staged).await.recognised());
+    assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (2, 1, 0));
+    assert_eq!(fixture.rows().await, 4);
+    assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 0);
+}
+
+#[tokio::test]
+async fn again_fills_an_emptied_table_with_each_message_once() {
+    let fixture = Fixture::new().await;
+    let mut first = messages(0..50);
+    first.push(bad_message("bad"));
+    let staged = [fixture.stage(&first), fixture.stage(&messages(40..80))];
+    for segment in &staged {
+        fixture.load(segment).await;
+    }
+    for order in [[0, 1], [1, 0]] {
+        fixture.client.batch_execute("TRUNCATE items").await.unwrap();
+        let mut loader = fixture.loader().await;
+        for index in order {
+            let committed = loader.load(&fixture.staging, &staged[index], LoadMode::Again).await.unwrap();
+            assert_eq!(counts(&committed), [(50, 0, 1), (30, 10, 0)][index]);
+            assert!(!committed.recognised());
+        }
+        assert_eq!(fixture.rows().await, 80);
+        assert_eq!(fixture.number("SELECT count(DISTINCT value) FROM items").await, 80);
+        assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject").await, 1);
+        assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.segment").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_ends_is_opened_again() {
+    let fixture = Fixture::new().await;
+    let mut loader = fixture.loader().await;
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    assert_eq!(fixture.number(kill).await, 1);
+    let staged = fixture.stage(&messages(0..10));
+    let committed = loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap();
+    assert_eq!(counts(&committed), (10, 0, 0));
+}
+
+#[tokio::test]
+async fn a_chunk_that_does_not_match_its_ids_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let staged = fixture.stage(&messages(0..10));
+    let chunk = fixture.staging.chunk(staged.id);
+    let rows = std::fs::read_to_string(&chunk).unwrap();
+    std::fs::write(&chunk, rows.split_once('\n').unwrap().1).unwrap();
+    let mut loader = fixture.loader().await;
+    let error = loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap_err();
+    assert!(matches!(error, LoadError::InconsistentChunk { .. }), "{error}");
+    let tables = "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM pgsluice.message)";
+    assert_eq!(fixture.number(tables).await, 0);
+
+    std::fs::write(&chunk, rows).unwrap();
+    let miscounted = StagedSegment { received: 11, ..staged };
+    let error = loader.load(&fixture.staging, &miscounted, LoadMode::Once).await.unwrap_err();
+    assert!(matches!(error, LoadError::InconsistentChunk { .. }), "{error}");
+    assert_eq!(counts(&loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap()), (10, 0, 0));
+}

@@ -1,0 +1,113 @@
+//! What one transaction of a load does, from its first statement to the one before COMMIT.
+//!
+//! It writes in one order: ledger messages, rows, rejects, and the segment last. Nothing counts before COMMIT but the
+//! reject file, which the next attempt replaces.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_postgres::Transaction;
+
+use super::isolate::RowCopy;
+use super::keys::SegmentKeys;
+use super::ledger::{Ledger, RejectRow};
+use super::reason::Target;
+use super::{Committed, LoadMode, blocking, rejects};
+use crate::config::Dedupe;
+use crate::error::LoadError;
+use crate::staging::{SegmentId, Staging};
+
+/// A segment, and what the attempts at it have learned.
+pub(super) struct Work<'a> {
+    pub(super) staging: &'a Staging,
+    pub(super) segment: SegmentId,
+    pub(super) mode: LoadMode,
+    pub(super) keys: Arc<SegmentKeys>,
+    /// A message was in the ledger already, so messages are claimed one by one.
+    pub(super) claim: bool,
+    /// The time of the transaction whose COMMIT was sent and not answered.
+    pub(super) in_doubt: Option<SystemTime>,
+}
+
+/// How far a transaction came.
+pub(super) enum Filled {
+    /// The segment is in the ledger.
+    Found(Committed),
+    /// A message is in the ledger, or twice in the segment: roll back, and claim.
+    MessageKnown,
+    /// This is so after COMMIT. With the transaction's time, by which it can be recognised.
+    Now(Committed, SystemTime),
+}
+
+/// Which messages of a segment are new.
+enum New {
+    All,
+    /// By position.
+    Claimed(Vec<bool>),
+}
+
+/// Where a pipeline's segments go.
+pub(super) struct Destination {
+    pub(super) ledger: Ledger,
+    pub(super) target: Target,
+    pub(super) dedupe: Dedupe,
+}
+
+impl Destination {
+    /// Does everything but COMMIT.
+    pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
+        self.ledger.begin(transaction).await?;
+        if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
+            if work.in_doubt == Some(loaded_at) {
+                return Ok(Filled::Found(Committed { recognised: false, ..found }));
+            }
+            match work.mode {
+                LoadMode::Once => return Ok(Filled::Found(found)),
+                LoadMode::Again => self.ledger.forget(transaction, work.segment, &work.keys).await?,
+            }
+        }
+        let new = match (self.dedupe, work.claim) {
+            (Dedupe::Segment, _) => New::All,
+            (Dedupe::Message, true) => New::Claimed(self.ledger.claim(transaction, &work.keys).await?),
+            (Dedupe::Message, false) if self.ledger.record(transaction, &work.keys).await? => New::All,
+            (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
+        };
+        let committed = self.copy_new(transaction, work, new).await?;
+        let loaded_at = self.ledger.insert_segment(transaction, &committed, &work.keys).await?;
+        Ok(Filled::Now(committed, loaded_at))
+    }
+
+    /// Copies the rows of new messages, and records rejects, in the ledger and in the reject file.
+    async fn copy_new(&self, transaction: &Transaction<'_>, work: &Work<'_>, new: New) -> Result<Committed, LoadError> {
+        let (segment, keys) = (work.segment, &work.keys);
+        let (selected, new_rejects) = match new {
+            New::All => (None, vec![true; keys.rejects]),
+            New::Claimed(mut claimed) => {
+                let rejects = claimed.split_off(keys.rows);
+                let rows = claimed.iter().enumerate().filter_map(|(row, &new)| new.then_some(row));
+                (Some(rows.collect::<Vec<_>>()), rejects)
+            }
+        };
+        let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
+        let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
+        let refusals = copy.run(keys.rows, selected).await?;
+        let loaded = (new_rows - refusals.len()) as u64;
+
+        let (staging, keys) = (work.staging.clone(), Arc::clone(keys));
+        let received = keys.total() as u64;
+        let rejects: Vec<RejectRow> = blocking(move || {
+            let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
+            rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            Ok(rejects)
+        })
+        .await?;
+        let recorded = self.ledger.insert_rejects(transaction, segment, &rejects).await?;
+        let rejected = match self.dedupe {
+            Dedupe::Message => rejects.len() as u64,
+            // Nothing but the reject itself tells that a message was rejected before.
+            Dedupe::Segment => recorded,
+        };
+        let duplicates = received - loaded - rejected;
+        Ok(Committed { segment, received, loaded, duplicates, rejected, recognised: false })
+    }
+}
