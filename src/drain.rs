@@ -112,6 +112,7 @@ impl<Q: Queue> Polling<Q> {
         tokio::select! {
             end = proven => Ok(end?),
             end = until_ended(pollers) => end,
+            () = self.batches.closed() => Ok(DrainEnd::Stopped),
         }
     }
 

@@ -61,6 +61,8 @@ impl Spooler {
                 },
                 () = emptiness.all_came_back_empty(), if seal_at.is_some() => self.seal().await?,
                 () = sleep_until(seal_at), if seal_at.is_some() => self.seal().await?,
+                // A seal that failed ends the drain at once: nothing would settle its messages.
+                Some(sealed) = self.sealing.join_next() => sealed.map_err(Error::panicked)??,
             }
         }
         self.seal().await?;

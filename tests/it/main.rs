@@ -1,1 +1,26 @@
-//! End-to-end tests.
+//! The binary from outside, against real servers: one test program, so that it is linked once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the way to fail")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
+
+/// Makes a test of each function for each server: they take the server as their only argument.
+macro_rules! on_each_server {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[test] fn $test() { super::$test(crate::testenv::Server::Embedded); })*
+        }
+        mod localstack {
+            $(#[test] fn $test() { super::$test(crate::testenv::Server::LocalStack); })*
+        }
+    };
+}
+
+mod commands;
+mod errors;
+mod hygiene;
+mod logins;
+mod main_job;
+mod queues;
+mod rejects;
+mod stages;
+mod testenv;

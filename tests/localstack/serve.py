@@ -38,7 +38,14 @@ def configure(address, root):
         DISABLE_EVENTS="1",
         SKIP_SSL_CERT_DOWNLOAD="1",
         FILESYSTEM_ROOT=root,
+        # Inside a container it would take the whole container for its own.
+        OVERRIDE_IN_DOCKER="0",
+        # What it keeps elsewhere by default.
+        HOME=root,
+        TMPDIR=root,
+        XDG_CACHE_HOME=root,
     )
+    tempfile.tempdir = root
 
 
 def listen_on_loopback_only():

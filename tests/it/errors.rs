@@ -1,0 +1,311 @@
+//! The errors a person will meet: one line that says what and where, one that says what to do, the documented exit
+//! code, and nothing lost.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use pgsluice::staging::Staging;
+
+use crate::logins::generated;
+use crate::testenv::{FIXED_IV, Outcome, Server, TestEnv, postgres};
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const MESSAGES: usize = 40;
+const NOBODY: u32 = 65_534;
+
+/// An environment whose queue holds messages that no failure may cost.
+fn env_with_messages() -> TestEnv {
+    with_messages(TestEnv::new(Server::Embedded))
+}
+
+fn with_messages(env: TestEnv) -> TestEnv {
+    env.queue.send(&generated(MESSAGES));
+    env
+}
+
+/// Nothing was received: the failure was found before.
+fn assert_untouched(env: &TestEnv) {
+    let counts = env.queue.counts();
+    assert_eq!((counts.visible, counts.in_flight), (MESSAGES, 0));
+}
+
+/// Nothing was deleted: what was received comes again.
+fn assert_all_still_in_the_queue(env: &TestEnv) {
+    let counts = env.queue.counts();
+    assert_eq!(counts.visible + counts.in_flight, MESSAGES);
+}
+
+/// A port on which nobody listens.
+fn closed_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn postgres_is_unreachable() {
+    let mut env = env_with_messages();
+    let address = format!("127.0.0.1:{}", closed_port());
+    env.set("DATABASE_URL", format!("postgres://loader:a-password@{address}/app"));
+    let outcome = env.run().fails(FAILED, &format!("cannot connect to Postgres at {address}"), "DATABASE_URL");
+    assert!(!outcome.stderr.contains("a-password"));
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_password_is_wrong() {
+    let mut env = env_with_messages();
+    env.set("DATABASE_URL", format!("postgres://postgres:a-password@127.0.0.1:{}/postgres", postgres().port()));
+    let outcome = env.run().fails(FAILED, "28P01", "password");
+    assert!(!outcome.stderr.contains("a-password"));
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_database_does_not_exist() {
+    let mut env = env_with_messages();
+    env.set("DATABASE_URL", postgres().url("no_such_database"));
+    env.run().fails(FAILED, "3D000", "DATABASE_URL");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_database_is_not_configured() {
+    let mut env = env_with_messages();
+    env.unset("DATABASE_URL");
+    env.run().fails(USAGE, "database", "DATABASE_URL");
+    assert_untouched(&env);
+}
+
+#[test]
+fn init_was_not_run() {
+    let env = with_messages(TestEnv::without_tables(Server::Embedded));
+    env.run().fails(FAILED, "does not exist", "pgsluice init");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_table_is_missing() {
+    let env = env_with_messages();
+    env.database.execute("drop table user_logins");
+    env.run().fails(FAILED, "table public.user_logins does not exist", "pgsluice init");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_queue_does_not_exist() {
+    let mut env = env_with_messages();
+    let url = format!("{}-missing", env.queue.url());
+    env.set("PGSLUICE_QUEUE_URL", &url);
+    env.run().fails(FAILED, &format!("queue {url} does not exist"), "--queue-url");
+}
+
+#[test]
+fn the_queue_is_not_configured() {
+    let mut env = env_with_messages();
+    env.unset("PGSLUICE_QUEUE_URL");
+    env.run().fails(USAGE, "queue", "--queue-url");
+}
+
+#[test]
+fn there_are_no_credentials() {
+    let mut env = env_with_messages();
+    env.unset("AWS_ACCESS_KEY_ID");
+    env.unset("AWS_SECRET_ACCESS_KEY");
+    env.run().fails(USAGE, "no AWS credentials", "AWS_PROFILE");
+    assert_untouched(&env);
+}
+
+#[test]
+fn there_is_no_region() {
+    let mut env = env_with_messages();
+    env.unset("AWS_REGION");
+    env.run().fails(USAGE, "no AWS region", "AWS_REGION");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_endpoint_refuses_connections() {
+    let mut env = env_with_messages();
+    let endpoint = format!("http://127.0.0.1:{}", closed_port());
+    env.set("AWS_ENDPOINT_URL", &endpoint);
+    env.run().fails(FAILED, &endpoint, "AWS_ENDPOINT_URL");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_key_is_missing() {
+    let mut env = env_with_messages();
+    env.unset("PGSLUICE_KEY");
+    env.run().fails(USAGE, "PGSLUICE_KEY", "keygen");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_key_has_a_wrong_length_or_is_not_hexadecimal() {
+    for wrong in ["5369787465656e2062797465206b65", "5369787465656e2062797465206b65zz"] {
+        let mut env = env_with_messages();
+        env.set("PGSLUICE_KEY", wrong);
+        let outcome = env.run().fails(USAGE, "PGSLUICE_KEY", "");
+        assert!(!outcome.stderr.contains(wrong), "a key is a secret also where it is wrong: {outcome}");
+        assert_untouched(&env);
+    }
+}
+
+#[test]
+fn the_fixed_iv_is_missing_or_wrong() {
+    let mut env = env_with_messages();
+    env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"fixed\"\n");
+    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
+    env.set("PGSLUICE_FIXED_IV", &FIXED_IV[2..]);
+    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
+    assert_untouched(&env);
+}
+
+#[test]
+fn another_process_works_in_the_staging_directory() {
+    let env = env_with_messages();
+    let staging = Staging::open(&env.path("staging")).unwrap();
+    let lock = staging.lock().unwrap();
+    env.run().fails(FAILED, "in use by another process", "--staging-dir");
+    assert_untouched(&env);
+
+    drop(lock);
+    env.run().succeeds();
+}
+
+#[test]
+fn the_staging_directory_lies_in_a_file() {
+    let mut env = env_with_messages();
+    fs::write(env.path("file"), "").unwrap();
+    env.set("PGSLUICE_STAGING_DIR", env.path("file/staging").display().to_string());
+    env.run().fails(FAILED, "file/staging", "");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_staging_directory_is_not_writable() {
+    let env = env_with_messages();
+    let directory = env.path("read-only");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o500)).unwrap();
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(["run", "--staging-dir"]).arg(directory.join("staging"));
+    if is_root() {
+        // Permissions do not bind root.
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        if !nobody_may_run_the_binary() {
+            eprintln!("skipped: only root can reach the binary, and no permission binds root");
+            return;
+        }
+    }
+    env.run_to_end(command).fails(FAILED, "ermission denied", "--staging-dir");
+    assert_untouched(&env);
+}
+
+/// The end of the disk, as a limit of the size of files: any user can set one.
+#[test]
+fn the_disk_is_full() {
+    let env = env_with_messages();
+    let mut command = env.command("sh");
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgsluice"), "run"]);
+    env.run_to_end(command).fails(FAILED, "cannot write", "make room");
+    assert_all_still_in_the_queue(&env);
+    assert_eq!(env.database.count("user_logins"), 0);
+}
+
+/// The end of the disk, as a file system that is too small.
+#[test]
+fn the_file_system_is_full() {
+    let mut env = env_with_messages();
+    let path = env.path("small");
+    let Some(small) = SmallFileSystem::mount(&path) else {
+        eprintln!("skipped: this user may not mount a file system");
+        return;
+    };
+    env.set("PGSLUICE_STAGING_DIR", small.path.join("staging").display().to_string());
+    env.run().fails(FAILED, "cannot write", "make room");
+    assert_all_still_in_the_queue(&env);
+    assert_eq!(env.database.count("user_logins"), 0);
+}
+
+#[test]
+fn the_mapping_names_a_column_that_the_table_does_not_have() {
+    let env = env_with_messages();
+    env.configure("[[column]]\nname = \"nickname\"\n");
+    env.run().fails(USAGE, "nickname", "[[column]]");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_mapping_has_a_type_that_the_table_does_not_have() {
+    let env = env_with_messages();
+    env.configure("[[column]]\nname = \"create_date\"\nfrom = \"/user_id\"\ntype = \"integer\"\n");
+    env.run().fails(USAGE, "create_date", "[[column]]");
+    assert_untouched(&env);
+}
+
+#[test]
+fn the_configuration_file_is_not_valid() {
+    let env = env_with_messages();
+    env.configure("staging_dir = \"staging\"\n[queue]\npolers = 3\n");
+    env.run().fails(USAGE, "pgsluice.toml line 3", "pgsluice.toml");
+    env.job(&["run", "--config", "other.toml"]).fails(USAGE, "other.toml", "--config");
+    assert_untouched(&env);
+}
+
+#[test]
+fn a_flag_is_unknown() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    env.pgsluice(&["run", "--no-such-flag"]).ends_with(USAGE);
+    env.pgsluice(&["no-such-command"]).ends_with(USAGE);
+}
+
+#[test]
+fn a_segment_to_replay_does_not_exist() {
+    let env = TestEnv::new(Server::Embedded);
+    let segment = "0190b5d6-7c1e-7000-8000-000000000000";
+    env.job(&["replay", segment]).fails(FAILED, segment, "");
+}
+
+#[test]
+fn a_value_to_reveal_was_masked_with_another_key() {
+    let mut env = env_with_messages();
+    env.run().succeeds();
+    let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
+    env.set("PGSLUICE_KEY", "00".repeat(16));
+    let outcome: Outcome = env.pgsluice(&["reveal", &masked]).fails(FAILED, "", "PGSLUICE_KEY");
+    assert!(outcome.stdout.is_empty());
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout.trim_ascii() == b"0"
+}
+
+fn nobody_may_run_the_binary() -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+    command.arg("--version").uid(NOBODY).gid(NOBODY).current_dir("/").output().is_ok()
+}
+
+/// A mounted tmpfs of a few pages, unmounted when dropped.
+struct SmallFileSystem<'a> {
+    path: &'a Path,
+}
+
+impl<'a> SmallFileSystem<'a> {
+    fn mount(path: &'a Path) -> Option<Self> {
+        fs::create_dir(path).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(path).output();
+        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self { path })
+    }
+}
+
+impl Drop for SmallFileSystem<'_> {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg(self.path).status();
+    }
+}

@@ -1,0 +1,183 @@
+//! Messages that cannot become rows: each is kept with its reason, acknowledged, and costs its neighbours nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::logins::login;
+use crate::testenv::{Counts, Server, TestEnv};
+
+/// A hostile body: its name, the field that its reject must name, a part of the reason, and the body.
+type Hostile = (&'static str, Option<&'static str>, &'static str, String);
+
+fn hostile_bodies() -> Vec<Hostile> {
+    let with = |field: &str, value: Value| {
+        let mut body = login("hostile");
+        body[field] = value;
+        body.to_string()
+    };
+    let without = |field: &str| {
+        let mut body = login("hostile");
+        body.as_object_mut().unwrap().remove(field);
+        body.to_string()
+    };
+    let spelled = |spelling: &str| login("SPELLING").to_string().replace("SPELLING", spelling);
+    let nested = |depth| format!(r#"{{"user_id":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    vec![
+        ("text", None, "JSON", "hello".to_owned()),
+        ("cut off", None, "JSON", login("hostile").to_string()[..40].to_owned()),
+        ("two objects", None, "JSON", format!("{0}{0}", login("hostile"))),
+        ("an array", None, "object", "[1, 2]".to_owned()),
+        ("a number", None, "object", "42".to_owned()),
+        ("null", None, "object", "null".to_owned()),
+        ("blank", None, "empty", "   ".to_owned()),
+        ("another kind", Some("user_id"), "", json!({"foo": "oops_wrong_msg_type", "bar": "123"}).to_string()),
+        ("no ip", Some("ip"), "", without("ip")),
+        ("ip null", Some("ip"), "", with("ip", Value::Null)),
+        ("ip a number", Some("ip"), "", with("ip", json!(5))),
+        ("ip an object", Some("ip"), "", with("ip", json!({"v4": "1.2.3.4"}))),
+        ("user_id too long", Some("user_id"), "128", with("user_id", json!("ü".repeat(129)))),
+        ("locale too long", Some("locale"), "32", with("locale", json!("x".repeat(33)))),
+        ("version overflows", Some("app_version"), "", with("app_version", json!("99999.99999.99999"))),
+        ("version not digits", Some("app_version"), "", with("app_version", json!("2.3-beta"))),
+        ("version empty", Some("app_version"), "", with("app_version", json!(""))),
+        ("version dots alone", Some("app_version"), "", with("app_version", json!(".."))),
+        ("NUL", Some("user_id"), "", spelled(r"a\u0000b")),
+        ("lone surrogate", Some("user_id"), "", spelled(r"a\ud800b")),
+        ("deep", None, "nest", nested(500)),
+    ]
+}
+
+#[test]
+fn each_hostile_message_is_one_reject_with_its_reason_and_its_neighbours_load() {
+    let hostile = hostile_bodies();
+    let env = TestEnv::new(Server::Embedded);
+    let bodies: Vec<String> = hostile
+        .iter()
+        .enumerate()
+        .flat_map(|(index, (.., body))| [body.clone(), login(&format!("neighbour {index}")).to_string()])
+        .collect();
+    env.queue.send(&bodies);
+    let outcome = env.run().succeeds();
+
+    let (all, bad) = (bodies.len() as u64, hostile.len() as u64);
+    let expected = Counts { received: all, loaded: all - bad, rejected: bad, acknowledged: all, ..Counts::default() };
+    assert_eq!(outcome.counts(), expected);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    let neighbours = env.database.number("select count(distinct user_id) from user_logins");
+    assert_eq!(neighbours, bad);
+
+    let by_body: BTreeMap<String, Value> = env
+        .staged_objects("rejects")
+        .into_iter()
+        .map(|line| (line["body"].as_str().unwrap().to_owned(), line))
+        .collect();
+    assert_eq!(by_body.len(), hostile.len());
+    for (name, field, reason, body) in &hostile {
+        let reject = by_body.get(body).unwrap_or_else(|| panic!("no reject for {name}"));
+        assert_eq!(reject["stage"], "transform", "{name}: {reject}");
+        assert_eq!(reject["field"].as_str(), *field, "{name}: {reject}");
+        let said = reject["reason"].as_str().unwrap();
+        assert!(!said.is_empty() && said.contains(reason), "{name}: {said}");
+    }
+    assert_eq!(rejects_in_the_ledger(&env), rejects_in_files(&env));
+}
+
+#[test]
+fn of_two_equal_keys_the_last_one_counts() {
+    let env = TestEnv::new(Server::Embedded);
+    let body = login("LAST").to_string().replacen('{', r#"{"user_id":"first","#, 1);
+    env.queue.send(&[body]);
+    assert_eq!(env.run().succeeds().counts().loaded, 1);
+    assert_eq!(env.database.texts("select user_id from user_logins"), ["LAST"]);
+}
+
+#[test]
+fn a_length_is_counted_in_characters_as_postgres_does() {
+    let env = TestEnv::new(Server::Embedded);
+    let longest = "\u{1f980}".repeat(128);
+    env.queue.send(&[login(&longest).to_string()]);
+    assert_eq!(env.run().succeeds().counts().loaded, 1);
+    assert_eq!(env.database.texts("select user_id from user_logins"), [longest]);
+}
+
+#[test]
+fn values_that_a_csv_file_confuses_easily_arrive_as_they_are() {
+    let env = TestEnv::new(Server::Embedded);
+    let values =
+        [r"\N", r"\.", "", "\"", "a,b", "line\nfeed", "carriage\rreturn", "\t", " padded ", "NULL", "ü\u{1f980}"];
+    let body = |value: &&str| {
+        let mut body = login(value);
+        body["locale"] = json!(value);
+        body.to_string()
+    };
+    env.queue.send(&values.iter().map(body).collect::<Vec<_>>());
+    assert_eq!(env.run().succeeds().counts().loaded, values.len() as u64);
+    let mut expected = values.map(str::to_owned);
+    expected.sort();
+    assert_eq!(env.database.texts("select user_id from user_logins order by user_id collate \"C\""), expected);
+    assert_eq!(env.database.number("select count(*) from user_logins where locale = user_id"), expected.len() as u64);
+}
+
+#[test]
+fn a_row_that_violates_a_check_constraint_is_rejected_alone() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("alter table user_logins add constraint known_device check (device_type <> 'toaster')");
+    let refused = refused_by_postgres(&env, "toaster");
+    assert_eq!(refused["stage"], "load");
+    assert!(refused["reason"].as_str().unwrap().contains("23514"), "{refused}");
+}
+
+#[test]
+fn a_row_that_a_trigger_refuses_is_rejected_alone() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute(
+        "create function refuse() returns trigger language plpgsql as
+             $$ begin raise exception 'no toasters like %', new.user_id; end $$;
+         create trigger no_toasters before insert on user_logins
+             for each row when (new.device_type = 'toaster') execute function refuse()",
+    );
+    let refused = refused_by_postgres(&env, "toaster");
+    assert_eq!(refused["stage"], "load");
+    assert!(refused["reason"].as_str().unwrap().contains("P0001"), "{refused}");
+    assert!(!refused["reason"].as_str().unwrap().contains("neighbour"), "Postgres' text quotes a value: {refused}");
+}
+
+/// Sends three messages of this device type among others; they must be the rejects. Returns one of them.
+fn refused_by_postgres(env: &TestEnv, device_type: &str) -> Value {
+    let body = |index: usize| {
+        let mut body = login(&format!("neighbour {index}"));
+        if [0, 7, 19].contains(&index) {
+            body["device_type"] = json!(device_type);
+        }
+        body.to_string()
+    };
+    env.queue.send(&(0..20).map(body).collect::<Vec<_>>());
+    let counts = env.run().succeeds().counts();
+    let expected = Counts { received: 20, loaded: 17, rejected: 3, acknowledged: 20, ..Counts::default() };
+    assert_eq!(counts, expected);
+    assert_eq!(env.database.count("user_logins"), 17);
+    assert_eq!(rejects_in_the_ledger(env), rejects_in_files(env));
+    env.staged_objects("rejects").remove(0)
+}
+
+type RejectSet = BTreeMap<String, (String, Option<String>, String)>;
+
+fn rejects_in_files(env: &TestEnv) -> RejectSet {
+    let entry = |line: Value| {
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        (text("message_id").unwrap(), (text("stage").unwrap(), text("field"), text("reason").unwrap()))
+    };
+    env.staged_objects("rejects").into_iter().map(entry).collect()
+}
+
+fn rejects_in_the_ledger(env: &TestEnv) -> RejectSet {
+    let rows = env.database.rows("select message_id, stage, field, reason from pgsluice.reject");
+    let entry = |row: Vec<Option<String>>| match &row[..] {
+        [Some(message_id), Some(stage), field, Some(reason)] => {
+            (message_id.clone(), (stage.clone(), field.clone(), reason.clone()))
+        }
+        _ => panic!("{row:?}"),
+    };
+    rows.into_iter().map(entry).collect()
+}

@@ -1,0 +1,184 @@
+//! Each stage alone, over the same files, and the other ways into the spool.
+
+use std::fs;
+
+use pgsluice::local::{Faults, QueueCounts};
+use serde_json::Value;
+
+use crate::logins::{generated, logins_of};
+use crate::testenv::{Server, TestEnv};
+
+const MESSAGES: usize = 30;
+
+#[test]
+fn each_stage_does_its_part_and_no_more() {
+    let env = TestEnv::new(Server::Embedded);
+    let bodies = generated(MESSAGES);
+    let logins = logins_of(&bodies).len() as u64;
+    env.queue.send(&bodies);
+
+    env.job(&["drain"]).succeeds();
+    assert_eq!(in_flight(&env), MESSAGES);
+    assert_eq!(env.staged_objects("spool").len(), MESSAGES);
+    assert!(env.staged_files("chunks").is_empty());
+
+    env.job(&["transform"]).succeeds();
+    assert_eq!(env.database.count("user_logins"), 0);
+    assert!(env.staged_files("chunks").len() >= 2, "a chunk and its ids");
+
+    env.job(&["load"]).succeeds();
+    assert_eq!(env.database.count("user_logins"), logins);
+    assert_eq!(in_flight(&env), MESSAGES);
+
+    let outcome = env.job(&["ack"]).succeeds();
+    assert_eq!(outcome.counts().acknowledged, MESSAGES as u64);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    assert!(env.staged_files("spool").is_empty());
+    assert_eq!(env.staged_objects("archive").len(), MESSAGES);
+}
+
+#[test]
+fn a_stage_that_runs_again_finds_nothing_to_do() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    for stage in ["transform", "load", "ack"] {
+        env.job(&[stage]).succeeds();
+        env.job(&[stage]).succeeds();
+    }
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    assert_eq!(env.database.number("select sum(received) from pgsluice.segment"), MESSAGES as u64);
+}
+
+#[test]
+fn a_drain_does_not_take_a_queue_for_empty_while_messages_are_in_flight() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    let second = env.job(&["drain", "--idle", "1s"]).ends_with(3);
+    assert_eq!(second.report().queue_empty, Some(false));
+    assert!(second.stderr.contains("30 in flight"), "{second}");
+}
+
+#[test]
+fn a_run_finishes_what_single_stages_left() {
+    let env = TestEnv::new(Server::Embedded);
+    let bodies = generated(MESSAGES);
+    env.queue.send(&bodies);
+    env.job(&["drain"]).succeeds();
+    env.job(&["transform"]).succeeds();
+
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.received, counts.acknowledged), (MESSAGES as u64, MESSAGES as u64));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
+}
+
+#[test]
+fn a_chunk_can_be_loaded_by_hand() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    env.job(&["transform"]).succeeds();
+    let chunks: Vec<_> = env.staged_files("chunks");
+    let chunk = chunks.iter().find(|path| !path.to_string_lossy().ends_with(".ids.csv")).unwrap();
+    let lines = fs::read_to_string(chunk).unwrap().lines().count();
+
+    let mut psql = std::process::Command::new("psql");
+    psql.arg(env.database.url()).args(["-c", &format!("\\copy user_logins from '{}' csv", chunk.display())]);
+    assert!(psql.output().unwrap().status.success());
+    assert_eq!(env.database.count("user_logins"), lines as u64);
+}
+
+#[test]
+fn status_tells_what_is_where() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    let before = env.pgsluice(&["status"]).succeeds().stdout;
+    env.run().succeeds();
+    let after = env.pgsluice(&["status"]).succeeds().stdout;
+    assert_ne!(before, after);
+    assert!(before.contains("30"), "the messages in flight: {before}");
+    assert!(after.contains("user_logins"), "the ledger's totals: {after}");
+}
+
+#[test]
+fn importing_a_file_twice_loads_it_once() {
+    let env = TestEnv::new(Server::Embedded);
+    let bodies = generated(MESSAGES);
+    let logins = logins_of(&bodies).len() as u64;
+    fs::write(env.path("logins.ndjson"), bodies.join("\n") + "\n").unwrap();
+
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    let first = env.job(&["replay"]).succeeds().counts();
+    assert_eq!((first.received, first.loaded), (MESSAGES as u64, logins));
+
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    env.job(&["replay"]).succeeds();
+    assert_eq!(env.database.count("user_logins"), logins);
+    assert_eq!(env.database.count("pgsluice.reject"), MESSAGES as u64 - logins);
+}
+
+#[test]
+fn the_date_of_a_message_is_that_of_its_sending_also_in_a_replay() {
+    let mut env = TestEnv::new(Server::Embedded);
+    fs::write(env.path("logins.ndjson"), crate::logins::login("old").to_string() + "\n").unwrap();
+    env.job(&["import", "--sent-at", "2020-02-29T23:59:59Z", "logins.ndjson"]).succeeds();
+    for _ in 0..2 {
+        env.job(&["replay"]).succeeds();
+        assert_eq!(env.database.texts("select create_date from user_logins"), ["2020-02-29"]);
+        env.change_database();
+    }
+}
+
+#[test]
+fn a_message_that_is_delivered_twice_becomes_one_row() {
+    let env = TestEnv::new(Server::Faulty(Faults { redeliver_every: Some(3) }));
+    // Small segments, so that both deliveries of a message are often in two transactions.
+    env.configure("[spool]\nsegment_max_messages = 10\n");
+    let bodies = generated(100);
+    let logins = logins_of(&bodies).len() as u64;
+    env.queue.send(&bodies);
+
+    let counts = env.run().succeeds().counts();
+    assert_eq!(counts.received, 133);
+    assert_eq!((counts.loaded, counts.rejected, counts.duplicates), (logins, 100 - logins, 33));
+    assert_eq!(env.database.count("user_logins"), logins);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+#[test]
+fn a_replay_that_is_told_to_loads_a_segment_again() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    let loaded = env.run().succeeds().counts().loaded;
+    env.database.execute("truncate user_logins");
+
+    let again = env.job(&["replay", "--again"]).succeeds().counts();
+    assert_eq!((again.received, again.loaded), (MESSAGES as u64, loaded));
+    assert_eq!(env.database.count("user_logins"), loaded);
+}
+
+#[test]
+fn a_spool_line_holds_what_the_queue_said() {
+    let env = TestEnv::new(Server::Embedded);
+    let body = crate::logins::login("ü \u{1f980} \" \\ \n").to_string();
+    env.queue.send(&[&body]);
+    env.job(&["drain"]).succeeds();
+    let lines = env.staged_objects("spool");
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(line["body"], body);
+    assert_eq!(line["receive_count"], 1);
+    let sent_at = line["sent_at"].as_i64().unwrap();
+    assert!(line["received_at"].as_i64().unwrap() >= sent_at);
+    for field in ["message_id", "receipt_handle"] {
+        assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {}", Value::Null);
+    }
+}
+
+fn in_flight(env: &TestEnv) -> usize {
+    let QueueCounts { visible, in_flight, delayed } = env.queue.counts();
+    assert_eq!((visible, delayed), (0, 0));
+    in_flight
+}

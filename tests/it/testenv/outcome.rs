@@ -1,0 +1,94 @@
+//! What a command did: its exit code, what it printed, and the report it wrote.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde::Deserialize;
+
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    command: String,
+    report_path: PathBuf,
+}
+
+/// `report.json`, as far as tests read it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
+    pub(crate) ack_failed: u64,
+    pub(crate) segments: u64,
+    pub(crate) queue_empty: Option<bool>,
+    pub(crate) exit_code: i32,
+}
+
+/// What became of the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) received: u64,
+    pub(crate) loaded: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) rejected: u64,
+    pub(crate) pending: u64,
+    pub(crate) acknowledged: u64,
+}
+
+impl Report {
+    pub(crate) const fn sum_holds(&self) -> bool {
+        let Counts { received, loaded, duplicates, rejected, pending, .. } = self.counts;
+        received == loaded + duplicates + rejected + pending
+    }
+}
+
+impl Outcome {
+    pub(super) fn new(command: String, output: &Output, report_path: PathBuf) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output in UTF-8");
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        Self { code: output.status.code(), stdout, stderr, command, report_path }
+    }
+
+    pub(crate) fn succeeds(self) -> Self {
+        self.ends_with(0)
+    }
+
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        self
+    }
+
+    /// The command fails with this exit code, one line `error: …` that holds `error`, and a line `hint: …` that
+    /// holds `hint`.
+    pub(crate) fn fails(self, code: i32, error: &str, hint: &str) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        for (prefix, part) in [("error: ", error), ("hint: ", hint)] {
+            let lines: Vec<_> = self.stderr.lines().filter(|line| line.starts_with(prefix)).collect();
+            let [line] = lines[..] else { panic!("not one line `{prefix}…`: {self}") };
+            assert!(line.contains(part), "no {part:?} in {line:?}: {self}");
+        }
+        self
+    }
+
+    pub(crate) fn find_report(&self) -> Option<Report> {
+        let json = fs::read(&self.report_path).ok()?;
+        Some(serde_json::from_slice(&json).unwrap_or_else(|error| panic!("report.json: {error}")))
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.find_report().unwrap_or_else(|| panic!("no report: {self}"))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.report().counts
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, stdout, stderr, command, .. } = self;
+        write!(formatter, "{command} ended with {code:?}\nstdout:\n{stdout}\nstderr:\n{stderr}")
+    }
+}

@@ -1,0 +1,139 @@
+//! A queue of a test's own, on the server inside this process or on LocalStack, used through the AWS SDK like any.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::primitives::Blob;
+use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::{Client, Config};
+use pgsluice::local::{Faults, LocalQueue, QueueCounts};
+
+use super::RUNTIME;
+use super::localstack::LOCALSTACK;
+
+pub(super) const REGION: &str = "us-east-1";
+const BATCH_MESSAGES: usize = 10;
+
+static EMBEDDED: LazyLock<LocalQueue> = LazyLock::new(|| LocalQueue::start(Faults::default()).expect("a queue server"));
+
+/// Whose queue it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Server {
+    /// The one inside this process, shared by all tests.
+    Embedded,
+    /// A third party's, shared by all tests.
+    LocalStack,
+    /// One inside this process for this test alone, with faults.
+    Faulty(Faults),
+}
+
+/// What order it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueKind {
+    Standard,
+    /// First in, first out within each group.
+    Fifo,
+}
+
+pub(crate) struct Queue {
+    client: Client,
+    endpoint: String,
+    url: String,
+    _own_server: Option<LocalQueue>,
+}
+
+impl Queue {
+    pub(super) fn create(server: Server, kind: QueueKind) -> Self {
+        let own_server = match server {
+            Server::Faulty(faults) => Some(LocalQueue::start(faults).expect("a queue server")),
+            Server::Embedded | Server::LocalStack => None,
+        };
+        let endpoint = match (server, &own_server) {
+            (Server::LocalStack, _) => LOCALSTACK.endpoint().to_owned(),
+            (_, Some(own)) => own.endpoint(),
+            (_, None) => EMBEDDED.endpoint(),
+        };
+        let client = client(&endpoint);
+        let name = format!("test-{}", uuid::Uuid::now_v7());
+        let create = match kind {
+            QueueKind::Standard => client.create_queue().queue_name(name),
+            QueueKind::Fifo => client
+                .create_queue()
+                .queue_name(name + ".fifo")
+                .attributes(QueueAttributeName::FifoQueue, "true")
+                .attributes(QueueAttributeName::ContentBasedDeduplication, "true"),
+        };
+        let created = RUNTIME.block_on(create.send()).expect("a queue");
+        let url = created.queue_url().expect("a queue's URL").to_owned();
+        Self { client, endpoint, url, _own_server: own_server }
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends each body as a message, in this order.
+    pub(crate) fn send<T: AsRef<str>>(&self, bodies: &[T]) {
+        for batch in bodies.chunks(BATCH_MESSAGES) {
+            let entries = batch.iter().enumerate().map(|(index, body)| {
+                let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body.as_ref());
+                entry.build().expect("an entry")
+            });
+            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
+            let sent = RUNTIME.block_on(request.send()).expect("a sent batch");
+            assert!(sent.failed().is_empty(), "the queue refused {:?}", sent.failed());
+        }
+    }
+
+    /// Sends a message of a group to a FIFO queue.
+    pub(crate) fn send_to_group(&self, group: &str, body: &str) {
+        let request = self.client.send_message().queue_url(&self.url).message_group_id(group).message_body(body);
+        RUNTIME.block_on(request.send()).expect("a sent message");
+    }
+
+    /// Sends a message with attributes: one text, one of bytes.
+    pub(crate) fn send_with_attributes(&self, body: &str, text: (&str, &str), bytes: (&str, &[u8])) {
+        let attribute = |kind: &str| MessageAttributeValue::builder().data_type(kind);
+        let request = self
+            .client
+            .send_message()
+            .queue_url(&self.url)
+            .message_body(body)
+            .message_attributes(text.0, attribute("String").string_value(text.1).build().expect("an attribute"))
+            .message_attributes(bytes.0, attribute("Binary").binary_value(Blob::new(bytes.1)).build().expect("one"));
+        RUNTIME.block_on(request.send()).expect("a sent message");
+    }
+
+    pub(crate) fn counts(&self) -> QueueCounts {
+        let ask = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(QueueAttributeName::All);
+        let attributes = RUNTIME.block_on(ask.send()).expect("the queue's attributes").attributes.unwrap_or_default();
+        QueueCounts {
+            visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
+            in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
+            delayed: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesDelayed),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts() == QueueCounts::default()
+    }
+}
+
+fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> usize {
+    attributes[name].parse().expect("a count")
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint)
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    Client::from_conf(config.build())
+}
