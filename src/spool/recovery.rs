@@ -109,7 +109,7 @@ mod tests {
             let sealed = write_segment(&staging, &bodies);
             let mut bytes = fs::read(staging.spool(sealed.id)).unwrap();
             bytes.truncate(cut.index(bytes.len() + 1));
-            let whole = bytes.iter().filter(|&&byte| byte == b'\n').count();
+            let whole = memchr::memchr_iter(b'\n', &bytes).count();
             let kept = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |position| position + 1);
             let expected = bytes[..kept].to_vec();
             bytes.extend_from_slice(&garbage);
