@@ -69,7 +69,9 @@ mod tests {
                     any::<char>().prop_map(|character| serde_json::to_string(&character).unwrap().replace('"', "")),
                     any::<u16>().prop_map(|unit| format!("\\u{unit:04x}")),
                     any::<char>().prop_map(|character| {
-                        character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")).collect()
+                        let mut units = [0; 2];
+                        let units = character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04X}"));
+                        units.collect::<Vec<_>>().concat()
                     }),
                     Just("\\\\".to_owned()), Just("\\/".to_owned()), Just("\\\"".to_owned()),
                 ],

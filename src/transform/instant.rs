@@ -1,7 +1,5 @@
 //! An instant as UTC text.
 
-use std::io::Write;
-
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
@@ -16,19 +14,17 @@ impl Instant {
     /// From milliseconds since the epoch; `None` outside the years that four digits can name.
     pub(super) fn from_milliseconds(milliseconds: i64) -> Option<Self> {
         let time = Offset::UTC.to_datetime(Timestamp::from_millisecond(milliseconds).ok()?);
-        let year = u16::try_from(time.year()).ok().filter(|&year| year > 0)?;
-        let mut text = [0; TEXT_BYTES];
-        write!(
-            text.as_mut_slice(),
-            "{year:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            time.month(),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond(),
-        )
-        .ok()?;
+        if time.year() < 1 {
+            return None;
+        }
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        put_digits(&mut text[0..4], time.year().unsigned_abs());
+        put_digits(&mut text[5..7], time.month().unsigned_abs().into());
+        put_digits(&mut text[8..10], time.day().unsigned_abs().into());
+        put_digits(&mut text[11..13], time.hour().unsigned_abs().into());
+        put_digits(&mut text[14..16], time.minute().unsigned_abs().into());
+        put_digits(&mut text[17..19], time.second().unsigned_abs().into());
+        put_digits(&mut text[20..23], time.millisecond().unsigned_abs());
         Some(Self(text))
     }
 
@@ -40,6 +36,14 @@ impl Instant {
     /// `2026-01-02`
     pub(super) fn date(&self) -> &str {
         &self.as_str()[..DATE_BYTES]
+    }
+}
+
+/// Fills the places with the number's last digits: this runs for every message, and formatting machinery shows there.
+fn put_digits(places: &mut [u8], mut number: u16) {
+    for place in places.iter_mut().rev() {
+        *place = b"0123456789"[usize::from(number % 10)];
+        number /= 10;
     }
 }
 

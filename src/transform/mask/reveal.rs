@@ -39,14 +39,12 @@ pub enum RevealError {
 /// A `siv` text is refused unless it authenticates for one of the pipeline's columns. A `fixed` text cannot be
 /// authenticated: with a wrong key most are refused for their padding, but a few reveal nonsense.
 pub fn reveal<'a>(pipeline: &'a Pipeline, keys: &Keys, masked: &str) -> Result<Revealed<'a>, RevealError> {
-    match masked.split_once(':') {
-        Some((key_id, digits)) => reveal_siv(pipeline, keys, key_id, &blocks_from_hex(digits)?),
-        None => {
-            let ciphertext = blocks_from_hex(masked)?;
-            let value = fixed::reveal(master_key(keys)?, fixed_iv(keys)?, &ciphertext);
-            Ok(Revealed { value: value.ok_or(RevealError::NotDecryptable)?, column: None })
-        }
+    if let Some((key_id, digits)) = masked.split_once(':') {
+        return reveal_siv(pipeline, keys, key_id, &blocks_from_hex(digits)?);
     }
+    let ciphertext = blocks_from_hex(masked)?;
+    let value = fixed::reveal(master_key(keys)?, fixed_iv(keys)?, &ciphertext);
+    Ok(Revealed { value: value.ok_or(RevealError::NotDecryptable)?, column: None })
 }
 
 fn reveal_siv<'a>(
