@@ -3,7 +3,6 @@
 use std::fs;
 
 use pgsluice::local::{Faults, QueueCounts};
-use serde_json::Value;
 
 use crate::logins::{generated, logins_of};
 use crate::testenv::{Server, TestEnv};
@@ -77,17 +76,13 @@ fn a_run_finishes_what_single_stages_left() {
 #[test]
 fn a_chunk_can_be_loaded_by_hand() {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.send(&generated(MESSAGES));
+    let bodies = generated(MESSAGES);
+    env.queue.send(&bodies);
     env.job(&["drain"]).succeeds();
     env.job(&["transform"]).succeeds();
     let chunks: Vec<_> = env.staged_files("chunks");
     let chunk = chunks.iter().find(|path| !path.to_string_lossy().ends_with(".ids.csv")).unwrap();
-    let lines = fs::read_to_string(chunk).unwrap().lines().count();
-
-    let mut psql = std::process::Command::new("psql");
-    psql.arg(env.database.url()).args(["-c", &format!("\\copy user_logins from '{}' csv", chunk.display())]);
-    assert!(psql.output().unwrap().status.success());
-    assert_eq!(env.database.count("user_logins"), lines as u64);
+    assert_eq!(env.database.copy_csv("user_logins", fs::read(chunk).unwrap()), logins_of(&bodies).len() as u64);
 }
 
 #[test]
@@ -95,12 +90,24 @@ fn status_tells_what_is_where() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
     env.job(&["drain"]).succeeds();
-    let before = env.pgsluice(&["status"]).succeeds().stdout;
-    env.run().succeeds();
-    let after = env.pgsluice(&["status"]).succeeds().stdout;
-    assert_ne!(before, after);
-    assert!(before.contains("30"), "the messages in flight: {before}");
-    assert!(after.contains("user_logins"), "the ledger's totals: {after}");
+    let spooled = env.pgsluice(&["status"]).succeeds().stdout;
+    assert_eq!(status_value(&spooled, "sealed"), 1);
+    assert_eq!(status_value(&spooled, "loaded"), 0);
+    assert_eq!(status_value(&spooled, "in flight"), MESSAGES as u64);
+
+    let loaded = env.run().succeeds().counts().loaded;
+    let done = env.pgsluice(&["status"]).succeeds().stdout;
+    assert_eq!(status_value(&done, "sealed"), 0);
+    assert_eq!(status_value(&done, "acknowledged"), 1);
+    assert_eq!(status_value(&done, "loaded"), loaded);
+    assert_eq!(status_value(&done, "in flight"), 0);
+}
+
+/// The first number in the line of this name.
+fn status_value(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.trim().strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name:?} in {status}"))
 }
 
 #[test]
@@ -173,7 +180,7 @@ fn a_spool_line_holds_what_the_queue_said() {
     let sent_at = line["sent_at"].as_i64().unwrap();
     assert!(line["received_at"].as_i64().unwrap() >= sent_at);
     for field in ["message_id", "receipt_handle"] {
-        assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {}", Value::Null);
+        assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {line}");
     }
 }
 
