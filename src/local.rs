@@ -6,7 +6,7 @@ mod logins;
 mod postgres;
 mod queue;
 
-pub use faults::Faults;
+pub use faults::{Fault, Faults, Operation, Rule, When};
 pub use logins::Logins;
 pub use postgres::{LocalError, LocalPostgres, LocalPostgresOptions};
 pub use queue::{LocalQueue, LocalQueueError, QueueCounts};

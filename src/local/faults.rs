@@ -1,14 +1,16 @@
 //! What the local queue server does on purpose although clients wish it would not.
 //!
 //! Requests pass through [`FaultyQueue`] on their way to the queue. Without a fault it changes nothing.
-//!
-//! A redelivery has the message's id and a receipt handle of its own, and counts as one more receive, as with SQS.
-//! Either handle deletes the message or changes its visibility.
 
-use std::collections::{HashMap, VecDeque};
+mod answers;
+mod redelivery;
+mod rules;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hyper::http::Response;
@@ -16,16 +18,19 @@ use rustack_sqs_core::handler::RustackSqsHandler;
 use rustack_sqs_core::provider::RustackSqs;
 use rustack_sqs_http::body::SqsResponseBody;
 use rustack_sqs_http::dispatch::SqsHandler;
-use rustack_sqs_http::response::json_response;
 use rustack_sqs_model::error::SqsError;
-use rustack_sqs_model::input::ReceiveMessageInput;
+use rustack_sqs_model::input::DeleteQueueInput;
 use rustack_sqs_model::operations::SqsOperation;
-use rustack_sqs_model::output::ReceiveMessageOutput;
-use rustack_sqs_model::types::Message;
+use serde_json::Value;
 
-/// Ends the receipt handle of a redelivery. Handles are base64, so no other one holds it.
-const REDELIVERY_MARK: &str = "#redelivered";
-const RECEIVE_COUNT: &str = "ApproximateReceiveCount";
+pub(super) use answers::deliver;
+use answers::{
+    Broken, altered, broken, damage_bodies, internal, json_answer, json_of, refusal, shift_sent_timestamps,
+    take_failing,
+};
+use redelivery::{Redelivery, without_marks};
+use rules::Rules;
+pub use rules::{Fault, Operation, Rule, When};
 
 /// What the queue server does on purpose although clients wish it would not; the default is nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,16 +43,29 @@ pub struct Faults {
 /// The queue behind its faults.
 #[derive(Debug)]
 pub(super) struct FaultyQueue {
-    queue: RustackSqsHandler,
-    redelivery: Option<Arc<Redelivery>>,
+    inner: Arc<Inner>,
 }
 
-impl FaultyQueue {
-    pub(super) fn new(provider: Arc<RustackSqs>, faults: Faults) -> Self {
-        let redelivery = faults.redeliver_every.map(|every| {
-            Arc::new(Redelivery { provider: Arc::clone(&provider), every: every.max(1), queues: Mutex::default() })
-        });
-        Self { queue: RustackSqsHandler::new(provider), redelivery }
+#[derive(Debug)]
+struct Inner {
+    queue: RustackSqsHandler,
+    provider: Arc<RustackSqs>,
+    redelivery: Option<Redelivery>,
+    rules: Rules,
+    /// Answers to receives that got lost, by their attempt.
+    lost: Mutex<HashMap<String, Value>>,
+    witness: Mutex<Option<DeleteWitness>>,
+}
+
+type TellDeleted = dyn Fn(&[String]) + Send + Sync;
+
+/// Who is told which messages a client deletes, before it happens.
+#[derive(Clone)]
+struct DeleteWitness(Arc<TellDeleted>);
+
+impl fmt::Debug for DeleteWitness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DeleteWitness")
     }
 }
 
@@ -55,94 +73,136 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<SqsResponseBody>, SqsE
 
 impl SqsHandler for FaultyQueue {
     fn handle_operation(&self, operation: SqsOperation, body: Bytes) -> Answer {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { inner.handle(operation, body).await })
+    }
+}
+
+impl FaultyQueue {
+    pub(super) fn new(provider: Arc<RustackSqs>, faults: Faults) -> Self {
+        let redelivery = faults.redeliver_every.map(|every| Redelivery::of_every(every, Arc::clone(&provider)));
+        let queue = RustackSqsHandler::new(Arc::clone(&provider));
+        let (rules, lost, witness) = (Rules::default(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { queue, provider, redelivery, rules, lost, witness }) }
+    }
+
+    /// Puts these rules in the place of all others.
+    pub(super) fn inject(&self, rules: &[Rule]) {
+        self.inner.rules.replace(rules);
+    }
+
+    /// Tells `witness` the ids of the messages of each `DeleteMessageBatch` before it is carried out. It may block.
+    pub(super) fn witness_deletes(&self, witness: impl Fn(&[String]) + Send + Sync + 'static) {
+        let witness = DeleteWitness(Arc::new(witness));
+        *self.inner.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(witness);
+    }
+}
+
+impl Inner {
+    async fn handle(&self, operation: SqsOperation, body: Bytes) -> Result<Response<SqsResponseBody>, SqsError> {
+        match self.rules.fault_of(operation) {
+            None => self.carry_out(operation, body).await,
+            Some(Fault::Refused(status, code)) => Ok(refusal(status, code)),
+            Some(Fault::LostAnswer) => self.lose(operation, body).await,
+            Some(Fault::CutAnswer) => Ok(broken(self.carry_out(operation, body).await?, Broken::Cut)),
+            Some(Fault::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                self.carry_out(operation, body).await
+            }
+            Some(Fault::DamagedBodies) => altered(self.carry_out(operation, body).await?, damage_bodies).await,
+            Some(Fault::ClockAhead { ms }) => {
+                altered(self.carry_out(operation, body).await?, |answer| shift_sent_timestamps(answer, ms)).await
+            }
+            Some(Fault::FailedEntries { code, sender_fault }) => {
+                self.fail_entries(operation, &body, code, sender_fault).await
+            }
+            Some(Fault::QueueDeleted) => {
+                let queue_url = text_of(&parsed(&body)?, "QueueUrl");
+                self.provider.delete_queue(DeleteQueueInput { queue_url }).await?;
+                self.carry_out(operation, body).await
+            }
+        }
+    }
+
+    async fn carry_out(&self, operation: SqsOperation, body: Bytes) -> Result<Response<SqsResponseBody>, SqsError> {
         use SqsOperation as Op;
-        let Some(redelivery) = &self.redelivery else { return self.queue.handle_operation(operation, body) };
-        match operation {
-            Op::ReceiveMessage => {
-                let redelivery = Arc::clone(redelivery);
-                Box::pin(async move { redelivery.receive(&body).await })
-            }
-            Op::DeleteMessage
-            | Op::DeleteMessageBatch
-            | Op::ChangeMessageVisibility
-            | Op::ChangeMessageVisibilityBatch => self.queue.handle_operation(operation, without_marks(&body)),
-            _ => self.queue.handle_operation(operation, body),
+        if operation == Op::ReceiveMessage
+            && let Some(answer) = self.lost_before(&body)?
+        {
+            return Ok(answer);
         }
-    }
-}
-
-/// The queue knows a message by the handle of its first delivery.
-fn without_marks(body: &Bytes) -> Bytes {
-    String::from_utf8_lossy(body).replace(REDELIVERY_MARK, "").into()
-}
-
-#[derive(Debug)]
-struct Redelivery {
-    provider: Arc<RustackSqs>,
-    every: u32,
-    queues: Mutex<HashMap<String, QueueState>>,
-}
-
-/// Of one queue: how many messages it delivered, and which of them come again with the next receives.
-#[derive(Debug, Default)]
-struct QueueState {
-    delivered: u32,
-    due: VecDeque<Message>,
-}
-
-impl Redelivery {
-    async fn receive(&self, body: &[u8]) -> Result<Response<SqsResponseBody>, SqsError> {
-        let mut input: ReceiveMessageInput =
-            serde_json::from_slice(body).map_err(|error| SqsError::invalid_parameter_value(error.to_string()))?;
-        let wanted = usize::try_from(input.max_number_of_messages.unwrap_or(1)).unwrap_or(1);
-        let queue_url = input.queue_url.clone();
-        let mut messages = self.take_due(&queue_url, wanted);
-        if messages.len() < wanted {
-            if !messages.is_empty() {
-                input.wait_time_seconds = Some(0);
-            }
-            input.max_number_of_messages = i32::try_from(wanted - messages.len()).ok();
-            let first_deliveries = self.provider.receive_message(input).await?.messages;
-            self.note(&queue_url, &first_deliveries);
-            messages.extend(first_deliveries);
+        if operation == Op::DeleteMessageBatch {
+            self.tell_witness(&parsed(&body)?).await?;
         }
-        let json = serde_json::to_vec(&ReceiveMessageOutput { messages })
-            .map_err(|error| SqsError::internal_error(error.to_string()))?;
-        Ok(json_response(json, "redelivery"))
-    }
-
-    fn take_due(&self, queue_url: &str, wanted: usize) -> Vec<Message> {
-        let mut queues = self.lock();
-        let due = &mut queues.entry(queue_url.to_owned()).or_default().due;
-        let count = wanted.min(due.len());
-        due.drain(..count).collect()
-    }
-
-    fn note(&self, queue_url: &str, first_deliveries: &[Message]) {
-        let mut queues = self.lock();
-        let queue = queues.entry(queue_url.to_owned()).or_default();
-        for message in first_deliveries {
-            queue.delivered += 1;
-            if queue.delivered.is_multiple_of(self.every) {
-                queue.due.push_back(redelivery_of(message));
-            }
+        match (&self.redelivery, operation) {
+            (Some(redelivery), Op::ReceiveMessage) => redelivery.receive(&body).await,
+            (
+                Some(_),
+                Op::DeleteMessage
+                | Op::DeleteMessageBatch
+                | Op::ChangeMessageVisibility
+                | Op::ChangeMessageVisibilityBatch,
+            ) => self.queue.handle_operation(operation, without_marks(&body)).await,
+            _ => self.queue.handle_operation(operation, body).await,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, QueueState>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn lose(&self, operation: SqsOperation, body: Bytes) -> Result<Response<SqsResponseBody>, SqsError> {
+        let answer = self.carry_out(operation, body.clone()).await?;
+        let attempt = text_of(&parsed(&body)?, "ReceiveRequestAttemptId");
+        let json = json_of(answer).await?;
+        let lost = broken(json_answer(&json), Broken::Lost);
+        if !attempt.is_empty() {
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt, json);
+        }
+        Ok(lost)
+    }
+
+    fn lost_before(&self, body: &Bytes) -> Result<Option<Response<SqsResponseBody>>, SqsError> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.is_empty() {
+            return Ok(None);
+        }
+        Ok(lost.remove(&text_of(&parsed(body)?, "ReceiveRequestAttemptId")).map(|json| json_answer(&json)))
+    }
+
+    async fn fail_entries(
+        &self,
+        operation: SqsOperation,
+        body: &Bytes,
+        code: &'static str,
+        sender_fault: bool,
+    ) -> Result<Response<SqsResponseBody>, SqsError> {
+        let mut request = parsed(body)?;
+        let failed = take_failing(&mut request, code, sender_fault);
+        if request["Entries"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(json_answer(&serde_json::json!({ "Successful": [], "Failed": failed })));
+        }
+        let answer = self.carry_out(operation, request.to_string().into()).await?;
+        altered(answer, |answer| answer["Failed"] = failed.into()).await
+    }
+
+    async fn tell_witness(&self, request: &Value) -> Result<(), SqsError> {
+        let Some(witness) = self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let entries = request["Entries"].as_array().into_iter().flatten();
+        let messages: Vec<String> = entries.filter_map(|entry| message_of(&text_of(entry, "ReceiptHandle"))).collect();
+        tokio::task::spawn_blocking(move || (witness.0)(&messages)).await.map_err(internal)
     }
 }
 
-fn redelivery_of(message: &Message) -> Message {
-    let mut again = message.clone();
-    if let Some(handle) = &mut again.receipt_handle {
-        handle.push_str(REDELIVERY_MARK);
-    }
-    if let Some(count) = again.attributes.get_mut(RECEIVE_COUNT) {
-        *count = count.parse::<u32>().map_or_else(|_| count.clone(), |receives| (receives + 1).to_string());
-    }
-    again
+/// The message that a receipt handle belongs to: base64 of its id, a colon, and what makes the handle unique.
+fn message_of(receipt_handle: &str) -> Option<String> {
+    let handle = String::from_utf8(without_marks(&Bytes::copy_from_slice(receipt_handle.as_bytes())).to_vec()).ok()?;
+    let text = String::from_utf8(aws_smithy_types::base64::decode(handle).ok()?).ok()?;
+    text.split(':').next().map(str::to_owned)
+}
+
+fn parsed(body: &Bytes) -> Result<Value, SqsError> {
+    serde_json::from_slice(body).map_err(internal)
+}
+
+fn text_of(object: &Value, field: &str) -> String {
+    object[field].as_str().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use rustack_sqs_core::config::SqsConfig;
 use rustack_sqs_core::provider::RustackSqs;
@@ -27,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-use super::faults::{Faults, FaultyQueue};
+use super::faults::{Faults, FaultyQueue, Rule, deliver};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "000000000000";
@@ -62,6 +63,7 @@ pub struct QueueCounts {
 pub struct LocalQueue {
     address: SocketAddr,
     provider: Arc<RustackSqs>,
+    handler: Arc<FaultyQueue>,
     runtime: Handle,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -81,7 +83,7 @@ impl LocalQueue {
             port: address.port(),
         }));
         let handler = Arc::new(FaultyQueue::new(Arc::clone(&provider), faults));
-        let service = SqsHttpService::new(handler, SqsHttpConfig::default());
+        let service = SqsHttpService::new(Arc::clone(&handler), SqsHttpConfig::default());
         // One thread is enough: the client is the bottleneck, and should have the other cores.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -89,7 +91,18 @@ impl LocalQueue {
         let stopped = stop.clone();
         let serve = move || runtime.block_on(serve(listener, service, stopped));
         let thread = thread::Builder::new().name("local-queue".to_owned()).spawn(serve)?;
-        Ok(Self { address, provider, runtime: handle, stop, thread: Some(thread) })
+        Ok(Self { address, provider, handler, runtime: handle, stop, thread: Some(thread) })
+    }
+
+    /// From now on these rules say what goes wrong, and no others.
+    pub fn inject(&self, rules: &[Rule]) {
+        self.handler.inject(rules);
+    }
+
+    /// Calls `witness` with the ids of the messages of each `DeleteMessageBatch` before it is carried out; where it
+    /// panics, the delete is refused as the server's fault. It may block, but not call this server.
+    pub fn witness_deletes(&self, witness: impl Fn(&[String]) + Send + Sync + 'static) {
+        self.handler.witness_deletes(witness);
     }
 
     /// What a client takes for `AWS_ENDPOINT_URL`.
@@ -199,6 +212,10 @@ async fn serve(listener: std::net::TcpListener, service: SqsHttpService<FaultyQu
 async fn serve_connection(stream: TcpStream, service: SqsHttpService<FaultyQueue>) {
     // A delayed acknowledgement would cost every small answer 40 ms.
     _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let answer = service.call(request);
+        async { deliver(answer.await).await }
+    });
     if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "a client of the local queue server went away");
     }

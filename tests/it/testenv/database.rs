@@ -29,6 +29,15 @@ impl Database {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         POSTGRES.create_database(&name).expect("a database");
+        Self::connect(name)
+    }
+
+    /// Another connection to the same database.
+    pub(crate) fn again(&self) -> Self {
+        Self::connect(self.name.clone())
+    }
+
+    fn connect(name: String) -> Self {
         let client = RUNTIME.block_on(async {
             let (client, connection) =
                 tokio_postgres::connect(&POSTGRES.url(&name), NoTls).await.expect("a connection");

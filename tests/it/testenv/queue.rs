@@ -7,7 +7,7 @@ use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::primitives::Blob;
 use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 use aws_sdk_sqs::{Client, Config};
-use pgsluice::local::{Faults, LocalQueue, QueueCounts};
+use pgsluice::local::{Faults, LocalQueue, QueueCounts, Rule};
 
 use super::RUNTIME;
 use super::localstack::LOCALSTACK;
@@ -40,7 +40,7 @@ pub(crate) struct Queue {
     client: Client,
     endpoint: String,
     url: String,
-    _own_server: Option<LocalQueue>,
+    own_server: Option<LocalQueue>,
 }
 
 impl Queue {
@@ -66,7 +66,7 @@ impl Queue {
         };
         let created = RUNTIME.block_on(create.send()).expect("a queue");
         let url = created.queue_url().expect("a queue's URL").to_owned();
-        Self { client, endpoint, url, _own_server: own_server }
+        Self { client, endpoint, url, own_server }
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -109,9 +109,64 @@ impl Queue {
         RUNTIME.block_on(request.send()).expect("a sent message");
     }
 
-    pub(crate) fn counts(&self) -> QueueCounts {
+    /// Sends messages that are not to be received before this many seconds are over.
+    pub(crate) fn send_delayed(&self, bodies: &[String], delay_seconds: i32) {
+        for body in bodies {
+            let request = self.client.send_message().queue_url(&self.url).message_body(body);
+            RUNTIME.block_on(request.delay_seconds(delay_seconds).send()).expect("a sent message");
+        }
+    }
+
+    /// What another consumer does: receives up to ten messages and does not delete them. Returns how many it got.
+    pub(crate) fn receive(&self, visibility_timeout_seconds: i32) -> usize {
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+        let received = RUNTIME.block_on(request.visibility_timeout(visibility_timeout_seconds).send());
+        received.expect("received messages").messages().len()
+    }
+
+    pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
+        self.set_attribute(QueueAttributeName::VisibilityTimeout, &seconds.to_string());
+    }
+
+    /// Another queue on the same server, whose messages move here once they were received `receives` times.
+    pub(crate) fn queue_that_gives_up_after(&self, receives: u32) -> Self {
+        let create = self.client.create_queue().queue_name(format!("test-{}", uuid::Uuid::now_v7()));
+        let created = RUNTIME.block_on(create.send()).expect("a queue");
+        let url = created.queue_url().expect("a queue's URL").to_owned();
+        let (client, endpoint) = (self.client.clone(), self.endpoint.clone());
+        let source = Self { client, endpoint, url, own_server: None };
+        let arn = &self.attributes()[&QueueAttributeName::QueueArn];
+        let policy = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": receives });
+        source.set_attribute(QueueAttributeName::RedrivePolicy, &policy.to_string());
+        source
+    }
+
+    /// From now on these rules say what goes wrong on this test's own server, and no others.
+    pub(crate) fn inject(&self, rules: &[Rule]) {
+        self.own_server().inject(rules);
+    }
+
+    /// Calls `witness` with the ids of messages before they are deleted from this test's own server.
+    pub(crate) fn witness_deletes(&self, witness: impl Fn(&[String]) + Send + Sync + 'static) {
+        self.own_server().witness_deletes(witness);
+    }
+
+    fn own_server(&self) -> &LocalQueue {
+        self.own_server.as_ref().expect("a server of the test's own: Server::Faulty")
+    }
+
+    fn set_attribute(&self, name: QueueAttributeName, value: &str) {
+        let set = self.client.set_queue_attributes().queue_url(&self.url).attributes(name, value);
+        RUNTIME.block_on(set.send()).expect("a changed queue");
+    }
+
+    fn attributes(&self) -> HashMap<QueueAttributeName, String> {
         let ask = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(QueueAttributeName::All);
-        let attributes = RUNTIME.block_on(ask.send()).expect("the queue's attributes").attributes.unwrap_or_default();
+        RUNTIME.block_on(ask.send()).expect("the queue's attributes").attributes.unwrap_or_default()
+    }
+
+    pub(crate) fn counts(&self) -> QueueCounts {
+        let attributes = self.attributes();
         QueueCounts {
             visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
             in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
