@@ -4,24 +4,30 @@
 //! so a lost answer is tried again. A handle that SQS calls stale is no failure: the message was delivered again,
 //! and that delivery, recognised as a duplicate, brings the handle that deletes it.
 //!
+//! A message that a segment holds twice is deleted by both handles, so the newest, which is the one that counts with
+//! SQS, is among them. Messages of a FIFO group are deleted in their order.
+//!
 //! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
 
-use std::collections::VecDeque;
+mod lanes;
+
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use crate::error::{Error, QueueError, SpoolError, StagingError};
 use crate::load::Committed;
-use crate::queue::{BATCH_MESSAGES, Queue};
-use crate::spool::SegmentReader;
+use crate::queue::Queue;
+use crate::spool::Receipts;
 use crate::staging::{Staging, remove_if_present, rename_durably};
 
-/// Tries of a delete that fails by SQS's fault, beyond the first. Together they take a few seconds.
-const RETRIES: usize = 5;
+use lanes::Lanes;
+
+/// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
+const RETRIES: usize = 7;
 
 /// What became of a segment's deletes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,12 +57,24 @@ pub async fn acknowledge<Q: Queue>(
     committed: &Committed,
     parallel: usize,
 ) -> Result<Acknowledged, Error> {
-    let batches = ReceiptBatches::open(&staging.spool(committed.segment()))?;
-    let outcome = stream::iter(batches)
-        .map(|handles| async move { Ok::<_, Error>(delete_batch(queue, handles?).await?) })
-        .buffer_unordered(parallel)
-        .try_fold(Acknowledged::default(), |sum, batch| async move { Ok(sum.and(batch)) })
-        .await?;
+    let mut receipts = Receipts::open(&staging.spool(committed.segment()))?;
+    let mut lanes = Lanes::new(parallel);
+    let mut running = FuturesUnordered::new();
+    let (mut outcome, mut all_read) = (Acknowledged::default(), false);
+    loop {
+        while !all_read && lanes.has_room() {
+            match receipts.next().transpose()? {
+                Some(receipt) => lanes.push(receipt),
+                None => all_read = true,
+            }
+        }
+        while let Some((lane, handles)) = lanes.take(all_read) {
+            running.push(async move { (lane, delete_batch(queue, handles).await) });
+        }
+        let Some((lane, batch)) = running.next().await else { break };
+        lanes.done(lane);
+        outcome = outcome.and(batch?);
+    }
     if outcome.failed == 0 {
         archive(staging, committed)?;
     }
@@ -70,7 +88,7 @@ pub fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingEr
 
 /// No message of the segment has a receipt handle: it was imported.
 pub fn nothing_to_acknowledge(staging: &Staging, committed: &Committed) -> Result<bool, SpoolError> {
-    Ok(ReceiptBatches::open(&staging.spool(committed.segment()))?.next().transpose()?.is_none())
+    Ok(Receipts::open(&staging.spool(committed.segment()))?.next().transpose()?.is_none())
 }
 
 /// Removes archived segments that are older than `archive_days`.
@@ -89,23 +107,27 @@ pub fn expire_archive(staging: &Staging, archive_days: u32) -> Result<usize, Sta
     Ok(removed)
 }
 
+/// Deletes up to ten messages.
+///
+/// An answer that got lost is asked for again: a delete that was carried out before succeeds again. Entries that failed
+/// by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the next
+/// run deletes these messages, they may be delivered again, and are recognised.
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
     let mut left = handles;
     let mut outcome = Acknowledged::default();
     for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
         tokio::time::sleep(delay).await;
-        // An answer that got lost is asked for again: a delete that was carried out before succeeds again.
         let failed = (|| queue.delete(&left)).retry(retry_policy()).when(QueueError::is_transient).await?;
         outcome.deleted += (left.len() - failed.len().min(left.len())) as u64;
         let mut again = Vec::new();
         for entry in failed {
-            if entry.is_stale_handle() {
-                outcome.stale += 1;
-            } else if entry.sender_fault {
-                tracing::warn!(code = entry.code, "SQS refused to delete a message");
-                outcome.failed += 1;
-            } else {
-                again.extend(left.get(entry.index).cloned());
+            match left.get(entry.index) {
+                _ if entry.is_stale_handle() => outcome.stale += 1,
+                Some(handle) if entry.is_transient() => again.push(handle.clone()),
+                _ => {
+                    tracing::warn!(code = entry.code, "SQS refused to delete a message");
+                    outcome.failed += 1;
+                }
             }
         }
         if again.is_empty() {
@@ -118,49 +140,16 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
     Ok(outcome)
 }
 
+/// Patient, because a delete that is given up costs a redelivery; not for ever, because a stopping run waits for it.
 fn retry_policy() -> ExponentialBuilder {
-    ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(RETRIES).with_jitter()
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(8))
+        .with_max_times(RETRIES)
+        .with_jitter()
 }
 
 fn backoff() -> impl Iterator<Item = Duration> {
     use backon::BackoffBuilder;
     retry_policy().build()
-}
-
-/// The receipt handles of a segment in batches for SQS, read as they are needed.
-struct ReceiptBatches {
-    reader: SegmentReader,
-    handles: VecDeque<String>,
-}
-
-impl ReceiptBatches {
-    fn open(path: &Path) -> Result<Self, SpoolError> {
-        Ok(Self { reader: SegmentReader::open(path)?, handles: VecDeque::new() })
-    }
-
-    fn fill(&mut self) -> Result<(), SpoolError> {
-        while self.handles.len() < BATCH_MESSAGES {
-            let Some(block) = self.reader.next_block()? else { break };
-            for handle in block.receipt_handles() {
-                let handle = handle?;
-                // An imported message has no handle: no queue holds it.
-                if !handle.is_empty() {
-                    self.handles.push_back(handle.into_owned());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for ReceiptBatches {
-    type Item = Result<Vec<String>, SpoolError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Err(error) = self.fill() {
-            return Some(Err(error));
-        }
-        let batch: Vec<String> = self.handles.drain(..self.handles.len().min(BATCH_MESSAGES)).collect();
-        (!batch.is_empty()).then_some(Ok(batch))
-    }
 }

@@ -14,13 +14,15 @@
 //! What a crash leaves is an `.open` file whose last line may be torn: [`recover`] cuts that line and seals the rest.
 
 mod reader;
+mod receipts;
 mod record;
 mod recovery;
 mod writer;
 
 pub use reader::{Block, Line, SegmentReader};
-pub use record::Record;
+pub use receipts::Receipts;
 pub(crate) use record::line_fields;
+pub use record::{Receipt, Record};
 pub use recovery::{recover, sealed_segment};
 pub use writer::SegmentWriter;
 

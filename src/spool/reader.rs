@@ -1,13 +1,12 @@
 //! Reads a sealed segment in blocks of whole lines, so that no stage holds a whole segment in memory and several
 //! threads can parse one segment.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Record;
+use super::{Receipt, Record};
 use crate::error::SpoolError;
 
 /// Large enough that handing blocks to threads costs nothing beside parsing them, small enough to stay in cache.
@@ -105,9 +104,9 @@ impl Block {
         self.bytes.len() as u64
     }
 
-    /// The receipt handles of the block's lines, and nothing else of them.
-    pub fn receipt_handles(&self) -> impl Iterator<Item = Result<Cow<'_, str>, SpoolError>> {
-        self.each_line(Record::receipt_handle_of).map(|line| line.map(|(_, _, handle)| handle))
+    /// The receipts of the block's lines, and nothing else of them.
+    pub fn receipts(&self) -> impl Iterator<Item = Result<Receipt<'_>, SpoolError>> {
+        self.each_line(Receipt::of_line).map(|line| line.map(|(_, _, receipt)| receipt))
     }
 
     /// The block's lines in file order; an error names the offset of the line that is damaged.

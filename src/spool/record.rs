@@ -72,17 +72,6 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
-    /// Reads nothing but the receipt handle of a spool line, whose checksum was verified when it was loaded.
-    pub(super) fn receipt_handle_of(line: &'a [u8]) -> Result<Cow<'a, str>, &'static str> {
-        #[derive(Deserialize)]
-        struct Receipt<'a> {
-            #[serde(borrow)]
-            receipt_handle: Cow<'a, str>,
-        }
-        let receipt: Receipt<'a> = serde_json::from_slice(line).map_err(|_| "not a spool line")?;
-        Ok(receipt.receipt_handle)
-    }
-
     /// Reads a spool line without its line feed; the error says what is wrong with it, without quoting it.
     pub(super) fn parse_line(line: &'a [u8]) -> Result<Self, &'static str> {
         if let Some((content, digits)) = split_checksum(line) {
@@ -93,6 +82,32 @@ impl<'a> Record<'a> {
         }
         let line = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
         serde_json::from_str(line).map_err(|_| "not a spool line")
+    }
+}
+
+/// What settling a message needs of its spool line.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Receipt<'a> {
+    /// What deletes, extends or releases the delivery; empty for an imported message, which no queue holds.
+    #[serde(borrow)]
+    pub receipt_handle: Cow<'a, str>,
+    /// The FIFO group, where the message has one.
+    #[serde(borrow, default)]
+    pub group_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Receipt<'a> {
+    /// Reads nothing else of a spool line, whose checksum is for the transform to verify.
+    pub(super) fn of_line(line: &'a [u8]) -> Result<Self, &'static str> {
+        serde_json::from_slice(line).map_err(|_| "not a spool line")
+    }
+
+    /// The same, apart from the line that it was read from.
+    pub(super) fn into_owned(self) -> Receipt<'static> {
+        Receipt {
+            receipt_handle: self.receipt_handle.into_owned().into(),
+            group_id: self.group_id.map(|group| group.into_owned().into()),
+        }
     }
 }
 
