@@ -8,6 +8,7 @@ mod pipeline;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::ConfigError;
 
@@ -44,6 +45,8 @@ pub struct QueueSettings {
     pub wait_seconds: u32,
     /// Unacknowledged messages at most. SQS itself stops at about 120,000 a queue.
     pub max_in_flight: u32,
+    /// How long a run that was told to stop may take to finish what is sealed.
+    pub shutdown_grace: Duration,
 }
 
 /// When a segment is sealed, and how long it is kept: `[spool]`.

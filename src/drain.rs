@@ -11,17 +11,18 @@ mod emptiness;
 mod spooler;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{QueueSettings, SpoolSettings};
 use crate::error::{Error, QueueError};
-use crate::queue::{BATCH_MESSAGES, InFlight, Message, Queue};
+use crate::queue::{BATCH_MESSAGES, InFlight, Keeper, Message, Queue, ReceiveAttempt};
 use crate::report::Counters;
 use crate::spool::SealedSegment;
 use crate::staging::Staging;
@@ -33,7 +34,9 @@ use spooler::Spooler;
 /// Batches that may wait for the spooler; beyond it, receives wait.
 const WAITING_BATCHES: usize = 256;
 /// Tries of a receive that fails by SQS's fault, beyond those that the SDK makes by itself.
-const RECEIVE_RETRIES: usize = 5;
+const RECEIVE_RETRIES: usize = 8;
+/// How long a poller waits after OverLimit: an answer that comes at once must not become a storm of requests.
+const OVER_LIMIT_PAUSE: Duration = Duration::from_millis(500);
 
 /// When a drain ends.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +68,8 @@ pub struct Drain<Q> {
     pub counters: Arc<Counters>,
     /// Ends the drain in an orderly way. The drain cancels it at its own end, too.
     pub stop: CancellationToken,
+    /// The drain cancels it once it receives nothing any more and everything it received is sealed.
+    pub all_sealed: CancellationToken,
 }
 
 /// What the pollers share.
@@ -72,10 +77,25 @@ struct Polling<Q> {
     drain: Drain<Q>,
     emptiness: Arc<Emptiness>,
     budget: AtomicU64,
-    batches: mpsc::Sender<Vec<Message>>,
+    batches: mpsc::Sender<Arrival>,
+    /// Receives fail, and the warning about it is written.
+    failing: AtomicBool,
+}
+
+/// The messages of one receive.
+struct Arrival {
+    at: tokio::time::Instant,
+    messages: Vec<Message>,
 }
 
 impl<Q: Queue> Drain<Q> {
+    /// What keeps this drain's messages invisible to others.
+    #[must_use]
+    pub fn keeper(&self) -> Keeper<Q> {
+        let (queue, in_flight) = (Arc::clone(&self.queue), Arc::clone(&self.in_flight));
+        Keeper::new(queue, in_flight, self.staging.clone(), self.settings.pollers)
+    }
+
     /// Drains until the queue is empty, a limit is met or `stop` is cancelled. Sends each segment as it is sealed.
     pub async fn run(self, sealed: mpsc::Sender<SealedSegment>) -> Result<DrainEnd, Error> {
         let (batches, waiting) = mpsc::channel(WAITING_BATCHES);
@@ -84,7 +104,7 @@ impl<Q: Queue> Drain<Q> {
         let spooler = tokio::spawn(spooler.run(waiting));
 
         let budget = AtomicU64::new(self.limits.max_messages.unwrap_or(u64::MAX));
-        let polling = Arc::new(Polling { drain: self, emptiness, budget, batches });
+        let polling = Arc::new(Polling { drain: self, emptiness, budget, batches, failing: AtomicBool::new(false) });
         let mut pollers = JoinSet::new();
         for index in 0..polling.drain.settings.pollers {
             pollers.spawn(Arc::clone(&polling).poll(index));
@@ -117,16 +137,17 @@ impl<Q: Queue> Polling<Q> {
     }
 
     async fn poll(self: Arc<Self>, index: usize) -> Result<(), Error> {
-        let Drain { queue, in_flight, counters, stop, .. } = &self.drain;
+        let Drain { in_flight, counters, stop, .. } = &self.drain;
         while let Some(wanted) = self.draw_on_budget() {
-            let room = tokio::select! {
-                () = stop.cancelled() => break,
-                room = in_flight.reserve(wanted) => room,
+            let room = match self.drain.proof {
+                Proof::Acknowledged => stop.run_until_cancelled(in_flight.reserve(wanted)).await,
+                // A drain on its own deletes nothing, so waiting brings no room.
+                Proof::Spooled => in_flight.reserve(wanted).now_or_never(),
             };
+            let Some(room) = room else { break };
             let asked = self.emptiness.arrivals();
             let started = Instant::now();
-            let receive = || queue.receive(wanted);
-            let messages = receive.retry(retry_policy()).when(QueueError::is_transient).await?;
+            let Some(messages) = self.receive(wanted).await? else { break };
             self.budget.fetch_add((wanted - messages.len().min(wanted)) as u64, Ordering::AcqRel);
             room.arrived(messages.len());
             if messages.is_empty() {
@@ -134,7 +155,8 @@ impl<Q: Queue> Polling<Q> {
             } else {
                 counters.drain.add(started, messages.len() as u64, 0);
                 self.emptiness.arrived();
-                if self.batches.send(messages).await.is_err() {
+                let arrival = Arrival { at: tokio::time::Instant::now(), messages };
+                if self.batches.send(arrival).await.is_err() {
                     break;
                 }
             }
@@ -143,6 +165,53 @@ impl<Q: Queue> Polling<Q> {
             }
         }
         Ok(())
+    }
+
+    /// One receive, however often it takes; `None` once the drain is to stop and there is no answer yet.
+    ///
+    /// Retried longer than other calls: a drain that gives up ends the run, and what a lost answer hid comes again, on
+    /// a FIFO queue by the retry itself. OverLimit is no failure but a full house: like an empty receive it lets the
+    /// spooler seal what it has, so that deletes make room; and if the messages are others', the proof of emptiness
+    /// waits for them as long as for any.
+    async fn receive(&self, wanted: usize) -> Result<Option<Vec<Message>>, Error> {
+        let mut attempt = ReceiveAttempt::begin();
+        let mut delays = receive_delays();
+        loop {
+            let error = match self.drain.queue.receive(wanted, &attempt).await {
+                Ok(messages) => {
+                    self.tell_recovery();
+                    return Ok(Some(messages));
+                }
+                Err(QueueError::OverLimit { .. }) => {
+                    self.pause(OVER_LIMIT_PAUSE).await;
+                    return Ok(Some(Vec::new()));
+                }
+                Err(error) => error,
+            };
+            let Some(delay) = delays.next().filter(|_| error.is_transient()) else { return Err(error.into()) };
+            self.tell_outage(error);
+            if !self.pause(delay).await {
+                return Ok(None);
+            }
+            attempt = attempt.again();
+        }
+    }
+
+    /// Whether the time passed, and the drain is not to stop.
+    async fn pause(&self, time: Duration) -> bool {
+        self.drain.stop.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+    }
+
+    fn tell_outage(&self, error: QueueError) {
+        if !self.failing.swap(true, Ordering::AcqRel) {
+            tracing::warn!(problem = Error::from(error).one_line(), "a receive failed and is tried again");
+        }
+    }
+
+    fn tell_recovery(&self) {
+        if self.failing.load(Ordering::Acquire) && self.failing.swap(false, Ordering::AcqRel) {
+            tracing::info!("receives succeed again");
+        }
     }
 
     /// How many messages the next receive may bring; `None` once `max_messages` are received or asked for.
@@ -162,10 +231,12 @@ async fn until_ended(pollers: &mut JoinSet<Result<(), Error>>) -> Result<DrainEn
     Ok(DrainEnd::Stopped)
 }
 
-/// Longer than for a delete: a drain that gives up ends the run, and throttling passes.
-fn retry_policy() -> ExponentialBuilder {
+/// About 40 s altogether, beside what the SDK takes for each try: throttling and a restart pass.
+fn receive_delays() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(10))
         .with_max_times(RECEIVE_RETRIES)
         .with_jitter()
+        .build()
 }

@@ -124,6 +124,8 @@ pub enum QueueError {
     NoSuchQueue { queue_url: String },
     #[error("access to queue {queue_url} is denied ({code})")]
     AccessDenied { queue_url: String, code: String },
+    #[error("SQS refused the credentials ({code})")]
+    Unauthenticated { code: String },
     #[error("cannot reach SQS at {endpoint}")]
     Unreachable { endpoint: String, source: BoxedError },
     #[error("SQS limits the request rate ({code})")]
@@ -293,6 +295,9 @@ impl QueueError {
             Self::AccessDenied { .. } => fatal(
                 "the role needs sqs:ReceiveMessage, DeleteMessage, ChangeMessageVisibility and GetQueueAttributes",
             ),
+            Self::Unauthenticated { .. } => {
+                fatal("renew the credentials, check this machine's clock, and run again: what was received is safe")
+            }
             Self::Unreachable { .. } => retried("check AWS_ENDPOINT_URL, AWS_REGION and the network"),
             Self::Throttled { .. } => retried("lower queue.pollers, or raise the quota"),
             Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),

@@ -69,6 +69,9 @@ impl Pipeline {
         running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
         running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
         running.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
+        let mut keeping = JoinSet::new();
+        let keeper = drain.keeper();
+        keeping.spawn(async move { keeper.keep().await });
         let end = drain.run(sealed).await;
         join(running).await?;
         end

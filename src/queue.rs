@@ -3,17 +3,22 @@
 //! Always true: a message handed out by [`Queue::receive`] had the body that its MD5 promised; nothing here deletes
 //! unless it was given a receipt handle. [`Sqs`] is the queue of a run; tests bring simulated ones.
 
+mod attempt;
 mod in_flight;
 mod sqs;
+mod visibility;
 
 use std::future::Future;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use crate::error::QueueError;
 
+pub use attempt::ReceiveAttempt;
 pub use in_flight::{InFlight, Reservation};
 pub use sqs::Sqs;
+pub use visibility::Keeper;
 
 /// SQS's limit for receives, deletes and visibility changes alike.
 pub const BATCH_MESSAGES: usize = 10;
@@ -64,21 +69,53 @@ pub struct FailedEntry {
 }
 
 impl FailedEntry {
-    /// The handle is not valid any more: the message was delivered again, or deleted before. Whoever holds the newer
-    /// handle deletes it. SQS says `InvalidParameterValue` where a handle has expired.
+    /// Of a delete or a release: the handle is not valid any more, because the message was delivered again, or deleted
+    /// before. Whoever holds the newer handle deletes it.
+    ///
+    /// SQS says `InvalidParameterValue` where a handle has expired; in these entries no other parameter can be wrong. An
+    /// error of a whole request is never read this way.
     #[must_use]
     pub fn is_stale_handle(&self) -> bool {
-        self.code.ends_with("ReceiptHandleIsInvalid") || self.code.ends_with("InvalidParameterValue")
+        ["ReceiptHandleIsInvalid", "InvalidParameterValue"].iter().any(|code| self.code.ends_with(code))
     }
+
+    /// Trying again can help: SQS failed by itself, or was asked too often, which it may call our fault.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        !self.sender_fault || is_throttling(&self.code)
+    }
+}
+
+/// Codes by which SQS, or the KMS behind an encrypted queue, asks for patience.
+fn is_throttling(code: &str) -> bool {
+    ["RequestThrottled", "ThrottlingException", "Throttling", "KmsThrottled", "TooManyRequestsException"]
+        .iter()
+        .any(|throttling| code.ends_with(throttling))
 }
 
 /// A queue with at-least-once delivery. Batches hold up to [`BATCH_MESSAGES`].
 pub trait Queue: Send + Sync + 'static {
+    /// How long a message stays invisible after a receive.
+    fn visibility_timeout(&self) -> Duration;
+
     /// Waits for messages up to the configured time. None is no proof that the queue is empty.
-    fn receive(&self, max_messages: usize) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
+    ///
+    /// A receive whose answer was lost is asked for again with the same attempt.
+    fn receive(
+        &self,
+        max_messages: usize,
+        attempt: &ReceiveAttempt,
+    ) -> impl Future<Output = Result<Vec<Message>, QueueError>> + Send;
 
     /// Deletes deliveries; says which were not.
     fn delete(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
+
+    /// Keeps deliveries invisible for this long from now, in whole seconds; says which were not.
+    fn extend(
+        &self,
+        receipt_handles: &[String],
+        duration: Duration,
+    ) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
 
     /// Makes deliveries visible again at once; says which were not.
     fn release(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;

@@ -14,8 +14,8 @@ use crate::exit_code::ExitCode;
 use crate::load::LoadMode;
 use crate::queue::{Depth, InFlight, Sqs};
 
-/// How long a stopped run may take to load and acknowledge what is sealed.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// SQS allows 20 s.
+const LONGEST_POLL: Duration = Duration::from_secs(21);
 
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     let runtime = runtime()?;
@@ -25,15 +25,21 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let queue = Sqs::connect(&queue_url, session.config.queue.wait_seconds).await?;
-        let stop = stop_after(&session.stop, limits.max_duration);
-        let drain = drain(&session, queue, limits, Proof::Acknowledged, stop);
+        let told_to_stop = stop_after(&session.stop, limits.max_duration);
+        // The drain cancels its own token at its end, which is no reason to hurry.
+        let drain = drain(&session, queue, limits, Proof::Acknowledged, told_to_stop.child_token());
+        let (keeper, all_sealed) = (drain.keeper(), drain.all_sealed.clone());
+        let grace = session.config.queue.shutdown_grace;
         let staging = session.pipeline.staging.clone();
 
         let stages = Arc::clone(&session.pipeline).run(drain, plan, loaders);
         let end = tokio::select! {
             end = stages => end.map(end_of_drain),
-            () = grace_is_over(&session.stop) => Ok(end_of_drain(DrainEnd::Stopped)),
+            () = grace_is_over(&told_to_stop, grace, &all_sealed) => Ok(end_of_drain(DrainEnd::Stopped)),
         };
+        // Others need not wait for its visibility timeout. It stays in the spool, too; whoever loads it first wins, and
+        // the ledger tells the other.
+        keeper.release().await;
         ack::expire_archive(&staging, session.config.spool.archive_days)?;
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
@@ -62,6 +68,7 @@ pub(super) fn drain(
         in_flight: Arc::new(InFlight::with_cap(session.config.queue.max_in_flight)),
         counters: Arc::clone(&session.pipeline.counters),
         stop,
+        all_sealed: CancellationToken::new(),
     }
 }
 
@@ -91,7 +98,9 @@ pub(super) fn end_of_drain(end: DrainEnd) -> End {
     End { queue_empty: Some(empty), work_left: !empty, remark: Some(remark) }
 }
 
-async fn grace_is_over(stop: &CancellationToken) {
+/// A grace shorter than a long poll still waits for the receives under way: they would get what is released.
+async fn grace_is_over(stop: &CancellationToken, grace: Duration, all_sealed: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(SHUTDOWN_GRACE).await;
+    tokio::time::sleep(grace).await;
+    _ = tokio::time::timeout(LONGEST_POLL, all_sealed.cancelled()).await;
 }

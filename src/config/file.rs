@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -37,6 +38,7 @@ pub(super) struct QueueTable {
     pollers: usize,
     wait_seconds: u32,
     max_in_flight: u32,
+    shutdown_grace_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,7 +104,7 @@ enum VersionForm {
 
 impl Default for QueueTable {
     fn default() -> Self {
-        Self { pollers: 16, wait_seconds: 1, max_in_flight: 100_000 }
+        Self { pollers: 16, wait_seconds: 1, max_in_flight: 100_000, shutdown_grace_ms: 30_000 }
     }
 }
 
@@ -160,6 +162,11 @@ impl QueueTable {
             pollers: within("queue.pollers", self.pollers, 1..=256)?,
             wait_seconds: within("queue.wait_seconds", self.wait_seconds, 1..=20)?,
             max_in_flight: within("queue.max_in_flight", self.max_in_flight, 10..=120_000)?,
+            shutdown_grace: Duration::from_millis(within(
+                "queue.shutdown_grace_ms",
+                self.shutdown_grace_ms,
+                0..=3_600_000,
+            )?),
         })
     }
 }

@@ -33,7 +33,7 @@ impl OwnMessages {
     /// A segment is deleted from SQS, or this run can do no more for it.
     fn settle(&self, segment: SegmentId, messages: u64) {
         if !self.left.contains(&segment) {
-            self.in_flight.settle(messages);
+            self.in_flight.settle(segment, messages);
         }
     }
 }

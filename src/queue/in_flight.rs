@@ -1,10 +1,16 @@
-//! Counts what is in flight, and makes a receive wait while that is too much.
+//! Counts what is in flight, and makes a receive wait while that is too much; knows in which sealed segments it is.
 //!
-//! Always true: messages in flight plus what receives under way may still bring never exceed the cap.
+//! Always true: messages in flight plus what receives under way may still bring never exceed the cap. A segment takes
+//! two instants of memory, and there are never more of them than messages, so the cap bounds that, too.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::staging::SegmentId;
 
 /// The messages of this run that were received and not yet deleted.
 #[derive(Debug)]
@@ -12,6 +18,16 @@ pub struct InFlight {
     free: Semaphore,
     messages: AtomicU64,
     settled: Notify,
+    segments: Mutex<HashMap<SegmentId, Held>>,
+}
+
+/// Since when a sealed segment is in flight.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// When the first of its messages was received.
+    received: Instant,
+    /// When its visibility timeout began for the last time.
+    extended: Instant,
 }
 
 /// Room for the messages of one receive. Dropped, it gives back what was not used.
@@ -25,7 +41,12 @@ impl InFlight {
     /// Allows `cap` messages.
     #[must_use]
     pub fn with_cap(cap: u32) -> Self {
-        Self { free: Semaphore::new(cap as usize), messages: AtomicU64::new(0), settled: Notify::new() }
+        Self {
+            free: Semaphore::new(cap as usize),
+            messages: AtomicU64::new(0),
+            settled: Notify::new(),
+            segments: Mutex::default(),
+        }
     }
 
     /// Waits until there is room for `messages` more.
@@ -44,11 +65,49 @@ impl InFlight {
         self.messages.load(Ordering::Acquire)
     }
 
-    /// Messages left flight: deleted, or given back.
-    pub fn settle(&self, messages: u64) {
+    /// A segment was sealed; the first of its messages was received at `received`.
+    pub fn hold(&self, segment: SegmentId, received: Instant) {
+        self.segments().insert(segment, Held { received, extended: received });
+    }
+
+    /// The messages of a segment are deleted, or this run can do no more for them.
+    pub fn settle(&self, segment: SegmentId, messages: u64) {
+        self.let_go(segment);
         self.messages.fetch_sub(messages, Ordering::AcqRel);
         self.free.add_permits(usize::try_from(messages).unwrap_or(0));
         self.settled.notify_waiters();
+    }
+
+    /// The segment's messages count on, but nothing is done any more to keep them invisible.
+    pub(super) fn let_go(&self, segment: SegmentId) {
+        self.segments().remove(&segment);
+    }
+
+    /// The segment was extended at this instant.
+    pub(super) fn extended(&self, segment: SegmentId, at: Instant) {
+        if let Some(held) = self.segments().get_mut(&segment) {
+            held.extended = at;
+        }
+    }
+
+    /// The segments whose visibility timeout began at this instant or before, and when they were received.
+    pub(super) fn not_extended_since(&self, instant: Instant) -> Vec<(SegmentId, Instant)> {
+        let segments = self.segments();
+        let due = segments.iter().filter(|(_, held)| held.extended <= instant);
+        due.map(|(&segment, held)| (segment, held.received)).collect()
+    }
+
+    /// The segments that are neither settled nor let go.
+    pub(super) fn unsettled(&self) -> Vec<SegmentId> {
+        self.segments().keys().copied().collect()
+    }
+
+    pub(super) fn holds(&self, segment: SegmentId) -> bool {
+        self.segments().contains_key(&segment)
+    }
+
+    fn segments(&self) -> MutexGuard<'_, HashMap<SegmentId, Held>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing is in flight.
@@ -93,7 +152,7 @@ mod tests {
         in_flight.reserve(10).await.arrived(4);
         assert_eq!(in_flight.messages(), 14);
         assert!(in_flight.reserve(10).now_or_never().is_none(), "6 free");
-        in_flight.settle(4);
+        in_flight.settle(SegmentId::now(), 4);
         assert!(in_flight.reserve(10).now_or_never().is_some());
     }
 
@@ -109,8 +168,8 @@ mod tests {
     async fn waiting_for_none_left_ends_when_the_last_is_settled() {
         let in_flight = InFlight::with_cap(10);
         in_flight.reserve(10).await.arrived(2);
-        in_flight.settle(1);
+        in_flight.settle(SegmentId::now(), 1);
         assert!(in_flight.none_left().now_or_never().is_none());
-        tokio::join!(in_flight.none_left(), async { in_flight.settle(1) });
+        tokio::join!(in_flight.none_left(), async { in_flight.settle(SegmentId::now(), 1) });
     }
 }

@@ -1,8 +1,9 @@
 //! Amazon SQS, and whatever speaks its JSON protocol.
 //!
 //! The SDK retries single calls by itself (three attempts, throttling included), which is right for every call here:
-//! a receive that is sent twice at worst hides ten messages for one visibility timeout, deletes and visibility
-//! changes are idempotent. What is left after that is for the caller to judge.
+//! a receive that is sent twice at worst hides ten messages of a standard queue for one visibility timeout, and on a
+//! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What is left after that is for the
+//! caller to judge: the drain, the acknowledgement and the keeper each have a policy of their own.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,12 +22,17 @@ use md5::{Digest, Md5};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Depth, FailedEntry, Message, Queue};
+use super::{Depth, FailedEntry, Message, Queue, ReceiveAttempt, is_throttling};
 use crate::error::QueueError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer may take as long as the long poll, and this.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
+/// SQS's own default, for a server that does not tell.
+const DEFAULT_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
+/// receive: given back at once, it would come again at once, for ever.
+const DAMAGED_RECEIVES: u32 = 3;
 
 /// One queue in SQS.
 #[derive(Debug, Clone)]
@@ -35,6 +41,7 @@ pub struct Sqs {
     queue_url: String,
     endpoint: String,
     wait_seconds: u32,
+    visibility_timeout: Duration,
 }
 
 impl Sqs {
@@ -55,9 +62,54 @@ impl Sqs {
             .ok()
             .or_else(|| config.endpoint_url().map(str::to_owned))
             .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
-        let sqs = Self { client, queue_url: queue_url.to_owned(), endpoint, wait_seconds };
-        sqs.depth().await?;
+        let queue_url = queue_url.to_owned();
+        let visibility_timeout = DEFAULT_VISIBILITY_TIMEOUT;
+        let mut sqs = Self { client, queue_url, endpoint, wait_seconds, visibility_timeout };
+        let attributes = sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
+        if let Some(seconds) = attributes.get(&QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok())
+        {
+            sqs.visibility_timeout = Duration::from_secs(seconds);
+        }
         Ok(sqs)
+    }
+
+    async fn attributes(
+        &self,
+        names: &[QueueAttributeName],
+    ) -> Result<HashMap<QueueAttributeName, String>, QueueError> {
+        let request = self.client.get_queue_attributes().queue_url(&self.queue_url);
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let answer = answer.map_err(|error| self.error("GetQueueAttributes", error))?;
+        Ok(answer.attributes.unwrap_or_default())
+    }
+
+    async fn change_visibility(
+        &self,
+        receipt_handles: &[String],
+        timeout: Duration,
+    ) -> Result<Vec<FailedEntry>, QueueError> {
+        let operation = "ChangeMessageVisibilityBatch";
+        let seconds = i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX);
+        let entries = receipt_handles.iter().enumerate().map(|(index, handle)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string());
+            entry.receipt_handle(handle).visibility_timeout(seconds).build()
+        });
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry(operation, &error))?;
+        let request = self.client.change_message_visibility_batch().queue_url(&self.queue_url);
+        let answer = request.set_entries(Some(entries)).send().await.map_err(|error| self.error(operation, error))?;
+        Ok(failed_entries(&answer.failed))
+    }
+
+    /// Gives back what arrived damaged, so that it comes again whole; without a promise, as it comes again anyway.
+    async fn return_damaged(&self, damaged: Vec<SqsMessage>) {
+        tracing::warn!(messages = damaged.len(), "bodies do not match their MD5 and will be received again");
+        let early = damaged.into_iter().filter(|message| receive_count(message) <= DAMAGED_RECEIVES);
+        let handles: Vec<String> = early.filter_map(|message| message.receipt_handle).collect();
+        if !handles.is_empty()
+            && let Err(error) = self.release(&handles).await
+        {
+            tracing::debug!(%error, "damaged messages become visible by themselves");
+        }
     }
 
     fn error<E>(&self, operation: &'static str, error: SdkError<E>) -> QueueError
@@ -75,29 +127,37 @@ impl Sqs {
         match code.as_str() {
             "QueueDoesNotExist" | "NonExistentQueue" | "QueueDeletedRecently" => QueueError::NoSuchQueue { queue_url },
             "OverLimit" => QueueError::OverLimit { queue_url },
-            "RequestThrottled" | "ThrottlingException" | "Throttling" | "KmsThrottled" | "TooManyRequestsException" => {
-                QueueError::Throttled { code }
+            code if is_throttling(code) => QueueError::Throttled { code: code.to_owned() },
+            "AccessDenied" | "AccessDeniedException" | "KmsAccessDenied" => {
+                QueueError::AccessDenied { queue_url, code }
             }
-            "AccessDenied"
-            | "AccessDeniedException"
-            | "KmsAccessDenied"
-            | "InvalidClientTokenId"
-            | "UnrecognizedClientException"
-            | "SignatureDoesNotMatch"
-            | "ExpiredToken"
+            "ExpiredToken"
             | "ExpiredTokenException"
-            | "InvalidSecurity" => QueueError::AccessDenied { queue_url, code },
+            | "InvalidClientTokenId"
+            | "InvalidSecurity"
+            | "InvalidSignatureException"
+            | "RequestExpired"
+            | "RequestTimeTooSkewed"
+            | "SignatureDoesNotMatch"
+            | "UnrecognizedClientException" => QueueError::Unauthenticated { code },
             _ => QueueError::Service { operation, code, server_fault },
         }
     }
 }
 
 impl Queue for Sqs {
-    async fn receive(&self, max_messages: usize) -> Result<Vec<Message>, QueueError> {
+    fn visibility_timeout(&self) -> Duration {
+        self.visibility_timeout
+    }
+
+    async fn receive(&self, max_messages: usize, attempt: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
+        // Part of every FIFO queue's name, and of no other's.
+        let fifo = self.queue_url.strip_suffix(".fifo").is_some();
         let answer = self
             .client
             .receive_message()
             .queue_url(&self.queue_url)
+            .set_receive_request_attempt_id(fifo.then(|| attempt.id()))
             .max_number_of_messages(i32::try_from(max_messages).unwrap_or(i32::MAX))
             .wait_time_seconds(self.wait_seconds.cast_signed())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
@@ -109,12 +169,10 @@ impl Queue for Sqs {
             .await
             .map_err(|error| self.error("ReceiveMessage", error))?;
         let received_at = milliseconds_now();
-        let (whole, corrupt): (Vec<_>, Vec<_>) =
+        let (whole, damaged): (Vec<_>, Vec<_>) =
             answer.messages.unwrap_or_default().into_iter().partition(body_matches_its_md5);
-        if !corrupt.is_empty() {
-            tracing::warn!(messages = corrupt.len(), "bodies do not match their MD5 and will be received again");
-            let handles: Vec<String> = corrupt.into_iter().filter_map(|message| message.receipt_handle).collect();
-            self.release(&handles).await?;
+        if !damaged.is_empty() {
+            self.return_damaged(damaged).await;
         }
         Ok(whole.into_iter().map(|message| delivery(message, received_at)).collect())
     }
@@ -131,33 +189,22 @@ impl Queue for Sqs {
         Ok(failed_entries(&answer.failed))
     }
 
+    async fn extend(&self, receipt_handles: &[String], duration: Duration) -> Result<Vec<FailedEntry>, QueueError> {
+        self.change_visibility(receipt_handles, duration).await
+    }
+
     async fn release(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
-        let entries = receipt_handles.iter().enumerate().map(|(index, handle)| {
-            ChangeMessageVisibilityBatchRequestEntry::builder()
-                .id(index.to_string())
-                .receipt_handle(handle)
-                .visibility_timeout(0)
-                .build()
-        });
-        let operation = "ChangeMessageVisibilityBatch";
-        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| incomplete_entry(operation, &error))?;
-        let request = self.client.change_message_visibility_batch().queue_url(&self.queue_url);
-        let answer = request.set_entries(Some(entries)).send().await.map_err(|error| self.error(operation, error))?;
-        Ok(failed_entries(&answer.failed))
+        self.change_visibility(receipt_handles, Duration::ZERO).await
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
-        let answer = self
-            .client
-            .get_queue_attributes()
-            .queue_url(&self.queue_url)
-            .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
-            .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)
-            .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesDelayed)
-            .send()
-            .await
-            .map_err(|error| self.error("GetQueueAttributes", error))?;
-        let attributes = answer.attributes.unwrap_or_default();
+        let attributes = self
+            .attributes(&[
+                QueueAttributeName::ApproximateNumberOfMessages,
+                QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+                QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+            ])
+            .await?;
         Ok(Depth {
             visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
             in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
@@ -184,16 +231,22 @@ fn body_matches_its_md5(message: &SqsMessage) -> bool {
     message.md5_of_body.as_deref().is_none_or(|md5| md5 == hex::encode(Md5::digest(body)))
 }
 
+fn receive_count(message: &SqsMessage) -> u32 {
+    let system = message.attributes.as_ref();
+    let count = system.and_then(|system| system.get(&SystemAttribute::ApproximateReceiveCount));
+    count.and_then(|count| count.parse().ok()).unwrap_or(1)
+}
+
 fn delivery(message: SqsMessage, received_at: i64) -> Message {
+    let receive_count = receive_count(&message);
     let mut system = message.attributes.unwrap_or_default();
     let number = |name| system.get(name).and_then(|value| value.parse::<i64>().ok());
     let sent_at = number(&SystemAttribute::SentTimestamp).unwrap_or(received_at);
-    let receive_count = number(&SystemAttribute::ApproximateReceiveCount).and_then(|count| u32::try_from(count).ok());
     Message {
         message_id: message.message_id.unwrap_or_default(),
         sent_at,
         received_at,
-        receive_count: receive_count.unwrap_or(1),
+        receive_count,
         receipt_handle: message.receipt_handle.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
         attributes: message.message_attributes.as_ref().and_then(attributes_json),

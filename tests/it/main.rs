@@ -22,5 +22,7 @@ mod logins;
 mod main_job;
 mod queues;
 mod rejects;
+mod sqs_faults;
 mod stages;
 mod testenv;
+mod visibility;

@@ -118,6 +118,16 @@ fn a_run_stops_after_as_many_messages_as_it_is_told() {
     assert_eq!(env.run().succeeds().counts().received, 25);
 }
 
+/// Nothing it received is deleted, so waiting for room would last for ever.
+#[test]
+fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[queue]\npollers = 2\nmax_in_flight = 30\n");
+    env.queue.send(&generated(50));
+    assert_eq!(env.job(&["drain"]).ends_with(3).counts().received, 30);
+    assert_eq!(env.queue.counts().visible, 20);
+}
+
 #[test]
 fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     let env = TestEnv::new(Server::Embedded);
@@ -134,7 +144,77 @@ fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     assert_eq!(env.staged_objects("archive").len(), 2);
 }
 
+/// Messages that are delayed count as the queue's, so the run waits for them.
+fn delayed_messages_that_arrive_in_time_are_loaded(server: Server) {
+    let env = TestEnv::new(server);
+    env.queue.send(&generated(10));
+    env.queue.send_delayed(&[login("delayed").to_string()], 2);
+    assert_eq!(env.run().succeeds().counts().received, 11);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+/// What cannot be waited for is named: the queue is not proven empty.
+fn messages_that_do_not_arrive_in_time_are_named(server: Server) {
+    let env = TestEnv::new(server);
+    env.queue.send(&[login("held").to_string()]);
+    assert_eq!(env.queue.receive(600), 1);
+    env.queue.send_delayed(&[login("delayed").to_string(), login("later").to_string()], 600);
+    env.queue.send(&[login("ready").to_string()]);
+    let outcome = env.job(&["run", "--idle", "1s"]).ends_with(3);
+    assert_eq!((outcome.counts().loaded, outcome.report().queue_empty), (1, Some(false)));
+    let named = "the queue is not empty: 0 visible, 1 in flight with other consumers, 2 delayed";
+    assert!(outcome.stderr.contains(named), "{outcome}");
+}
+
+fn messages_that_another_consumer_gives_up_are_loaded(server: Server) {
+    let env = TestEnv::new(server);
+    env.queue.send(&[login("held").to_string()]);
+    assert_eq!(env.queue.receive(3), 1);
+    assert_eq!(env.run().succeeds().counts().loaded, 1);
+}
+
+fn a_dead_letter_queue_is_drained_like_any_other(server: Server) {
+    let env = TestEnv::new(server);
+    let source = env.queue.queue_that_gives_up_after(1);
+    let bodies = generated(10);
+    source.send(&bodies);
+    wait_until(|| {
+        source.receive(0);
+        env.queue.counts().visible == bodies.len()
+    });
+    assert_eq!(env.run().succeeds().counts().received, bodies.len() as u64);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+/// Several receives of a group may be under way at once on a server that gives several messages of it.
+fn long_fifo_groups_are_emptied_in_order(server: Server) {
+    let env = TestEnv::with_fifo_queue(server);
+    let groups = ["a", "b", "c"];
+    for index in 0..15 {
+        for group in groups {
+            env.queue.send_to_group(group, &login(&format!("{group}{index}")).to_string());
+        }
+    }
+    assert_eq!(env.run().succeeds().counts().loaded, 45);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    let lines = env.staged_objects("archive");
+    for group in groups {
+        let numbers: Vec<&str> = lines
+            .iter()
+            .filter(|line| line["group_id"] == json!(group))
+            .map(|line| line["sequence_number"].as_str().unwrap())
+            .collect();
+        assert_eq!(numbers.len(), 15);
+        assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+}
+
 on_each_server!(
+    a_dead_letter_queue_is_drained_like_any_other,
+    delayed_messages_that_arrive_in_time_are_loaded,
+    long_fifo_groups_are_emptied_in_order,
+    messages_that_another_consumer_gives_up_are_loaded,
+    messages_that_do_not_arrive_in_time_are_named,
     a_fifo_queue_is_emptied_group_by_group,
     attributes_are_kept_in_the_spool,
     large_messages_load,
