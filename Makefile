@@ -28,8 +28,9 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 test: postgres localstack ## all tests, against real servers
 	$(CARGO) test --locked
 
-lint: ## formatting and lints; a warning is an error
+lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 

@@ -4,7 +4,7 @@
 //! drain ──▶ sealed ──▶ transform ──▶ staged ──▶ load ──▶ committed ──▶ acknowledge
 //! ```
 //!
-//! Always true: stages overlap segment by segment through channels of [`WAITING_SEGMENTS`], so nothing grows with the
+//! Always true: stages overlap segment by segment through channels of `WAITING_SEGMENTS`, so nothing grows with the
 //! backlog; a stage that fails stops the drain, and what is sealed stays in the spool for the next run. A damaged
 //! segment stops itself alone.
 
