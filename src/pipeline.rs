@@ -41,6 +41,8 @@ pub struct Pipeline {
     pub mode: LoadMode,
     /// Where to count.
     pub counters: Arc<Counters>,
+    /// Cancelled, no further segment of an earlier run is begun.
+    pub stop: CancellationToken,
     /// Set once a segment could not be read to its end.
     pub damaged: AtomicBool,
 }

@@ -21,6 +21,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let end = pipeline.acknowledge_committed(queue, &loaders, settings.pollers).await;
         ack::expire_archive(&session.pipeline.staging, session.config.spool.archive_days)?;
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
-        session.finish(&title, end.map(|()| End::default()))
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish(&title, end)
     })
 }
