@@ -37,7 +37,6 @@ use tokio_postgres::Client;
 
 pub use connection::connect;
 pub use keys::message_uuid;
-pub use retry::is_transient;
 pub use schema::{init, init_sql};
 
 use crate::config::{DatabaseUrl, Dedupe, Pipeline};
@@ -48,6 +47,7 @@ use connection::Database;
 use keys::SegmentKeys;
 use ledger::Ledger;
 use reason::Target;
+use retry::Retries;
 use transaction::{Destination, Filled, Work};
 
 /// Whether a segment that is in the ledger is loaded.
@@ -141,12 +141,10 @@ impl Loader {
     /// cannot be reached is an error at once.
     pub async fn connect(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<Self, LoadError> {
         let database = Database::new(database)?;
-        let mut delays = retry::delays();
+        let mut retries = Retries::new();
         let client = loop {
             match database.connect().await {
-                Err(error @ LoadError::ConnectionRefused { .. }) if is_transient(&error) => {
-                    wait(&mut delays, error).await?;
-                }
+                Err(error @ LoadError::ConnectionRefused { .. }) => retries.wait_after(error).await?,
                 connected => break connected?,
             }
         };
@@ -185,13 +183,12 @@ impl Loader {
             return Err(LoadError::InconsistentChunk { segment, problem });
         }
         let mut work = Work { staging, segment, mode, keys, claim: false, in_doubt: None };
-        let mut delays = retry::delays();
+        let mut retries = Retries::new();
         loop {
             match self.attempt(&mut work).await {
                 Ok(Some(committed)) => return Ok(committed),
                 Ok(None) => work.claim = true,
-                Err(error) if is_transient(&error) => wait(&mut delays, error).await?,
-                Err(error) => return Err(error),
+                Err(error) => retries.wait_after(error).await?,
             }
         }
     }
@@ -242,14 +239,6 @@ impl Loader {
         }
         Ok(())
     }
-}
-
-/// Waits before the next attempt, or gives up with the error.
-async fn wait(delays: &mut impl Iterator<Item = std::time::Duration>, error: LoadError) -> Result<(), LoadError> {
-    let Some(delay) = delays.next() else { return Err(error) };
-    tracing::warn!(%error, delay_ms = delay.as_millis(), "trying Postgres again");
-    tokio::time::sleep(delay).await;
-    Ok(())
 }
 
 /// An error of a statement, without the server's text, which may quote a value.

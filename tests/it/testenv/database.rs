@@ -17,7 +17,7 @@ pub(crate) fn postgres() -> &'static LocalPostgres {
 }
 
 pub(crate) struct Database {
-    name: String,
+    url: String,
     client: Client,
 }
 
@@ -26,17 +26,21 @@ impl Database {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         POSTGRES.create_database(&name).expect("a database");
+        Self::connect(POSTGRES.url(&name))
+    }
+
+    /// A database that is there already, in any cluster.
+    pub(crate) fn connect(url: String) -> Self {
         let client = RUNTIME.block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(&POSTGRES.url(&name), NoTls).await.expect("a connection");
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a connection");
             tokio::spawn(connection);
             client
         });
-        Self { name, client }
+        Self { url, client }
     }
 
     pub(crate) fn url(&self) -> String {
-        POSTGRES.url(&self.name)
+        self.url.clone()
     }
 
     pub(crate) fn execute(&self, sql: &str) {
