@@ -58,6 +58,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     fault: Option<(Point, Break)>,
+    connections: usize,
     traffic: Traffic,
     answers: Vec<u8>,
 }
@@ -94,9 +95,12 @@ impl Proxy {
     /// Waits until the server has answered with an error of this SQLSTATE.
     pub(crate) fn wait_for_error(&self, sqlstate: &str) {
         let field = format!("C{sqlstate}\0");
-        let missing = |state: &mut State| !contains(&state.answers, field.as_bytes());
-        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), PATIENCE, missing).expect("the state");
-        assert!(!waited.1.timed_out(), "no error {sqlstate} within {} s", PATIENCE.as_secs());
+        self.shared.wait_until(sqlstate, |state| contains(&state.answers, field.as_bytes()));
+    }
+
+    /// Waits until so many connections were opened.
+    pub(crate) fn wait_for_connections(&self, connections: usize) {
+        self.shared.wait_until("a connection", |state| state.connections >= connections);
     }
 }
 
@@ -109,6 +113,18 @@ impl Drop for Proxy {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("the state")
+    }
+
+    fn wait_until(&self, event: &str, mut has_come: impl FnMut(&State) -> bool) {
+        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| !has_come(state));
+        let (state, timeout) = waited.expect("the state");
+        drop(state);
+        assert!(!timeout.timed_out(), "no {event} within {} s", PATIENCE.as_secs());
+    }
+
+    fn connected(&self) {
+        self.lock().connections += 1;
+        self.changed.notify_all();
     }
 
     /// How many bytes of a request to pass on, and what happens then.
@@ -154,6 +170,7 @@ async fn relay_all(listener: TcpListener, server_port: u16, shared: Arc<Shared>)
     loop {
         let (client, _) = listener.accept().await.expect("a connection");
         let shared = Arc::clone(&shared);
+        shared.connected();
         tokio::spawn(async move {
             // Where the server is down, the client finds its connection closed.
             let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await else { return };
