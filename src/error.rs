@@ -4,6 +4,8 @@
 //! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`enum@Error`] is
 //! printed and logged. Kinds are told apart by type or SQLSTATE, not by text.
 
+pub(crate) mod sqlstate;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,7 @@ use thiserror::Error;
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
 use crate::transform::RevealError;
+use sqlstate::Meaning;
 
 /// Any error of the library.
 #[derive(Debug, Error)]
@@ -153,6 +156,8 @@ pub enum LoadError {
     Refused { action: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
+    #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
+    RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
@@ -309,20 +314,33 @@ impl QueueError {
 }
 
 impl LoadError {
-    fn advice(&self) -> Advice {
+    /// What follows from the error.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
-            Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
             Self::NoTable { .. } | Self::NoLedger => {
                 fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
             }
-            Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
+            Self::ConnectionRefused { sqlstate, .. } | Self::Refused { sqlstate, .. } => {
+                let (meaning, hint) = sqlstate::judge(sqlstate);
+                Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }
+            }
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+            Self::RowsSkipped { .. } => fatal(
+                "a BEFORE trigger that returns NULL skips rows unseen: let it RAISE, which makes each a reject, or load another table",
+            ),
             Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),
         }
+    }
+
+    /// Waiting and trying again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.advice().retry
     }
 }

@@ -53,11 +53,11 @@ impl Pipeline {
         self: Arc<Self>,
         drain: Drain<Q>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
     ) -> Result<DrainEnd, Error> {
         spool::recover(&self.staging)?;
         let left = self.staging.sealed_segments()?;
-        let known = ledger(&loaders, &left).await?;
+        let known = ledger(&mut loaders, &left).await?;
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
@@ -81,10 +81,10 @@ impl Pipeline {
         self: Arc<Self>,
         segments: Vec<SegmentId>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
     ) -> Result<(), Error> {
         let known = match self.mode {
-            LoadMode::Once => ledger(&loaders, &segments).await?,
+            LoadMode::Once => ledger(&mut loaders, &segments).await?,
             LoadMode::Again => HashMap::new(),
         };
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
@@ -128,7 +128,7 @@ impl Pipeline {
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
-        loaders: &[Loader],
+        loaders: &mut [Loader],
         parallel: usize,
     ) -> Result<(), Error> {
         let known = ledger(loaders, &self.staging.sealed_segments()?).await?;
@@ -147,8 +147,8 @@ impl Pipeline {
 }
 
 /// What the ledger has of these segments, asked once.
-async fn ledger(loaders: &[Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
-    match loaders.first() {
+async fn ledger(loaders: &mut [Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
+    match loaders.first_mut() {
         Some(loader) => Ok(loader.committed(segments).await?),
         None => Ok(HashMap::new()),
     }

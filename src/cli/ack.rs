@@ -14,11 +14,11 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags, LoadMode::Once)?;
         let queue_url = session.config.queue_url()?.to_owned();
-        let loaders = session.connect_loaders(1).await?;
+        let mut loaders = session.connect_loaders(1).await?;
         let settings = session.config.queue;
         let queue = Arc::new(Sqs::connect(&queue_url, settings.wait_seconds).await?);
         let pipeline = Arc::clone(&session.pipeline);
-        let end = pipeline.acknowledge_committed(queue, &loaders, settings.pollers).await;
+        let end = pipeline.acknowledge_committed(queue, &mut loaders, settings.pollers).await;
         ack::expire_archive(&session.pipeline.staging, session.config.spool.archive_days)?;
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
         let end = end.map(|()| End::without_queue(&session.stop));

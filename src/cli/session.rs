@@ -64,7 +64,7 @@ impl Session {
         for _ in 0..connections {
             loaders.push(Loader::connect(&database, &self.config.pipeline).await?);
         }
-        if let Some(loader) = loaders.first() {
+        if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
         Ok(loaders)

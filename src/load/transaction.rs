@@ -54,9 +54,8 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Does everything but COMMIT.
+    /// Does everything between BEGIN and COMMIT.
     pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
-        self.ledger.begin(transaction).await?;
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             if work.in_doubt == Some(loaded_at) {
                 return Ok(Filled::Found(Committed { recognised: false, ..found }));
@@ -98,6 +97,8 @@ impl Destination {
         let rejects: Vec<RejectRow> = blocking(move || {
             let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
             rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
+            rejects.sort_unstable_by_key(|reject| reject.message_id);
             Ok(rejects)
         })
         .await?;

@@ -20,6 +20,7 @@ mod errors;
 mod hygiene;
 mod logins;
 mod main_job;
+mod postgres_faults;
 mod queues;
 mod rejects;
 mod stages;

@@ -7,6 +7,7 @@
 mod database;
 mod localstack;
 mod outcome;
+mod proxy;
 mod queue;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) use database::{Database, postgres};
 pub(crate) use outcome::{Counts, Outcome};
+pub(crate) use proxy::{Break, Point, Proxy, Traffic};
 use queue::{Queue, QueueKind};
 
 pub(crate) use queue::Server;
