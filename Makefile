@@ -26,11 +26,11 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 	$(CARGO) run --release --locked -- demo
 
 test: postgres localstack ## all tests, against real servers
-	$(CARGO) test --locked
+	$(CARGO) test --locked --features crash-points
 
 lint: ## formatting and lints; a warning is an error
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 bench: postgres ## benchmarks; results in target/criterion

@@ -41,6 +41,7 @@ pub use retry::is_transient;
 pub use schema::{init, init_sql};
 
 use crate::config::{DatabaseUrl, Dedupe, Pipeline};
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, LoadError};
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
@@ -224,7 +225,9 @@ impl Loader {
             Filled::Now(committed, loaded_at) => {
                 let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
+                CrashPoint::BeforeCommit.pass();
                 transaction.commit().await.map_err(unanswered)?;
+                CrashPoint::Commit.pass();
                 Ok(Some(committed))
             }
         }

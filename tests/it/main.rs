@@ -15,7 +15,9 @@ macro_rules! on_each_server {
     };
 }
 
+mod books;
 mod commands;
+mod crash;
 mod errors;
 mod hygiene;
 mod logins;

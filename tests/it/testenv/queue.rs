@@ -77,6 +77,13 @@ impl Queue {
         &self.url
     }
 
+    /// From now on, what is received and not deleted is visible again after this long.
+    pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
+        let request = self.client.set_queue_attributes().queue_url(&self.url);
+        let request = request.attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string());
+        RUNTIME.block_on(request.send()).expect("a visibility timeout");
+    }
+
     /// Sends each body as a message, in this order.
     pub(crate) fn send<T: AsRef<str>>(&self, bodies: &[T]) {
         for batch in bodies.chunks(BATCH_MESSAGES) {
