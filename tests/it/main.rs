@@ -17,6 +17,7 @@ macro_rules! on_each_server {
 
 mod books;
 mod commands;
+#[cfg(feature = "crash-points")]
 mod crash;
 mod errors;
 mod hygiene;
@@ -24,5 +25,6 @@ mod logins;
 mod main_job;
 mod queues;
 mod rejects;
+mod soak;
 mod stages;
 mod testenv;
