@@ -24,6 +24,7 @@ mod hygiene;
 mod logins;
 mod main_job;
 mod queues;
+mod recovery;
 mod rejects;
 mod soak;
 mod stages;
