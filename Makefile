@@ -31,8 +31,9 @@ test: postgres localstack ## all tests, against real servers
 soak: postgres ## 200 processes killed at random moments over one queue; PGSLUICE_SOAK_SEED repeats one
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --test it soak:: -- --nocapture
 
-lint: ## formatting and lints; a warning is an error
+lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 

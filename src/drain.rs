@@ -5,7 +5,7 @@
 //! a poller held in memory at that moment is still in SQS.
 //!
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
-//! its limits, and at once when every poller came back empty. [`emptiness`] decides when the queue is empty.
+//! its limits, and at once when every poller came back empty. `emptiness` decides when the queue is empty.
 
 mod emptiness;
 mod spooler;

@@ -1,7 +1,7 @@
 //! What can go wrong, by stage; and for each kind, in one table: is it tried again, what can a person do, and with
 //! which code does the process end.
 //!
-//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`Error`] is
+//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`enum@Error`] is
 //! printed and logged. Kinds are told apart by type or SQLSTATE, not by text.
 
 use std::io;

@@ -49,6 +49,9 @@ impl Pipeline {
         committed: mpsc::Sender<Committed>,
     ) -> Result<(), Error> {
         for id in segments {
+            if self.stop.is_cancelled() {
+                break;
+            }
             if let Some(segment) = known.remove(&id) {
                 tracing::info!(segment = %id, "in the ledger already, skipped");
                 self.counters.recognise(&segment);
@@ -73,6 +76,9 @@ impl Pipeline {
         staged: mpsc::Sender<StagedSegment>,
     ) -> Result<(), Error> {
         for id in segments {
+            if self.stop.is_cancelled() {
+                break;
+            }
             let segment = StagedSegment::open(&self.staging, id)?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
             if staged.send(segment).await.is_err() {

@@ -1,8 +1,11 @@
 //! A database of a test's own, in the one temporary cluster of this process.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
+use futures::SinkExt;
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -41,6 +44,16 @@ impl Database {
 
     pub(crate) fn execute(&self, sql: &str) {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// `\copy table from … csv`, as a person would load a file by hand. Returns how many rows there were.
+    pub(crate) fn copy_csv(&self, table: &str, csv: Vec<u8>) -> u64 {
+        RUNTIME.block_on(async {
+            let sink = self.client.copy_in(&format!("copy {table} from stdin csv")).await.expect("a COPY");
+            let mut sink = pin!(sink);
+            sink.send(Bytes::from(csv)).await.expect("sent rows");
+            sink.finish().await.expect("copied rows")
+        })
     }
 
     /// The rows of a query, each value as Postgres writes it.

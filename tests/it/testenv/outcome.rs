@@ -25,7 +25,6 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) counts: Counts,
     pub(crate) ack_failed: u64,
-    pub(crate) segments: u64,
     pub(crate) queue_empty: Option<bool>,
     pub(crate) exit_code: i32,
 }
