@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Pipeline;
 use crate::ack;
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
 use crate::queue::{InFlight, Queue};
@@ -100,6 +101,7 @@ impl Pipeline {
             let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment.id, &plan)).await;
             match transformed.map_err(Error::panicked)? {
                 Ok(done) => {
+                    CrashPoint::Transform.pass();
                     self.counters.transform.add(started, done.received, done.chunk_bytes);
                     if staged.send(done).await.is_err() {
                         break;
@@ -150,6 +152,7 @@ impl Pipeline {
             self.counters.load.add(started, segment.received, segment.chunk_bytes);
             self.counters.commit(&done);
             self.staging.remove_chunk(segment.id)?;
+            CrashPoint::RemoveChunk.pass();
             if committed.send(done).await.is_err() {
                 break;
             }
