@@ -16,6 +16,7 @@ macro_rules! on_each_server {
 }
 
 mod commands;
+mod consumers;
 mod errors;
 mod hygiene;
 mod logins;
