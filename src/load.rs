@@ -147,7 +147,9 @@ impl Loader {
         let mut retries = Retries::new();
         let connection = loop {
             match database.connect().await {
-                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => retries.wait_after(error).await?,
+                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => {
+                    retries.wait_after(error).await?
+                }
                 connected => break connected?,
             }
         };
