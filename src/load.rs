@@ -26,6 +26,7 @@ mod settings;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
+mod timeouts;
 mod tls;
 mod transaction;
 mod watch;
@@ -148,7 +149,9 @@ impl Loader {
         let mut retries = Retries::new();
         let connection = loop {
             match database.connect().await {
-                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => retries.wait_after(error).await?,
+                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => {
+                    retries.wait_after(error).await?;
+                }
                 connected => break connected?,
             }
         };

@@ -21,7 +21,9 @@ pub(crate) fn judge(sqlstate: &str) -> (Meaning, &'static str) {
         "53200" => (Moment, "the database server is out of memory; run again later, or with fewer load.connections"),
         "53300" => (Moment, "lower load.connections, or raise the limit of the server, the database or the role"),
         "53400" => (Setup, "a limit in the database server's configuration is reached; see the server's log"),
-        "57P03" => (Moment, "the database server is starting up or shutting down; run again when it accepts connections"),
+        "57P03" => {
+            (Moment, "the database server is starting up or shutting down; run again when it accepts connections")
+        }
         "57014" => (Moment, "raise statement_timeout for this role, or ask who cancelled the statement"),
         "55P03" => (Moment, "raise lock_timeout for this role, or find who holds the lock in pg_locks"),
         // Sessions that were ended: by an administrator, a crash, or the server's timeouts of idle ones.

@@ -18,6 +18,7 @@ macro_rules! on_each_server {
 mod books;
 mod commands;
 #[cfg(feature = "crash-points")]
+mod consumers;
 mod crash;
 mod errors;
 mod hygiene;
