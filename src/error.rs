@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::MaxRejects;
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
 use crate::transform::RevealError;
@@ -130,6 +131,12 @@ pub enum QueueError {
     Throttled { code: String },
     #[error("too many messages of queue {queue_url} are in flight (OverLimit)")]
     OverLimit { queue_url: String },
+    #[error("queue {queue_url} has no redrive policy, so rejected messages that are left there would come for ever")]
+    NoRedrivePolicy { queue_url: String },
+    #[error(
+        "a rejected message was delivered {receives} times, although its queue's maxReceiveCount is {max_receives}"
+    )]
+    NotRedriven { receives: u32, max_receives: u32 },
     #[error("SQS answered {operation} with {code}")]
     Service { operation: &'static str, code: String, server_fault: bool },
 }
@@ -156,6 +163,10 @@ pub enum LoadError {
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
+    #[error(
+        "segment {segment} would bring this run to {rejects} rejects in {messages} messages, and max_rejects is {limit}"
+    )]
+    TooManyRejects { segment: SegmentId, rejects: u64, messages: u64, limit: MaxRejects },
     #[error("chunk of segment {segment} does not match its ids: {problem}")]
     InconsistentChunk { segment: SegmentId, problem: &'static str },
     #[error(transparent)]
@@ -296,6 +307,10 @@ impl QueueError {
             Self::Unreachable { .. } => retried("check AWS_ENDPOINT_URL, AWS_REGION and the network"),
             Self::Throttled { .. } => retried("lower queue.pollers, or raise the quota"),
             Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),
+            Self::NoRedrivePolicy { .. } => {
+                usage("give the queue a RedrivePolicy, or choose on_reject = \"keep\" or \"dlq\"")
+            }
+            Self::NotRedriven { .. } => fatal("check the queue's RedrivePolicy, and run again"),
             Self::Service { server_fault: true, .. } => retried("SQS has a problem; run again later"),
             Self::Service { .. } => fatal("check the queue's settings"),
         }
@@ -320,6 +335,13 @@ impl LoadError {
             }
             Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+            Self::TooManyRejects { .. } => Advice {
+                exit: ExitCode::TooManyRejects,
+                ..fatal(
+                    "see the reasons in the segment's file in rejects/; correct the mapping, or raise max_rejects, and \
+                     run again: nothing of the segment was loaded or deleted",
+                )
+            },
             Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),

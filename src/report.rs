@@ -152,6 +152,13 @@ impl Counters {
         add(&self.duplicates, committed.received());
     }
 
+    /// Rejects were tried again, and some of them loaded.
+    pub fn readmit(&self, tried: u64, loaded: u64) {
+        add(&self.received, tried);
+        add(&self.loaded, loaded);
+        add(&self.rejected, tried.saturating_sub(loaded));
+    }
+
     /// Deletes were confirmed, or failed for good.
     pub fn add_acknowledged(&self, acknowledged: u64, failed: u64) {
         add(&self.acknowledged, acknowledged);

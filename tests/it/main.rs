@@ -21,6 +21,7 @@ mod hygiene;
 mod logins;
 mod main_job;
 mod queues;
+mod reject_policy;
 mod rejects;
 mod stages;
 mod testenv;
