@@ -1,8 +1,10 @@
 //! What can go wrong, by stage; and for each kind, in one table: is it tried again, what can a person do, and with
 //! which code does the process end.
 //!
-//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`Error`] is
+//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`enum@Error`] is
 //! printed and logged. Kinds are told apart by type or SQLSTATE, not by text.
+
+pub(crate) mod sqlstate;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use crate::config::MaxRejects;
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
 use crate::transform::RevealError;
+use sqlstate::Meaning;
 
 /// Any error of the library.
 #[derive(Debug, Error)]
@@ -96,6 +99,13 @@ impl StagingError {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+
+    /// The disk, or what this user may have of it, is used up.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
 }
 
 /// A spool segment could not be read to its end.
@@ -160,6 +170,8 @@ pub enum LoadError {
     Refused { action: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
+    #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
+    RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
@@ -264,10 +276,10 @@ impl ConfigError {
 impl StagingError {
     fn advice(&self) -> Advice {
         match self {
+            Self::Io { .. } if self.is_disk_full() => {
+                fatal("make room in the staging directory and run again; what is sealed is safe there")
+            }
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                    fatal("make room in the staging directory and run again; what is sealed is safe there")
-                }
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     fatal("give the user who runs pgsluice write access, or choose another --staging-dir")
                 }
@@ -324,16 +336,20 @@ impl QueueError {
 }
 
 impl LoadError {
-    fn advice(&self) -> Advice {
+    /// What follows from the error.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
-            Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
             Self::NoTable { .. } | Self::NoLedger => {
                 fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
             }
-            Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
+            Self::ConnectionRefused { sqlstate, .. } | Self::Refused { sqlstate, .. } => {
+                let (meaning, hint) = sqlstate::judge(sqlstate);
+                Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }
+            }
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,
@@ -342,9 +358,18 @@ impl LoadError {
                      run again: nothing of the segment was loaded or deleted",
                 )
             },
+            Self::RowsSkipped { .. } => fatal(
+                "a BEFORE trigger that returns NULL skips rows unseen: let it RAISE, which makes each a reject, or load another table",
+            ),
             Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),
         }
+    }
+
+    /// Waiting and trying again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.advice().retry
     }
 }

@@ -4,7 +4,7 @@
 //! drain ──▶ sealed ──▶ transform ──▶ staged ──▶ load ──▶ committed ──▶ acknowledge
 //! ```
 //!
-//! Always true: stages overlap segment by segment through channels of [`WAITING_SEGMENTS`], so nothing grows with the
+//! Always true: stages overlap segment by segment through channels of `WAITING_SEGMENTS`, so nothing grows with the
 //! backlog; a stage that fails stops the drain, and what is sealed stays in the spool for the next run. A damaged
 //! segment stops itself alone.
 
@@ -42,6 +42,8 @@ pub struct Pipeline {
     pub mode: LoadMode,
     /// Where to count.
     pub counters: Arc<Counters>,
+    /// Cancelled, no further segment of an earlier run is begun.
+    pub stop: CancellationToken,
     /// Set once a segment could not be read to its end.
     pub damaged: AtomicBool,
 }
@@ -52,12 +54,12 @@ impl Pipeline {
         self: Arc<Self>,
         drain: Drain<Q>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
         route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
         spool::recover(&self.staging)?;
         let left = self.staging.sealed_segments()?;
-        let known = ledger(&loaders, &left).await?;
+        let known = ledger(&mut loaders, &left).await?;
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
@@ -82,10 +84,10 @@ impl Pipeline {
         self: Arc<Self>,
         segments: Vec<SegmentId>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
     ) -> Result<(), Error> {
         let known = match self.mode {
-            LoadMode::Once => ledger(&loaders, &segments).await?,
+            LoadMode::Once => ledger(&mut loaders, &segments).await?,
             LoadMode::Again => HashMap::new(),
         };
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
@@ -129,7 +131,7 @@ impl Pipeline {
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
-        loaders: &[Loader],
+        loaders: &mut [Loader],
         parallel: usize,
         route: RejectRoute,
     ) -> Result<(), Error> {
@@ -149,8 +151,8 @@ impl Pipeline {
 }
 
 /// What the ledger has of these segments, asked once.
-async fn ledger(loaders: &[Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
-    match loaders.first() {
+async fn ledger(loaders: &mut [Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
+    match loaders.first_mut() {
         Some(loader) => Ok(loader.committed(segments).await?),
         None => Ok(HashMap::new()),
     }

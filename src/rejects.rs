@@ -171,7 +171,7 @@ pub async fn retry(
     Ok(Some(Retried { tried, loaded: (before.len() - after.len()) as u64 }))
 }
 
-async fn message_ids(loader: &Loader, segment: SegmentId) -> Result<HashSet<Uuid>, LoadError> {
+async fn message_ids(loader: &mut Loader, segment: SegmentId) -> Result<HashSet<Uuid>, LoadError> {
     Ok(loader.rejects_of(segment).await?.into_iter().map(|reject| reject.message_id).collect())
 }
 

@@ -15,13 +15,15 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags, LoadMode::Once)?;
         let queue_url = session.config.queue_url()?.to_owned();
-        let loaders = session.connect_loaders(1).await?;
+        let mut loaders = session.connect_loaders(1).await?;
         let settings = session.config.queue;
         let queue = Sqs::connect(&queue_url, settings.wait_seconds).await?;
         let route = reject_route(&session, &queue).await?;
         let pipeline = Arc::clone(&session.pipeline);
-        let end = pipeline.acknowledge_committed(Arc::new(queue), &loaders, settings.pollers, route).await;
+        let end = pipeline.acknowledge_committed(Arc::new(queue), &mut loaders, settings.pollers, route).await;
         ack::expire_archive(&session.pipeline.staging, session.config.spool.archive_days)?;
-        session.finish(&format!("spool → deleted from {queue_url}"), end.map(|()| End::default()))
+        let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish(&title, end)
     })
 }

@@ -79,23 +79,24 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
     let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
     segments.sort_unstable();
     segments.dedup();
-    let plan = session.plan()?;
-    let mut loader = session.connect_loaders(1).await?.remove(0);
-    let mut end = Ok(End::default());
-    for segment in segments {
-        if session.stop.is_cancelled() {
-            end = Ok(End { work_left: true, ..End::default() });
-            break;
-        }
-        match rejects::retry(staging, segment, &plan, &mut loader).await {
-            Ok(Some(retried)) => session.pipeline.counters.readmit(retried.tried, retried.loaded),
-            Ok(None) => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
-            Err(error) => {
-                end = Err(error);
-                break;
-            }
-        }
-    }
+    let end = retry_each(&session, segments).await.map(|()| End::without_queue(&session.stop));
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
+}
+
+async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), Error> {
+    let plan = session.plan()?;
+    let mut loader = session.connect_loaders(1).await?.remove(0);
+    for segment in segments {
+        if session.stop.is_cancelled() {
+            break;
+        }
+        let retried = rejects::retry(&session.pipeline.staging, segment, &plan, &mut loader).await?;
+        if let Some(retried) = retried {
+            session.pipeline.counters.readmit(retried.tried, retried.loaded);
+        } else {
+            tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
+        }
+    }
+    Ok(())
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, SimpleQueryMessage, Transaction};
 use uuid::Uuid;
 
 use super::copy::{CopyError, Feed, copy_in};
 use super::keys::{Key, SegmentKeys};
 use super::rejects::{NewReject, RejectRow};
+use super::watch::TransactionId;
 use super::{Committed, LedgerTotals, refused};
 use crate::error::LoadError;
 use crate::staging::SegmentId;
@@ -28,7 +29,8 @@ const ENSURE_PARTITIONS: &str =
     "SELECT pgsluice.ensure_message_partitions(date '1970-01-01' + $1::integer, date '1970-01-01' + $2::integer)";
 // A loaded row survives a crash of the server, whatever the role's defaults are, because its message is deleted
 // next. A deferred constraint would fail at COMMIT, where nothing tells which row it was.
-const BEGIN: &str = "SET CONSTRAINTS ALL IMMEDIATE; \
+const BEGIN: &str = "SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint; \
+     SET CONSTRAINTS ALL IMMEDIATE; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 const COPY_MESSAGES: &str = "COPY pgsluice.message (pipeline, sent_at, message_id) FROM STDIN (FORMAT binary)";
 const CLAIM: &str = "INSERT INTO pgsluice.message (pipeline, sent_at, message_id) \
@@ -71,9 +73,20 @@ impl Ledger {
         ensured.map(|_| ()).map_err(ledger_error("creating partitions of"))
     }
 
-    /// Prepares a transaction for a load.
-    pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<(), LoadError> {
-        transaction.batch_execute(BEGIN).await.map_err(ledger_error("beginning a transaction on"))
+    /// Prepares a transaction for a load, and tells which one it is.
+    pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<TransactionId, LoadError> {
+        let begun = transaction.simple_query(BEGIN).await.map_err(ledger_error("beginning a transaction on"))?;
+        let identity = begun.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some(TransactionId { backend: row.get(0)?.parse().ok()?, started_us: row.get(1)?.parse().ok()? })
+            }
+            _ => None,
+        });
+        let unheard = || LoadError::ConnectionLost {
+            action: "beginning a transaction".to_owned(),
+            source: "the answer is not the one of Postgres".into(),
+        };
+        identity.ok_or_else(unheard)
     }
 
     /// Those of the segments that are loaded, with the time of their transaction.

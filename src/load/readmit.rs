@@ -15,7 +15,8 @@ use super::isolate::RowCopy;
 use super::keys::SegmentKeys;
 use super::ledger::{BATCH_KEYS, RejectColumns, ledger_error, reject_columns};
 use super::rejects::{self, NewReject, RejectRow};
-use super::{Loader, blocking, is_transient, refused, retry, wait};
+use super::retry::Retries;
+use super::{Loader, blocking, refused};
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
@@ -32,8 +33,9 @@ const MOVE_TO_LOADED: &str =
 
 impl Loader {
     /// What the ledger has as rejects of a segment.
-    pub async fn rejects_of(&self, segment: SegmentId) -> Result<Vec<RejectRow>, LoadError> {
-        self.destination.ledger.rejects_of(&self.client, segment).await
+    pub async fn rejects_of(&mut self, segment: SegmentId) -> Result<Vec<RejectRow>, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.rejects_of(client, segment).await).await
     }
 
     /// Loads those messages of `staged` that the ledger has as rejects of `segment` and that fit by now.
@@ -48,26 +50,25 @@ impl Loader {
         let (files, id) = (staging.clone(), staged.id);
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, id)).await?);
         let work = Readmission { segment, staging, staged: id, keys };
-        let mut delays = retry::delays();
+        let mut retries = Retries::new();
         loop {
-            match self.readmit_once(&work).await {
-                Err(error) if is_transient(&error) => wait(&mut delays, error).await?,
-                end => return end,
+            let watch = Arc::clone(&self.watch);
+            match watch.during(self.readmit_once(&work)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.recover(&mut retries, error).await?,
             }
         }
     }
 
     async fn readmit_once(&mut self, work: &Readmission<'_>) -> Result<(), LoadError> {
-        if self.client.is_closed() {
-            self.client = self.database.connect().await?;
-        }
+        self.reconnect().await?;
         let lost = |action: &str| {
             let action = format!("{action} of rejects of segment {}", work.segment);
             move |error| refused(&action, error)
         };
-        let transaction = self.client.transaction().await.map_err(lost("BEGIN"))?;
+        let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let ledger = &self.destination.ledger;
-        ledger.begin(&transaction).await?;
+        self.watch.began(ledger.begin(&transaction).await?);
         let pipeline: &str = &ledger.pipeline;
 
         let rows = work.withdraw(&transaction, pipeline).await?;

@@ -15,6 +15,7 @@ use super::reason::Target;
 use super::rejects::{self, NewReject};
 use super::{Committed, LoadMode, blocking};
 use crate::config::Dedupe;
+use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
 
@@ -57,9 +58,8 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Does everything but COMMIT.
+    /// Does everything between BEGIN and COMMIT.
     pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
-        self.ledger.begin(transaction).await?;
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             if work.in_doubt == Some(loaded_at) {
                 return Ok(Filled::Found(Committed { recognised: false, ..found }));
@@ -75,6 +75,7 @@ impl Destination {
             (Dedupe::Message, false) if self.ledger.record(transaction, &work.keys).await? => New::All,
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
+        CrashPoint::CopyIds.pass();
         let committed = self.copy_new(transaction, work, new).await?;
         let loaded_at = self.ledger.insert_segment(transaction, &committed, &work.keys).await?;
         Ok(Filled::Now(committed, loaded_at))
@@ -94,6 +95,7 @@ impl Destination {
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
         let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
         let refusals = copy.run(keys.rows, selected).await?;
+        CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;
 
         let (staging, keys) = (work.staging.clone(), Arc::clone(keys));
@@ -101,6 +103,8 @@ impl Destination {
         let rejects: Vec<NewReject> = blocking(move || {
             let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
             rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
+            rejects.sort_unstable_by_key(|reject| reject.key.message_id);
             Ok(rejects)
         })
         .await?;
