@@ -17,8 +17,8 @@ macro_rules! on_each_server {
 
 mod books;
 mod commands;
-#[cfg(feature = "crash-points")]
 mod consumers;
+#[cfg(feature = "crash-points")]
 mod crash;
 mod errors;
 mod hygiene;
@@ -27,6 +27,7 @@ mod main_job;
 mod postgres_faults;
 mod queues;
 mod recovery;
+mod reject_policy;
 mod rejects;
 mod soak;
 mod stages;
