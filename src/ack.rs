@@ -10,20 +10,26 @@
 //! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
 
 mod lanes;
+mod rejected;
 
+use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use uuid::Uuid;
 
+pub use rejected::RejectRoute;
+
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError, SpoolError, StagingError};
-use crate::load::Committed;
+use crate::load::{Committed, message_uuid};
 use crate::queue::Queue;
 use crate::spool::Receipts;
 use crate::staging::{Staging, remove_if_present, rename_durably};
-
 use lanes::Lanes;
 
 /// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
@@ -50,40 +56,31 @@ impl Acknowledged {
     }
 }
 
-/// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed.
+/// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed. Rejects
+/// go their `route`.
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
     staging: &Staging,
     committed: &Committed,
     parallel: usize,
+    route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
-    let mut receipts = Receipts::open(&staging.spool(committed.segment()))?;
-    let mut lanes = Lanes::new(parallel);
-    let mut running = FuturesUnordered::new();
-    let (mut outcome, mut all_read) = (Acknowledged::default(), false);
-    loop {
-        while !all_read && lanes.has_room() {
-            match receipts.next().transpose()? {
-                Some(receipt) => lanes.push(receipt),
-                None => all_read = true,
-            }
-        }
-        while let Some((lane, handles)) = lanes.take(all_read) {
-            running.push(async move { (lane, delete_batch(queue, handles).await) });
-        }
-        let Some((lane, batch)) = running.next().await else { break };
-        lanes.done(lane);
-        outcome = outcome.and(batch?);
-    }
+    route.send(staging, committed).await?;
+    let left: HashSet<Uuid> = committed.left().iter().copied().collect();
+    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left, parallel).await?;
+    let receives = if left.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left).await? };
     if outcome.failed == 0 {
         archive(staging, committed)?;
     }
+    route.check(receives)?;
     Ok(outcome)
 }
 
 /// Moves a segment that is done with SQS into the archive.
 pub fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingError> {
-    rename_durably(&staging.spool(committed.segment()), &staging.archive(committed.segment()))
+    rename_durably(&staging.spool(committed.segment()), &staging.archive(committed.segment()))?;
+    CrashPoint::Archive.pass();
+    Ok(())
 }
 
 /// No message of the segment has a receipt handle: it was imported.
@@ -107,6 +104,34 @@ pub fn expire_archive(staging: &Staging, archive_days: u32) -> Result<usize, Sta
     Ok(removed)
 }
 
+/// Deletes the messages of a segment file but for those that are `left` in the queue.
+async fn delete_all<Q: Queue>(
+    queue: &Q,
+    segment: &Path,
+    left: &HashSet<Uuid>,
+    parallel: usize,
+) -> Result<Acknowledged, Error> {
+    let mut receipts = Receipts::open(segment)?;
+    let mut lanes = Lanes::new(parallel);
+    let mut running = FuturesUnordered::new();
+    let (mut outcome, mut all_read) = (Acknowledged::default(), false);
+    loop {
+        while !all_read && lanes.has_room() {
+            match receipts.next().transpose()? {
+                Some(receipt) if left.contains(&message_uuid(&receipt.message_id)) => {}
+                Some(receipt) => lanes.push(receipt),
+                None => all_read = true,
+            }
+        }
+        while let Some((lane, handles)) = lanes.take(all_read) {
+            running.push(async move { (lane, delete_batch(queue, handles).await) });
+        }
+        let Some((lane, batch)) = running.next().await else { return Ok(outcome) };
+        lanes.done(lane);
+        outcome = outcome.and(batch?);
+    }
+}
+
 /// Deletes up to ten messages.
 ///
 /// An answer that got lost is asked for again: a delete that was carried out before succeeds again. Entries that failed
@@ -118,6 +143,7 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
     for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
         tokio::time::sleep(delay).await;
         let failed = (|| queue.delete(&left)).retry(retry_policy()).when(QueueError::is_transient).await?;
+        CrashPoint::Delete.pass();
         outcome.deleted += (left.len() - failed.len().min(left.len())) as u64;
         let mut again = Vec::new();
         for entry in failed {

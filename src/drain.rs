@@ -5,7 +5,7 @@
 //! a poller held in memory at that moment is still in SQS.
 //!
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
-//! its limits, and at once when every poller came back empty. [`emptiness`] decides when the queue is empty.
+//! its limits, and at once when every poller came back empty. `emptiness` decides when the queue is empty.
 
 mod emptiness;
 mod spooler;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{QueueSettings, SpoolSettings};
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError};
 use crate::queue::{BATCH_MESSAGES, InFlight, Keeper, Message, Queue, ReceiveAttempt};
 use crate::report::Counters;
@@ -153,6 +154,7 @@ impl<Q: Queue> Polling<Q> {
             if messages.is_empty() {
                 self.emptiness.came_back_empty(index, asked);
             } else {
+                CrashPoint::Receive.pass();
                 counters.drain.add(started, messages.len() as u64, 0);
                 self.emptiness.arrived();
                 let arrival = Arrival { at: tokio::time::Instant::now(), messages };

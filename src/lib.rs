@@ -24,6 +24,7 @@
 pub mod ack;
 pub mod cli;
 pub mod config;
+mod crash_point;
 pub mod drain;
 pub mod error;
 pub mod exit_code;
@@ -34,6 +35,7 @@ pub mod local;
 pub mod pipeline;
 pub mod progress;
 pub mod queue;
+pub mod rejects;
 pub mod report;
 pub mod spool;
 pub mod staging;

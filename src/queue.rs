@@ -17,7 +17,7 @@ use crate::error::QueueError;
 
 pub use attempt::ReceiveAttempt;
 pub use in_flight::{InFlight, Reservation};
-pub use sqs::Sqs;
+pub use sqs::{DeadLetter, DeadLetterQueue, Sqs};
 pub use visibility::Keeper;
 
 /// SQS's limit for receives, deletes and visibility changes alike.

@@ -80,7 +80,11 @@ mod tests {
     use super::*;
 
     fn receipt(index: usize, group: Option<u8>) -> Receipt<'static> {
-        Receipt { receipt_handle: index.to_string().into(), group_id: group.map(|group| group.to_string().into()) }
+        Receipt {
+            message_id: "m".into(),
+            receipt_handle: index.to_string().into(),
+            group_id: group.map(|group| group.to_string().into()),
+        }
     }
 
     proptest! {

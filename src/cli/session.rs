@@ -13,7 +13,7 @@ use super::SharedFlags;
 use crate::config::Config;
 use crate::error::{Error, StagingError};
 use crate::exit_code::ExitCode;
-use crate::load::{LoadMode, Loader};
+use crate::load::{LoadMode, Loader, RejectAllowance};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::report::Counters;
@@ -39,10 +39,12 @@ impl Session {
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
+        let stop = stop_on_signal()?;
+        let damaged = AtomicBool::new(false);
         Ok(Self {
             config,
-            pipeline: Arc::new(Pipeline { staging, mode, counters, damaged: AtomicBool::new(false) }),
-            stop: stop_on_signal()?,
+            pipeline: Arc::new(Pipeline { staging, mode, counters, stop: stop.clone(), damaged }),
+            stop,
             progress,
             report: flags.report.clone(),
             quiet: flags.quiet,
@@ -58,11 +60,13 @@ impl Session {
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
     pub(super) async fn connect_loaders(&self, connections: usize) -> Result<Vec<Loader>, Error> {
         let database = self.config.database_url()?;
+        let allowance = Arc::new(RejectAllowance::new(self.config.pipeline.rejects.max_rejects));
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
-            loaders.push(Loader::connect(&database, &self.config.pipeline).await?);
+            let loader = Loader::connect(&database, &self.config.pipeline).await?;
+            loaders.push(loader.sharing(Arc::clone(&allowance)));
         }
-        if let Some(loader) = loaders.first() {
+        if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
         Ok(loaders)
@@ -97,8 +101,17 @@ impl Session {
     }
 }
 
+impl End {
+    /// The end of a command that looks at no queue: all is done, unless it was stopped.
+    pub(super) fn without_queue(stop: &CancellationToken) -> Self {
+        let work_left = stop.is_cancelled();
+        let remark = work_left.then(|| "stopped before the end; what is left is safe".to_owned());
+        Self { queue_empty: None, work_left, remark }
+    }
+}
+
 /// How the stages of a command ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct End {
     /// The queue was proven empty, or was not; `None` where no queue was asked.
     pub(super) queue_empty: Option<bool>,

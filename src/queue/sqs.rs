@@ -5,6 +5,8 @@
 //! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What is left after that is for the
 //! caller to judge: the drain, the acknowledgement and the keeper each have a policy of their own.
 
+mod dead_letters;
+
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +23,8 @@ use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
 use md5::{Digest, Md5};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+
+pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
 use super::{Depth, FailedEntry, Message, Queue, ReceiveAttempt, is_throttling};
 use crate::error::QueueError;
@@ -71,6 +75,11 @@ impl Sqs {
             sqs.visibility_timeout = Duration::from_secs(seconds);
         }
         Ok(sqs)
+    }
+
+    /// The suffix is part of every FIFO queue's name, and of no other's.
+    fn is_fifo(&self) -> bool {
+        self.queue_url.strip_suffix(".fifo").is_some()
     }
 
     async fn attributes(
@@ -151,13 +160,11 @@ impl Queue for Sqs {
     }
 
     async fn receive(&self, max_messages: usize, attempt: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
-        // Part of every FIFO queue's name, and of no other's.
-        let fifo = self.queue_url.strip_suffix(".fifo").is_some();
         let answer = self
             .client
             .receive_message()
             .queue_url(&self.queue_url)
-            .set_receive_request_attempt_id(fifo.then(|| attempt.id()))
+            .set_receive_request_attempt_id(self.is_fifo().then(|| attempt.id()))
             .max_number_of_messages(i32::try_from(max_messages).unwrap_or(i32::MAX))
             .wait_time_seconds(self.wait_seconds.cast_signed())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)

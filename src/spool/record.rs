@@ -88,6 +88,9 @@ impl<'a> Record<'a> {
 /// What settling a message needs of its spool line.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Receipt<'a> {
+    /// SQS's id of the message.
+    #[serde(borrow)]
+    pub message_id: Cow<'a, str>,
     /// What deletes, extends or releases the delivery; empty for an imported message, which no queue holds.
     #[serde(borrow)]
     pub receipt_handle: Cow<'a, str>,
@@ -105,6 +108,7 @@ impl<'a> Receipt<'a> {
     /// The same, apart from the line that it was read from.
     pub(super) fn into_owned(self) -> Receipt<'static> {
         Receipt {
+            message_id: self.message_id.into_owned().into(),
             receipt_handle: self.receipt_handle.into_owned().into(),
             group_id: self.group_id.map(|group| group.into_owned().into()),
         }

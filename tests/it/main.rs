@@ -15,13 +15,21 @@ macro_rules! on_each_server {
     };
 }
 
+mod books;
 mod commands;
+mod consumers;
+#[cfg(feature = "crash-points")]
+mod crash;
 mod errors;
 mod hygiene;
 mod logins;
 mod main_job;
+mod postgres_faults;
 mod queues;
+mod recovery;
+mod reject_policy;
 mod rejects;
+mod soak;
 mod sqs_faults;
 mod stages;
 mod testenv;

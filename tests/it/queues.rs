@@ -8,7 +8,7 @@ use pgsluice::local::Faults;
 use serde_json::{Value, json};
 
 use crate::logins::{generated, login, logins_of};
-use crate::testenv::{Counts, Server, TestEnv, wait_until};
+use crate::testenv::{Counts, Queue, QueueKind, Server, TestEnv, wait_until};
 
 /// SQS gives no more of a group until the messages that it gave are deleted, so the run must not wait for more.
 fn a_fifo_queue_is_emptied_group_by_group(server: Server) {
@@ -175,7 +175,8 @@ fn messages_that_another_consumer_gives_up_are_loaded(server: Server) {
 
 fn a_dead_letter_queue_is_drained_like_any_other(server: Server) {
     let env = TestEnv::new(server);
-    let source = env.queue.queue_that_gives_up_after(1);
+    let source = Queue::create(server, QueueKind::Standard);
+    source.redrive_to(&env.queue, 1);
     let bodies = generated(10);
     source.send(&bodies);
     wait_until(|| {

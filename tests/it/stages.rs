@@ -1,11 +1,12 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use pgsluice::local::{Faults, QueueCounts};
 
-use crate::logins::{generated, logins_of};
-use crate::testenv::{Server, TestEnv};
+use crate::logins::{generated, login, logins_of};
+use crate::testenv::{Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 30;
 
@@ -165,6 +166,31 @@ fn a_replay_that_is_told_to_loads_a_segment_again() {
     let again = env.job(&["replay", "--again"]).succeeds().counts();
     assert_eq!((again.received, again.loaded), (MESSAGES as u64, loaded));
     assert_eq!(env.database.count("user_logins"), loaded);
+}
+
+#[test]
+fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_the_rest() {
+    const SEGMENTS: u64 = 30;
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[spool]\nsegment_max_messages = 1\n");
+    let logins = (0..SEGMENTS).map(|index| format!("{}\n", login(&index.to_string())));
+    fs::write(env.path("logins.ndjson"), logins.collect::<String>()).unwrap();
+    env.pgsluice(&["import", "logins.ndjson"]).succeeds();
+
+    env.database.execute("begin; lock table user_logins");
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(["replay", "--log-file", "log"]).stderr(Stdio::null());
+    let mut replay = command.spawn().unwrap();
+    wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
+    assert!(Command::new("kill").arg(replay.id().to_string()).status().unwrap().success());
+    wait_until(|| fs::read_to_string(env.path("log")).unwrap().contains("stopping"));
+    env.database.execute("commit");
+    assert_eq!(replay.wait().unwrap().code(), Some(3));
+    let loaded = env.database.count("user_logins");
+    assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
+
+    assert_eq!(env.job(&["replay"]).succeeds().counts().loaded, SEGMENTS - loaded);
+    assert_eq!(env.database.count("user_logins"), SEGMENTS);
 }
 
 #[test]

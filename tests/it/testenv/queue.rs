@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::primitives::Blob;
-use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 use aws_sdk_sqs::{Client, Config};
 use pgsluice::local::{Faults, LocalQueue, QueueCounts, Rule};
+use serde_json::json;
 
 use super::RUNTIME;
 use super::localstack::LOCALSTACK;
@@ -44,7 +45,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn create(server: Server, kind: QueueKind) -> Self {
+    /// An empty queue.
+    pub(crate) fn create(server: Server, kind: QueueKind) -> Self {
         let own_server = match server {
             Server::Faulty(faults) => Some(LocalQueue::start(faults).expect("a queue server")),
             Server::Embedded | Server::LocalStack => None,
@@ -75,6 +77,19 @@ impl Queue {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// From now on, what is received and not deleted is visible again after this long.
+    pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
+        let request = self.client.set_queue_attributes().queue_url(&self.url);
+        let request = request.attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string());
+        RUNTIME.block_on(request.send()).expect("a visibility timeout");
+    }
+
+    /// Makes a received message visible again, as if its visibility timeout had passed.
+    pub(crate) fn release(&self, receipt_handle: &str) {
+        let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt_handle);
+        RUNTIME.block_on(request.visibility_timeout(0).send()).expect("a visible message");
     }
 
     /// Sends each body as a message, in this order.
@@ -124,23 +139,6 @@ impl Queue {
         received.expect("received messages").messages().len()
     }
 
-    pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
-        self.set_attribute(QueueAttributeName::VisibilityTimeout, &seconds.to_string());
-    }
-
-    /// Another queue on the same server, whose messages move here once they were received `receives` times.
-    pub(crate) fn queue_that_gives_up_after(&self, receives: u32) -> Self {
-        let create = self.client.create_queue().queue_name(format!("test-{}", uuid::Uuid::now_v7()));
-        let created = RUNTIME.block_on(create.send()).expect("a queue");
-        let url = created.queue_url().expect("a queue's URL").to_owned();
-        let (client, endpoint) = (self.client.clone(), self.endpoint.clone());
-        let source = Self { client, endpoint, url, own_server: None };
-        let arn = &self.attributes()[&QueueAttributeName::QueueArn];
-        let policy = serde_json::json!({ "deadLetterTargetArn": arn, "maxReceiveCount": receives });
-        source.set_attribute(QueueAttributeName::RedrivePolicy, &policy.to_string());
-        source
-    }
-
     /// From now on these rules say what goes wrong on this test's own server, and no others.
     pub(crate) fn inject(&self, rules: &[Rule]) {
         self.own_server().inject(rules);
@@ -155,9 +153,28 @@ impl Queue {
         self.own_server.as_ref().expect("a server of the test's own: Server::Faulty")
     }
 
-    fn set_attribute(&self, name: QueueAttributeName, value: &str) {
-        let set = self.client.set_queue_attributes().queue_url(&self.url).attributes(name, value);
-        RUNTIME.block_on(set.send()).expect("a changed queue");
+    /// Moves what was received `max_receives` times to another queue of the same server, as SQS does.
+    pub(crate) fn redrive_to(&self, dead_letters: &Self, max_receives: u32) {
+        let arn = QueueAttributeName::QueueArn;
+        let attributes = dead_letters.attributes();
+        let policy = json!({ "deadLetterTargetArn": attributes[&arn], "maxReceiveCount": max_receives });
+        let name = QueueAttributeName::RedrivePolicy;
+        let set = self.client.set_queue_attributes().queue_url(&self.url).attributes(name, policy.to_string());
+        RUNTIME.block_on(set.send()).expect("a redrive policy");
+    }
+
+    /// Receives until nothing comes any more.
+    pub(crate) fn receive_all(&self) -> Vec<Message> {
+        let mut all = Vec::new();
+        loop {
+            let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+            let receive = receive.wait_time_seconds(1).message_attribute_names("All");
+            let received = RUNTIME.block_on(receive.send()).expect("an answer").messages.unwrap_or_default();
+            if received.is_empty() {
+                return all;
+            }
+            all.extend(received);
+        }
     }
 
     fn attributes(&self) -> HashMap<QueueAttributeName, String> {
