@@ -6,7 +6,7 @@ WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
-    cargo build --release --locked --no-default-features \
+    cargo build --release --locked --no-default-features --config profile.release.strip=true \
     && cp target/release/pgsluice /usr/local/bin/pgsluice \
     && mkdir --mode=700 /staging
 

@@ -17,7 +17,7 @@ INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin/initdb \
 	/Applications/Postgres.app/Contents/Versions/*/bin/initdb /usr/local/pgsql/bin/initdb))
 
-.PHONY: help demo test lint bench postgres localstack
+.PHONY: help demo test soak lint bench postgres localstack
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,11 +26,15 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 	$(CARGO) run --release --locked -- demo
 
 test: postgres localstack ## all tests, against real servers
-	$(CARGO) test --locked
+	$(CARGO) test --locked --features crash-points
 
-lint: ## formatting and lints; a warning is an error
+soak: postgres ## 200 processes killed at random moments over one queue; PGSLUICE_SOAK_SEED repeats one
+	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --test it soak:: -- --nocapture
+
+lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 bench: postgres ## benchmarks; results in target/criterion

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError, SpoolError, StagingError};
 use crate::load::Committed;
 use crate::queue::{BATCH_MESSAGES, Queue};
@@ -65,7 +66,9 @@ pub async fn acknowledge<Q: Queue>(
 
 /// Moves a segment that is done with SQS into the archive.
 pub fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingError> {
-    rename_durably(&staging.spool(committed.segment()), &staging.archive(committed.segment()))
+    rename_durably(&staging.spool(committed.segment()), &staging.archive(committed.segment()))?;
+    CrashPoint::Archive.pass();
+    Ok(())
 }
 
 /// No message of the segment has a receipt handle: it was imported.
@@ -96,6 +99,7 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
         tokio::time::sleep(delay).await;
         // An answer that got lost is asked for again: a delete that was carried out before succeeds again.
         let failed = (|| queue.delete(&left)).retry(retry_policy()).when(QueueError::is_transient).await?;
+        CrashPoint::Delete.pass();
         outcome.deleted += (left.len() - failed.len().min(left.len())) as u64;
         let mut again = Vec::new();
         for entry in failed {

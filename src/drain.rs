@@ -5,7 +5,7 @@
 //! a poller held in memory at that moment is still in SQS.
 //!
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
-//! its limits, and at once when every poller came back empty. [`emptiness`] decides when the queue is empty.
+//! its limits, and at once when every poller came back empty. `emptiness` decides when the queue is empty.
 
 mod emptiness;
 mod spooler;
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{QueueSettings, SpoolSettings};
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError};
 use crate::queue::{BATCH_MESSAGES, InFlight, Message, Queue};
 use crate::report::Counters;
@@ -132,6 +133,7 @@ impl<Q: Queue> Polling<Q> {
             if messages.is_empty() {
                 self.emptiness.came_back_empty(index, asked);
             } else {
+                CrashPoint::Receive.pass();
                 counters.drain.add(started, messages.len() as u64, 0);
                 self.emptiness.arrived();
                 if self.batches.send(messages).await.is_err() {

@@ -1,7 +1,7 @@
 //! What can go wrong, by stage; and for each kind, in one table: is it tried again, what can a person do, and with
 //! which code does the process end.
 //!
-//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`Error`] is
+//! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`enum@Error`] is
 //! printed and logged. Kinds are told apart by type or SQLSTATE, not by text.
 
 pub(crate) mod sqlstate;
@@ -97,6 +97,13 @@ impl StagingError {
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// The disk, or what this user may have of it, is used up.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
     }
 }
 
@@ -258,10 +265,10 @@ impl ConfigError {
 impl StagingError {
     fn advice(&self) -> Advice {
         match self {
+            Self::Io { .. } if self.is_disk_full() => {
+                fatal("make room in the staging directory and run again; what is sealed is safe there")
+            }
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                    fatal("make room in the staging directory and run again; what is sealed is safe there")
-                }
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     fatal("give the user who runs pgsluice write access, or choose another --staging-dir")
                 }

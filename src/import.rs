@@ -4,7 +4,7 @@
 //! the file's modification time unless given, so importing a file twice loads it once. Imported messages have no
 //! receipt handle: nothing acknowledges them, and after their commit they go to the archive.
 //!
-//! On failure the segments sealed so far stay; importing the file again completes it.
+//! A failure leaves the segments that were sealed by then; importing the file again completes it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,11 @@ use crate::error::{Error, SpoolError, StagingError};
 use crate::spool::{Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
-/// Imports one file; empty lines are skipped. A line that is not UTF-8, which no SQS message can be, ends it.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Imports one file; empty lines are skipped.
+///
+/// A line that is not UTF-8, which no SQS message can be, is an error with its offset, after all others are imported.
 pub fn import(
     staging: &Staging,
     settings: SpoolSettings,
@@ -32,34 +36,40 @@ pub fn import(
         None => modification_time(&file).map_err(io("inspect"))?,
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut lines = BufReader::with_capacity(256 * 1024, file);
-    let (mut line, mut offset) = (Vec::new(), 0_u64);
+    let mut lines = BufReader::with_capacity(READ_BUFFER_BYTES, file);
+    let (mut line, mut offset, mut unreadable) = (Vec::new(), 0_u64, None);
     let (mut sealed, mut open) = (Vec::new(), None);
-    loop {
-        line.clear();
-        let read = lines.read_until(b'\n', &mut line).map_err(io("read"))?;
-        if read == 0 {
-            break;
-        }
-        let body = str::from_utf8(line.trim_ascii_end()).map_err(|_| SpoolError::Damaged {
-            path: path.to_owned(),
-            offset,
-            problem: "the line is not UTF-8",
-        })?;
-        if !body.is_empty() {
-            let writer = match &mut open {
-                Some(writer) => writer,
-                none => none.insert(SegmentWriter::create(staging)?),
-            };
-            writer.append(&imported(&name, offset, sent_at, body))?;
-            if writer.messages() >= settings.segment_max_messages || writer.bytes() >= settings.segment_max_bytes {
-                sealed.extend(open.take().map(SegmentWriter::seal).transpose()?);
+    while lines.read_until(b'\n', &mut line).map_err(io("read"))? > 0 {
+        match str::from_utf8(without_line_end(&line)) {
+            Ok("") => {}
+            Ok(body) => {
+                let writer = match &mut open {
+                    Some(writer) => writer,
+                    none => none.insert(SegmentWriter::create(staging)?),
+                };
+                writer.append(&imported(&name, offset, sent_at, body))?;
+                if writer.messages() >= settings.segment_max_messages || writer.bytes() >= settings.segment_max_bytes {
+                    sealed.extend(open.take().map(SegmentWriter::seal).transpose()?);
+                }
             }
+            Err(_) => _ = unreadable.get_or_insert(offset),
         }
-        offset += read as u64;
+        offset += line.len() as u64;
+        line.clear();
     }
     sealed.extend(open.map(SegmentWriter::seal).transpose()?);
-    Ok(sealed)
+    match unreadable {
+        None => Ok(sealed),
+        Some(offset) => {
+            let problem = "a line is not UTF-8; the others are imported";
+            Err(SpoolError::Damaged { path: path.to_owned(), offset, problem }.into())
+        }
+    }
+}
+
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 fn imported<'a>(file_name: &str, offset: u64, sent_at: Timestamp, body: &'a str) -> Record<'a> {
@@ -80,4 +90,37 @@ fn imported<'a>(file_name: &str, offset: u64, sent_at: Timestamp, body: &'a str)
 fn modification_time(file: &File) -> std::io::Result<Timestamp> {
     let modified = file.metadata()?.modified()?;
     Timestamp::try_from(modified).map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::SegmentReader;
+
+    const SETTINGS: SpoolSettings =
+        SpoolSettings { segment_max_messages: 2, segment_max_bytes: 1 << 20, segment_max_age_ms: 1, archive_days: 0 };
+
+    fn bodies(staging: &Staging) -> Vec<String> {
+        let mut bodies = Vec::new();
+        for segment in staging.sealed_segments().unwrap() {
+            let mut reader = SegmentReader::open(&staging.spool(segment)).unwrap();
+            while let Some(block) = reader.next_block().unwrap() {
+                bodies.extend(block.lines().map(|line| line.unwrap().record.body.into_owned()));
+            }
+        }
+        bodies
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf_8_is_named_and_costs_its_neighbours_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(&root.path().join("staging")).unwrap();
+        let file = root.path().join("bodies.ndjson");
+        std::fs::write(&file, b"one \r\n\n\xff\nthree\nfour").unwrap();
+
+        let error = import(&staging, SETTINGS, &file, None).unwrap_err();
+
+        assert!(matches!(error, Error::Spool(SpoolError::Damaged { offset: 7, .. })), "{error}");
+        assert_eq!(bodies(&staging), ["one ", "three", "four"], "in segments of two, byte for byte");
+    }
 }

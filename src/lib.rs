@@ -24,6 +24,7 @@
 pub mod ack;
 pub mod cli;
 pub mod config;
+mod crash_point;
 pub mod drain;
 pub mod error;
 pub mod exit_code;

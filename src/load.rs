@@ -42,6 +42,7 @@ pub use keys::message_uuid;
 pub use schema::{init, init_sql};
 
 use crate::config::{DatabaseUrl, Dedupe, Pipeline};
+use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
@@ -263,7 +264,9 @@ impl Loader {
             Filled::Now(committed, loaded_at) => {
                 let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
+                CrashPoint::BeforeCommit.pass();
                 transaction.commit().await.map_err(unanswered)?;
+                CrashPoint::Commit.pass();
                 Ok(Some(committed))
             }
         }

@@ -4,7 +4,7 @@
 //! drain ──▶ sealed ──▶ transform ──▶ staged ──▶ load ──▶ committed ──▶ acknowledge
 //! ```
 //!
-//! Always true: stages overlap segment by segment through channels of [`WAITING_SEGMENTS`], so nothing grows with the
+//! Always true: stages overlap segment by segment through channels of `WAITING_SEGMENTS`, so nothing grows with the
 //! backlog; a stage that fails stops the drain, and what is sealed stays in the spool for the next run. A damaged
 //! segment stops itself alone.
 
@@ -41,6 +41,8 @@ pub struct Pipeline {
     pub mode: LoadMode,
     /// Where to count.
     pub counters: Arc<Counters>,
+    /// Cancelled, no further segment of an earlier run is begun.
+    pub stop: CancellationToken,
     /// Set once a segment could not be read to its end.
     pub damaged: AtomicBool,
 }

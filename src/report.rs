@@ -231,23 +231,19 @@ impl Report {
     #[must_use]
     pub fn summary(&self, title: &str) -> String {
         let mut text = format!("{title} in {:.1} s\n", self.seconds);
-        for (name, messages) in [
-            ("received", self.received),
-            ("loaded", self.loaded),
-            ("duplicates", self.duplicates),
-            ("rejected", self.rejected),
-            ("pending", self.pending),
-            ("acknowledged", self.acknowledged),
+        for (name, messages, remark) in [
+            ("received", self.received, ""),
+            ("loaded", self.loaded, ""),
+            ("duplicates", self.duplicates, "recognised, not loaded again"),
+            ("rejected", self.rejected, "kept in rejects/, reasons in pgsluice.reject"),
+            ("pending", self.pending, "safe in spool/, for the next run"),
+            ("acknowledged", self.acknowledged, ""),
+            ("ack failed", self.ack_failed, "will be delivered again, and recognised"),
         ] {
-            _ = writeln!(text, "  {name:<13} {:>13}", grouped(messages));
-        }
-        if self.ack_failed > 0 {
-            _ = writeln!(
-                text,
-                "  {:<13} {:>13}   will be delivered again, and recognised",
-                "ack failed",
-                grouped(self.ack_failed)
-            );
+            let remark = if messages > 0 { remark } else { "" };
+            if messages > 0 || name != "ack failed" {
+                _ = writeln!(text, "{}", format!("  {name:<13} {:>13}   {remark}", grouped(messages)).trim_end());
+            }
         }
         let stages = [
             ("drain", &self.stages.drain),

@@ -21,6 +21,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::crash_point::CrashPoint;
 use crate::error::StagingError;
 
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
@@ -257,9 +258,11 @@ pub(crate) fn private_options() -> OpenOptions {
 /// Renames within the staging directory and flushes the directories, so that the new name survives a power loss.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), StagingError> {
     fs::rename(from, to).map_err(StagingError::io("rename", from))?;
+    CrashPoint::Rename.pass();
     let source_directory = from.parent();
     let target_directory = to.parent();
     sync_directory(target_directory)?;
+    CrashPoint::DirectorySync.pass();
     if source_directory != target_directory {
         sync_directory(source_directory)?;
     }

@@ -20,6 +20,8 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let pipeline = Arc::clone(&session.pipeline);
         let end = pipeline.acknowledge_committed(queue, &mut loaders, settings.pollers).await;
         ack::expire_archive(&session.pipeline.staging, session.config.spool.archive_days)?;
-        session.finish(&format!("spool → deleted from {queue_url}"), end.map(|()| End::default()))
+        let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish(&title, end)
     })
 }

@@ -23,6 +23,7 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
 
         let (sealed, mut segments) = mpsc::channel(1);
         let (end, ()) = tokio::join!(drain.run(sealed), async { while segments.recv().await.is_some() {} });
-        session.finish(&format!("{queue_url} → spool"), end.map(end_of_drain))
+        let title = format!("{} → spool", session.config.queue_name().unwrap_or_default());
+        session.finish(&title, end.map(end_of_drain))
     })
 }

@@ -15,6 +15,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let segments = session.pipeline.staging.staged_segments()?;
         let end = Arc::clone(&session.pipeline).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(|()| End::default()))
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish(&title, end)
     })
 }

@@ -32,7 +32,8 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let end = Arc::clone(&session.pipeline).replay(segments, plan, loaders).await;
         let title = format!("spool → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(|()| End::default()))
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish(&title, end)
     })
 }
 

@@ -35,7 +35,8 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
             () = grace_is_over(&session.stop) => Ok(end_of_drain(DrainEnd::Stopped)),
         };
         ack::expire_archive(&staging, session.config.spool.archive_days)?;
-        let title = format!("{queue_url} → {}", session.config.pipeline.table);
+        let queue = session.config.queue_name().unwrap_or_default();
+        let title = format!("{queue} → {}", session.config.pipeline.table);
         session.finish(&title, end)
     });
     // A transform that outlives the grace is not waited for: its files have no name yet.

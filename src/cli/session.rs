@@ -39,10 +39,12 @@ impl Session {
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
+        let stop = stop_on_signal()?;
+        let damaged = AtomicBool::new(false);
         Ok(Self {
             config,
-            pipeline: Arc::new(Pipeline { staging, mode, counters, damaged: AtomicBool::new(false) }),
-            stop: stop_on_signal()?,
+            pipeline: Arc::new(Pipeline { staging, mode, counters, stop: stop.clone(), damaged }),
+            stop,
             progress,
             report: flags.report.clone(),
             quiet: flags.quiet,
@@ -97,8 +99,17 @@ impl Session {
     }
 }
 
+impl End {
+    /// The end of a command that looks at no queue: all is done, unless it was stopped.
+    pub(super) fn without_queue(stop: &CancellationToken) -> Self {
+        let work_left = stop.is_cancelled();
+        let remark = work_left.then(|| "stopped before the end; what is left is safe".to_owned());
+        Self { queue_empty: None, work_left, remark }
+    }
+}
+
 /// How the stages of a command ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct End {
     /// The queue was proven empty, or was not; `None` where no queue was asked.
     pub(super) queue_empty: Option<bool>,

@@ -18,6 +18,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let mut segments = staging.sealed_segments()?;
         segments.retain(|segment| staged.binary_search(segment).is_err());
         let end = Arc::clone(&session.pipeline).transform_sealed(segments, session.plan()?).await;
-        session.finish("spool → chunks", end.map(|()| End::default()))
+        let end = end.map(|()| End::without_queue(&session.stop));
+        session.finish("spool → chunks", end)
     })
 }

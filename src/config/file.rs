@@ -212,14 +212,14 @@ impl ColumnTable {
     }
 
     fn message_column(&self, value: MessageValue) -> Result<Column, ConfigError> {
-        let body_only = self.from.is_some() || self.kind.is_some() || self.max_length.is_some() || self.mask.is_some();
-        if body_only {
-            return Err(invalid_column(&self.name, "`value` excludes `from`, `type`, `max_length` and `mask`"));
+        if self.from.is_some() || self.max_length.is_some() || self.mask.is_some() {
+            return Err(invalid_column(&self.name, "`value` excludes `from`, `max_length` and `mask`"));
         }
         Ok(Column {
             name: self.name.clone(),
             source: Source::Message(value),
-            kind: value.column_type(),
+            // Whether the type fits the value is found when the mapping is compiled.
+            kind: if self.kind.is_some() { self.column_type() } else { value.column_type() },
             required: self.required,
             max_length: None,
             mask: None,
@@ -297,6 +297,13 @@ mod tests {
     fn a_column_reads_the_key_of_its_own_name_unless_told_otherwise() {
         assert_eq!(column("name = \"a/b\"").unwrap().source, Source::Body("/a~1b".to_owned()));
         assert_eq!(column("name = \"a\"\nfrom = \"/x/0\"").unwrap().source, Source::Body("/x/0".to_owned()));
+    }
+
+    #[test]
+    fn a_value_has_a_type_of_its_own_unless_told_otherwise() {
+        assert_eq!(column("name = \"id\"\nvalue = \"message_id\"").unwrap().kind, ColumnType::Text);
+        assert_eq!(column("name = \"id\"\nvalue = \"message_id\"\ntype = \"uuid\"").unwrap().kind, ColumnType::Uuid);
+        assert_eq!(column("name = \"day\"\nvalue = \"sent_date\"").unwrap().kind, ColumnType::Date);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::ledger::{Ledger, RejectRow};
 use super::reason::Target;
 use super::{Committed, LoadMode, blocking, rejects};
 use crate::config::Dedupe;
+use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
 
@@ -71,6 +72,7 @@ impl Destination {
             (Dedupe::Message, false) if self.ledger.record(transaction, &work.keys).await? => New::All,
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
+        CrashPoint::CopyIds.pass();
         let committed = self.copy_new(transaction, work, new).await?;
         let loaded_at = self.ledger.insert_segment(transaction, &committed, &work.keys).await?;
         Ok(Filled::Now(committed, loaded_at))
@@ -90,6 +92,7 @@ impl Destination {
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
         let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
         let refusals = copy.run(keys.rows, selected).await?;
+        CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;
 
         let (staging, keys) = (work.staging.clone(), Arc::clone(keys));

@@ -6,6 +6,15 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Builder;
 
+use crate::error::StagingError;
+use crate::spool::{Record, SealedSegment, SegmentWriter};
+use crate::staging::Staging;
+
+/// 2026-01-02.
+const FIRST_SENT_AT_MS: i64 = 1_767_323_045_678;
+/// As long as those of SQS.
+const RECEIPT_HANDLE: &str = "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a86iSDEuCZsVzW0jYKXMM6f5T6m5nJ7sT3x4gFv0p2hB9QkWcUe8dLrNa5yG\
+    1ZoXvHt7SmIqPbEfRlKwAjCuDxYzTnMs4OV6GB0Q2W9e8J3hL5iFdUkXrtSgPpNayHvZcRo7b1mEwq";
 const OTHER_KIND_SHARE: f64 = 0.01;
 const NULL_LOCALE_SHARE: f64 = 0.29;
 const LOCALES: [&str; 12] = ["BR", "CN", "DE", "FR", "GR", "ID", "KR", "PH", "PT", "RU", "US", "VN"];
@@ -28,6 +37,27 @@ impl Logins {
     #[must_use]
     pub const fn of_another_kind(&self) -> usize {
         self.of_another_kind
+    }
+
+    /// Spools the next `messages` as one sealed segment, as if a queue had delivered them, sent a millisecond apart.
+    pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, StagingError> {
+        let mut writer = SegmentWriter::create(staging)?;
+        for sent_at in (FIRST_SENT_AT_MS..).take(messages) {
+            let message_id = Builder::from_random_bytes(self.random.random()).into_uuid();
+            let body = self.login();
+            writer.append(&Record {
+                message_id: message_id.to_string().into(),
+                sent_at,
+                received_at: sent_at + 1000,
+                receive_count: 1,
+                receipt_handle: RECEIPT_HANDLE.into(),
+                body: body.into(),
+                attributes: None,
+                group_id: None,
+                sequence_number: None,
+            })?;
+        }
+        writer.seal()
     }
 
     fn login(&mut self) -> String {

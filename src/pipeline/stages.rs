@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Pipeline;
 use crate::ack;
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
 use crate::queue::{InFlight, Queue};
@@ -48,6 +49,9 @@ impl Pipeline {
         committed: mpsc::Sender<Committed>,
     ) -> Result<(), Error> {
         for id in segments {
+            if self.stop.is_cancelled() {
+                break;
+            }
             if let Some(segment) = known.remove(&id) {
                 tracing::info!(segment = %id, "in the ledger already, skipped");
                 self.counters.recognise(&segment);
@@ -72,6 +76,9 @@ impl Pipeline {
         staged: mpsc::Sender<StagedSegment>,
     ) -> Result<(), Error> {
         for id in segments {
+            if self.stop.is_cancelled() {
+                break;
+            }
             let segment = StagedSegment::open(&self.staging, id)?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
             if staged.send(segment).await.is_err() {
@@ -94,6 +101,7 @@ impl Pipeline {
             let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment.id, &plan)).await;
             match transformed.map_err(Error::panicked)? {
                 Ok(done) => {
+                    CrashPoint::Transform.pass();
                     self.counters.transform.add(started, done.received, done.chunk_bytes);
                     if staged.send(done).await.is_err() {
                         break;
@@ -144,6 +152,7 @@ impl Pipeline {
             self.counters.load.add(started, segment.received, segment.chunk_bytes);
             self.counters.commit(&done);
             self.staging.remove_chunk(segment.id)?;
+            CrashPoint::RemoveChunk.pass();
             if committed.send(done).await.is_err() {
                 break;
             }

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::{Record, SealedSegment};
+use crate::crash_point::CrashPoint;
 use crate::error::StagingError;
-use crate::staging::{SegmentId, Staging, private_options, rename_durably};
+use crate::staging::{SegmentId, Staging, private_options, remove_if_present, rename_durably};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -17,7 +18,10 @@ pub struct SegmentWriter {
     file: File,
     open_path: PathBuf,
     sealed_path: PathBuf,
+    /// Lines that are not wholly in the file yet; the first may be there in part.
     buffer: Vec<u8>,
+    /// How much of the buffer is in the file.
+    written: usize,
     messages: u64,
     bytes: u64,
 }
@@ -38,19 +42,25 @@ impl SegmentWriter {
             open_path,
             sealed_path: staging.spool(id),
             buffer: Vec::with_capacity(BUFFER_BYTES * 2),
+            written: 0,
             messages: 0,
             bytes: 0,
         })
     }
 
     /// Appends a message. It is durable only once the segment is sealed.
+    ///
+    /// After an error the segment still holds the message, and may be sealed all the same: what could not be written
+    /// is tried again.
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), StagingError> {
         let before = self.buffer.len();
         let written = record.write_line(&mut self.buffer).map_err(io::Error::from);
         written.map_err(StagingError::io("write", &self.open_path))?;
         self.messages += 1;
         self.bytes += (self.buffer.len() - before) as u64;
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        let flushed = if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) };
+        CrashPoint::Append.pass();
+        flushed
     }
 
     /// Messages appended so far.
@@ -69,13 +79,48 @@ impl SegmentWriter {
     pub fn seal(mut self) -> Result<SealedSegment, StagingError> {
         self.flush()?;
         self.file.sync_all().map_err(StagingError::io("flush", &self.open_path))?;
+        CrashPoint::Fsync.pass();
         rename_durably(&self.open_path, &self.sealed_path)?;
         Ok(SealedSegment { id: self.id, messages: self.messages, bytes: self.bytes })
     }
 
+    /// Seals what the disk has room for: if the rest cannot be written, the segment is cut after its last whole line.
+    ///
+    /// `None` where not one line fits; then no file is left.
+    pub fn seal_what_fits(mut self) -> Result<Option<SealedSegment>, StagingError> {
+        match self.flush() {
+            Err(error) if error.is_disk_full() => self.cut()?,
+            flushed => flushed?,
+        }
+        if self.messages == 0 {
+            return remove_if_present(&self.open_path).map(|()| None);
+        }
+        self.seal().map(Some)
+    }
+
+    /// Writes the buffer. What an earlier attempt wrote of it is not written again.
     fn flush(&mut self) -> Result<(), StagingError> {
-        self.file.write_all(&self.buffer).map_err(StagingError::io("write", &self.open_path))?;
+        while self.written < self.buffer.len() {
+            match self.file.write(&self.buffer[self.written..]) {
+                Ok(0) => return Err(StagingError::io("write", &self.open_path)(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StagingError::io("write", &self.open_path)(error)),
+            }
+        }
         self.buffer.clear();
+        self.written = 0;
         Ok(())
+    }
+
+    /// Gives up the lines that are not wholly in the file.
+    fn cut(&mut self) -> Result<(), StagingError> {
+        let whole = memchr::memrchr(b'\n', &self.buffer[..self.written]).map_or(0, |position| position + 1);
+        let given_up = &self.buffer[whole..];
+        self.messages -= memchr::memchr_iter(b'\n', given_up).count() as u64;
+        self.bytes -= given_up.len() as u64;
+        self.buffer.clear();
+        self.written = 0;
+        self.file.set_len(self.bytes).map_err(StagingError::io("cut", &self.open_path))
     }
 }

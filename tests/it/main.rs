@@ -15,14 +15,19 @@ macro_rules! on_each_server {
     };
 }
 
+mod books;
 mod commands;
 mod consumers;
+#[cfg(feature = "crash-points")]
+mod crash;
 mod errors;
 mod hygiene;
 mod logins;
 mod main_job;
 mod postgres_faults;
 mod queues;
+mod recovery;
 mod rejects;
+mod soak;
 mod stages;
 mod testenv;

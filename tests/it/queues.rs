@@ -3,15 +3,12 @@
 
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
 
 use pgsluice::local::Faults;
 use serde_json::{Value, json};
 
 use crate::logins::{generated, login, logins_of};
-use crate::testenv::{Counts, Server, TestEnv};
-
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+use crate::testenv::{Counts, Server, TestEnv, wait_until};
 
 /// SQS gives no more of a group until the messages that it gave are deleted, so the run must not wait for more.
 fn a_fifo_queue_is_emptied_group_by_group(server: Server) {
@@ -135,13 +132,6 @@ fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     assert!(terminated.success());
     assert_eq!(follower.wait().unwrap().code(), Some(3));
     assert_eq!(env.staged_objects("archive").len(), 2);
-}
-
-/// Asks again and again; the test's own limit is the patience of whoever runs it.
-fn wait_until(is_so: impl Fn() -> bool) {
-    while !is_so() {
-        thread::sleep(POLL_INTERVAL);
-    }
 }
 
 on_each_server!(

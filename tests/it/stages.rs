@@ -1,12 +1,12 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use pgsluice::local::{Faults, QueueCounts};
-use serde_json::Value;
 
-use crate::logins::{generated, logins_of};
-use crate::testenv::{Server, TestEnv};
+use crate::logins::{generated, login, logins_of};
+use crate::testenv::{Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 30;
 
@@ -77,17 +77,13 @@ fn a_run_finishes_what_single_stages_left() {
 #[test]
 fn a_chunk_can_be_loaded_by_hand() {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.send(&generated(MESSAGES));
+    let bodies = generated(MESSAGES);
+    env.queue.send(&bodies);
     env.job(&["drain"]).succeeds();
     env.job(&["transform"]).succeeds();
     let chunks: Vec<_> = env.staged_files("chunks");
     let chunk = chunks.iter().find(|path| !path.to_string_lossy().ends_with(".ids.csv")).unwrap();
-    let lines = fs::read_to_string(chunk).unwrap().lines().count();
-
-    let mut psql = std::process::Command::new("psql");
-    psql.arg(env.database.url()).args(["-c", &format!("\\copy user_logins from '{}' csv", chunk.display())]);
-    assert!(psql.output().unwrap().status.success());
-    assert_eq!(env.database.count("user_logins"), lines as u64);
+    assert_eq!(env.database.copy_csv("user_logins", fs::read(chunk).unwrap()), logins_of(&bodies).len() as u64);
 }
 
 #[test]
@@ -95,12 +91,24 @@ fn status_tells_what_is_where() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
     env.job(&["drain"]).succeeds();
-    let before = env.pgsluice(&["status"]).succeeds().stdout;
-    env.run().succeeds();
-    let after = env.pgsluice(&["status"]).succeeds().stdout;
-    assert_ne!(before, after);
-    assert!(before.contains("30"), "the messages in flight: {before}");
-    assert!(after.contains("user_logins"), "the ledger's totals: {after}");
+    let spooled = env.pgsluice(&["status"]).succeeds().stdout;
+    assert_eq!(status_value(&spooled, "sealed"), 1);
+    assert_eq!(status_value(&spooled, "loaded"), 0);
+    assert_eq!(status_value(&spooled, "in flight"), MESSAGES as u64);
+
+    let loaded = env.run().succeeds().counts().loaded;
+    let done = env.pgsluice(&["status"]).succeeds().stdout;
+    assert_eq!(status_value(&done, "sealed"), 0);
+    assert_eq!(status_value(&done, "acknowledged"), 1);
+    assert_eq!(status_value(&done, "loaded"), loaded);
+    assert_eq!(status_value(&done, "in flight"), 0);
+}
+
+/// The first number in the line of this name.
+fn status_value(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.trim().strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name:?} in {status}"))
 }
 
 #[test]
@@ -161,6 +169,31 @@ fn a_replay_that_is_told_to_loads_a_segment_again() {
 }
 
 #[test]
+fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_the_rest() {
+    const SEGMENTS: u64 = 30;
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[spool]\nsegment_max_messages = 1\n");
+    let logins = (0..SEGMENTS).map(|index| format!("{}\n", login(&index.to_string())));
+    fs::write(env.path("logins.ndjson"), logins.collect::<String>()).unwrap();
+    env.pgsluice(&["import", "logins.ndjson"]).succeeds();
+
+    env.database.execute("begin; lock table user_logins");
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(["replay", "--log-file", "log"]).stderr(Stdio::null());
+    let mut replay = command.spawn().unwrap();
+    wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
+    assert!(Command::new("kill").arg(replay.id().to_string()).status().unwrap().success());
+    wait_until(|| fs::read_to_string(env.path("log")).unwrap().contains("stopping"));
+    env.database.execute("commit");
+    assert_eq!(replay.wait().unwrap().code(), Some(3));
+    let loaded = env.database.count("user_logins");
+    assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
+
+    assert_eq!(env.job(&["replay"]).succeeds().counts().loaded, SEGMENTS - loaded);
+    assert_eq!(env.database.count("user_logins"), SEGMENTS);
+}
+
+#[test]
 fn a_spool_line_holds_what_the_queue_said() {
     let env = TestEnv::new(Server::Embedded);
     let body = crate::logins::login("ü \u{1f980} \" \\ \n").to_string();
@@ -173,7 +206,7 @@ fn a_spool_line_holds_what_the_queue_said() {
     let sent_at = line["sent_at"].as_i64().unwrap();
     assert!(line["received_at"].as_i64().unwrap() >= sent_at);
     for field in ["message_id", "receipt_handle"] {
-        assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {}", Value::Null);
+        assert!(line[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {line}");
     }
 }
 

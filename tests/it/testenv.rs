@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -36,6 +36,8 @@ pub(crate) const FIXED_IV: &str = "496e697469616c697a6174696f6e5665";
 
 /// Long enough for the slowest test on a loaded machine; a command that takes longer hangs.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
+
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Clients of the servers run here; tests themselves are synchronous.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -154,6 +156,7 @@ impl TestEnv {
         if let Some(report) = outcome.find_report() {
             assert!(report.sum_holds(), "the sum does not hold: {report:?}");
             assert_eq!(Some(report.exit_code), outcome.code, "{outcome}");
+            assert_eq!(report.ack_failed, 0, "{outcome}");
         }
         outcome
     }
@@ -192,6 +195,15 @@ impl TestEnv {
         let read = |path: &PathBuf| fs::read_to_string(path).expect("a staged file");
         let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
         self.staged_files(part).iter().flat_map(|path| read(path).lines().map(parse).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// Asks until it is so, for what happens by itself and tells nobody; panics where it takes longer than any command may.
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + COMMAND_LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it did not happen within {} s", COMMAND_LIMIT.as_secs());
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

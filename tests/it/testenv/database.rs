@@ -1,18 +1,15 @@
 //! A database of a test's own, in the one temporary cluster of this process.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::SinkExt;
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::RUNTIME;
-
-/// Far longer than anything that a test waits for takes.
-const PATIENCE: Duration = Duration::from_mins(1);
-const BETWEEN_QUESTIONS: Duration = Duration::from_millis(10);
 
 static POSTGRES: LazyLock<LocalPostgres> =
     LazyLock::new(|| LocalPostgres::start(LocalPostgresOptions::default()).expect("a temporary Postgres"));
@@ -53,6 +50,16 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
+    /// `\copy table from … csv`, as a person would load a file by hand. Returns how many rows there were.
+    pub(crate) fn copy_csv(&self, table: &str, csv: Vec<u8>) -> u64 {
+        RUNTIME.block_on(async {
+            let sink = self.client.copy_in(&format!("copy {table} from stdin csv")).await.expect("a COPY");
+            let mut sink = pin!(sink);
+            sink.send(Bytes::from(csv)).await.expect("sent rows");
+            sink.finish().await.expect("copied rows")
+        })
+    }
+
     /// The rows of a query, each value as Postgres writes it.
     pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let messages =
@@ -75,15 +82,6 @@ impl Database {
     pub(crate) fn number(&self, sql: &str) -> u64 {
         let [text] = &self.texts(sql)[..] else { panic!("{sql} gave not one row") };
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
-    }
-
-    /// Asks a question of yes or no again and again, until the answer is yes.
-    pub(crate) fn wait_until(&self, sql: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.texts(sql) != ["t"] {
-            assert!(Instant::now() < deadline, "after {} s still not: {sql}", PATIENCE.as_secs());
-            thread::sleep(BETWEEN_QUESTIONS);
-        }
     }
 
     /// How many rows a table has.

@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Output;
 
 use serde::Deserialize;
 
+const SIGKILL: i32 = 9;
+
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    signal: Option<i32>,
     command: String,
     report_path: PathBuf,
 }
@@ -21,7 +25,6 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) counts: Counts,
     pub(crate) ack_failed: u64,
-    pub(crate) segments: u64,
     pub(crate) queue_empty: Option<bool>,
     pub(crate) exit_code: i32,
 }
@@ -48,7 +51,8 @@ impl Outcome {
     pub(super) fn new(command: String, output: &Output, report_path: PathBuf) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output in UTF-8");
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        Self { code: output.status.code(), stdout, stderr, command, report_path }
+        let (code, signal) = (output.status.code(), output.status.signal());
+        Self { code, signal, stdout, stderr, command, report_path }
     }
 
     pub(crate) fn succeeds(self) -> Self {
@@ -57,6 +61,12 @@ impl Outcome {
 
     pub(crate) fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self}");
+        self
+    }
+
+    /// The command died by SIGKILL.
+    pub(crate) fn is_killed(self) -> Self {
+        assert_eq!(self.signal, Some(SIGKILL), "{self}");
         self
     }
 

@@ -77,6 +77,19 @@ impl Queue {
         &self.url
     }
 
+    /// From now on, what is received and not deleted is visible again after this long.
+    pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
+        let request = self.client.set_queue_attributes().queue_url(&self.url);
+        let request = request.attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string());
+        RUNTIME.block_on(request.send()).expect("a visibility timeout");
+    }
+
+    /// Makes a received message visible again, as if its visibility timeout had passed.
+    pub(crate) fn release(&self, receipt_handle: &str) {
+        let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt_handle);
+        RUNTIME.block_on(request.visibility_timeout(0).send()).expect("a visible message");
+    }
+
     /// Sends each body as a message, in this order.
     pub(crate) fn send<T: AsRef<str>>(&self, bodies: &[T]) {
         for batch in bodies.chunks(BATCH_MESSAGES) {

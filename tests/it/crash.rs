@@ -1,0 +1,120 @@
+//! Killed by SIGKILL after every step, by itself, so that the step is hit exactly; a second run makes the books
+//! balance.
+
+use crate::books::{Standing, assert_balanced, standing};
+use crate::logins::generated;
+use crate::testenv::{Server, TestEnv};
+
+/// Four receives, and four batches of deletes.
+const MESSAGES: usize = 40;
+
+/// Short enough to wait for, long enough for a process to come as far as its deletes.
+const VISIBILITY_SECONDS: u32 = 3;
+
+/// What must have become of the messages when a process dies at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Nothing is in the ledger.
+    Received,
+    /// All are in the ledger, none is deleted.
+    Committed,
+    /// All are in the ledger, some are deleted.
+    Deleting,
+    /// All are in the ledger, all are deleted.
+    Deleted,
+}
+
+fn env_with_messages(bodies: &[String]) -> TestEnv {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.queue.send(bodies);
+    env
+}
+
+/// Thirty-nine logins and a message that becomes a reject.
+fn bodies() -> Vec<String> {
+    let mut bodies = generated(MESSAGES - 1);
+    bodies.push(r#"{"foo": "oops_wrong_msg_type"}"#.to_owned());
+    bodies
+}
+
+/// All messages are in one segment, so what is done at the point is known.
+fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
+    let bodies = bodies();
+    let mut env = env_with_messages(&bodies);
+    env.set("PGSLUICE_CRASH_POINT", point);
+    env.job(&["run"]).is_killed();
+
+    let Standing { committed, deleted } = standing(&env, MESSAGES);
+    let all = MESSAGES as u64;
+    match reached {
+        Reached::Received => assert_eq!((committed, deleted), (0, 0)),
+        Reached::Committed => assert_eq!((committed, deleted), (all, 0)),
+        Reached::Deleting => assert!(committed == all && deleted > 0),
+        Reached::Deleted => assert_eq!((committed, deleted), (all, all)),
+    }
+    env.unset("PGSLUICE_CRASH_POINT");
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+/// Many small segments, which are in all stages when the process dies; a third run finds the work of two.
+fn dies_twice_among_many_segments(first: &str, second: &str) {
+    let bodies = bodies();
+    let mut env = env_with_messages(&bodies);
+    env.configure("[spool]\nsegment_max_messages = 4\n");
+    for point in [first, second] {
+        env.set("PGSLUICE_CRASH_POINT", point);
+        env.job(&["run"]).is_killed();
+        standing(&env, MESSAGES);
+    }
+    env.unset("PGSLUICE_CRASH_POINT");
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+macro_rules! dies_after {
+    ($($step:ident: $point:literal => $reached:ident),* $(,)?) => {
+        mod dies_after {
+            $(#[test] fn $step() { super::dies_and_a_second_run_finishes($point, super::Reached::$reached); })*
+        }
+    };
+}
+
+macro_rules! dies_twice {
+    ($($name:ident: $first:literal, $second:literal),* $(,)?) => {
+        mod dies_twice {
+            $(#[test] fn $name() { super::dies_twice_among_many_segments($first, $second); })*
+        }
+    };
+}
+
+dies_after!(
+    a_receive: "receive" => Received,
+    an_append: "append" => Received,
+    the_last_append: "append:40" => Received,
+    the_flush_of_a_segment: "fsync" => Received,
+    a_segment_is_renamed: "rename" => Received,
+    the_directory_of_a_segment_is_flushed: "directory-sync" => Received,
+    rejects_are_written: "rename:2" => Received,
+    ids_are_written: "rename:3" => Received,
+    a_chunk_is_written: "rename:4" => Received,
+    a_transform: "transform" => Received,
+    the_copy_of_ids: "copy-ids" => Received,
+    the_copy_of_rows: "copy-rows" => Received,
+    everything_but_commit: "before-commit" => Received,
+    a_commit: "commit" => Committed,
+    a_chunk_is_removed: "remove-chunk" => Committed,
+    a_delete: "delete" => Deleting,
+    the_last_delete: "delete:4" => Deleted,
+    a_segment_is_moved_to_the_archive: "rename:5" => Deleted,
+    the_archive_step: "archive" => Deleted,
+);
+
+dies_twice!(
+    in_a_receive_and_in_a_copy: "receive:3", "copy-rows:2",
+    in_a_seal_and_in_a_commit: "rename:3", "commit:3",
+    in_a_commit_and_in_the_commit_of_a_redelivery: "commit", "commit",
+    in_a_delete_and_in_a_transform: "delete", "transform:2",
+    in_the_archive_and_in_a_delete: "archive", "delete:2",
+);

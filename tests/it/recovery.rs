@@ -1,0 +1,188 @@
+//! What a run makes of what an earlier one left, whatever state that is in.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::books::assert_balanced;
+use crate::logins::{generated, login};
+use crate::testenv::{Counts, Server, TestEnv};
+
+const MESSAGES: usize = 40;
+const ALL: u64 = MESSAGES as u64;
+/// Longer than any test.
+const VISIBILITY_SECONDS: u32 = 600;
+const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 10\n";
+
+/// Received messages stay out of sight until a test lets them come again.
+fn env_with(bodies: &[String]) -> TestEnv {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.queue.send(bodies);
+    env
+}
+
+/// The messages are in four sealed segments, and in flight.
+fn drained(bodies: &[String]) -> TestEnv {
+    let env = env_with(bodies);
+    env.configure(SMALL_SEGMENTS);
+    env.job(&["drain"]).succeeds();
+    env
+}
+
+/// What is in the spool can be received once more, and the handles there are stale.
+fn let_messages_come_again(env: &TestEnv) {
+    for line in env.staged_objects("spool") {
+        env.queue.release(line["receipt_handle"].as_str().unwrap());
+    }
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_torn_line_of_an_open_segment_is_cut_and_its_message_comes_again() {
+    let bodies = generated(MESSAGES);
+    let env = drained(&bodies);
+    let_messages_come_again(&env);
+    for (index, sealed) in env.staged_files("spool").into_iter().enumerate() {
+        let content = fs::read(&sealed).unwrap();
+        let torn = &content[..content.len() - 1 - index * 200];
+        fs::write(sealed.with_added_extension("open"), torn).unwrap();
+        fs::remove_file(sealed).unwrap();
+    }
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+#[cfg(feature = "crash-points")]
+mod committed_and_not_acknowledged {
+    use super::*;
+
+    fn killed_after_commit() -> (TestEnv, Vec<String>) {
+        let bodies = generated(MESSAGES);
+        let mut env = env_with(&bodies);
+        env.set("PGSLUICE_CRASH_POINT", "commit");
+        env.job(&["run"]).is_killed();
+        env.unset("PGSLUICE_CRASH_POINT");
+        assert_eq!(env.database.count("pgsluice.message"), ALL);
+        (env, bodies)
+    }
+
+    #[test]
+    fn a_segment_is_deleted_with_the_handles_that_it_holds() {
+        let (env, bodies) = killed_after_commit();
+        let expected = Counts { received: ALL, duplicates: ALL, acknowledged: ALL, ..Counts::default() };
+        assert_eq!(env.run().succeeds().counts(), expected);
+        assert_balanced(&env, &bodies);
+    }
+
+    #[test]
+    fn where_the_handles_are_stale_the_redelivered_copies_are_recognised_and_deleted() {
+        let (env, bodies) = killed_after_commit();
+        let_messages_come_again(&env);
+        let counts = env.run().succeeds().counts();
+        assert_eq!((counts.received, counts.loaded, counts.duplicates), (2 * ALL, 0, 2 * ALL));
+        assert_balanced(&env, &bodies);
+    }
+}
+
+/// A bit is flipped in the fifth line of the second of four segments; returns that file and the line's offset.
+fn damage_one_segment(env: &TestEnv) -> (PathBuf, usize) {
+    let segments = env.staged_files("spool");
+    assert_eq!(segments.len(), 4, "{segments:?}");
+    let path = segments[1].clone();
+    let mut content = fs::read(&path).unwrap();
+    let line = content.split_inclusive(|&byte| byte == b'\n').take(4).map(<[u8]>::len).sum::<usize>();
+    content[line + 30] ^= 1;
+    fs::write(&path, content).unwrap();
+    (path, line)
+}
+
+fn names(stderr: &str, path: &std::path::Path, offset: usize) -> bool {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    stderr.contains(&format!("{name} is damaged at byte {offset}"))
+}
+
+#[test]
+fn a_byte_that_flipped_in_a_sealed_segment_stops_that_segment_alone() {
+    let bodies: Vec<String> = (0..MESSAGES).map(|index| login(&format!("user {index:02}")).to_string()).collect();
+    let env = drained(&bodies);
+    let (path, offset) = damage_one_segment(&env);
+    for _ in 0..2 {
+        let outcome = env.job(&["replay"]).ends_with(3);
+        assert!(names(&outcome.stderr, &path, offset), "{outcome}");
+        assert_eq!(outcome.counts().pending, 10);
+        assert_eq!(env.database.count("user_logins"), 30);
+    }
+    let outcome = env.job(&["run", "--idle", "1s"]).ends_with(3);
+    assert!(names(&outcome.stderr, &path, offset), "{outcome}");
+    assert_eq!((outcome.counts().acknowledged, outcome.counts().pending), (30, 10));
+    assert_eq!(env.queue.counts().in_flight, 10, "what could not be read is not deleted");
+    assert_eq!(env.staged_files("spool"), [path]);
+}
+
+#[test]
+fn the_messages_of_a_damaged_segment_come_again_from_the_queue() {
+    let bodies: Vec<String> = (0..MESSAGES).map(|index| login(&format!("user {index:02}")).to_string()).collect();
+    let env = drained(&bodies);
+    let_messages_come_again(&env);
+    let (path, offset) = damage_one_segment(&env);
+    let outcome = env.run().ends_with(3);
+    assert!(names(&outcome.stderr, &path, offset), "{outcome}");
+    assert_eq!(outcome.report().queue_empty, Some(true));
+
+    fs::remove_file(path).unwrap();
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+#[test]
+fn a_sealed_segment_that_lost_its_end_stops_alone() {
+    let bodies: Vec<String> = (0..MESSAGES).map(|index| login(&format!("user {index:02}")).to_string()).collect();
+    let env = drained(&bodies);
+    let_messages_come_again(&env);
+    let segments = env.staged_files("spool");
+    let content = fs::read(&segments[0]).unwrap();
+    fs::write(&segments[0], &content[..content.len() - 100]).unwrap();
+    let outcome = env.run().ends_with(3);
+    assert!(outcome.stderr.contains("the last line is cut off"), "{outcome}");
+    fs::remove_file(&segments[0]).unwrap();
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+/// A bound that says only that nothing is read twice, parsed or transformed before the first segment goes on.
+#[test]
+fn a_thousand_waiting_segments_do_not_hold_up_the_first() {
+    let env = TestEnv::new(Server::Embedded);
+    env.pgsluice(&["status"]).succeeds(); // makes the directories
+    for index in 0..1000_u32 {
+        let line = |number: u32| {
+            let id = uuid::Uuid::from_u128(u128::from(index * 100 + number));
+            let body = login(&format!("{index}-{number}")).to_string();
+            json!({"message_id": id, "sent_at": 1_782_907_200_000_i64, "received_at": 1_782_907_200_000_i64,
+                "receive_count": 1, "receipt_handle": "", "body": body})
+            .to_string()
+                + "\n"
+        };
+        let name = format!("staging/spool/{}.ndjson", uuid::Uuid::now_v7());
+        fs::write(env.path(&name), (0..100).map(line).collect::<String>()).unwrap();
+    }
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
+    let started = Instant::now();
+    let mut child = command.spawn().unwrap();
+    wait_until(|| env.database.count("pgsluice.segment") > 0);
+    let elapsed = started.elapsed();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    eprintln!("the first of 1,000 waiting segments was loaded after {} ms", elapsed.as_millis());
+    assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
+}

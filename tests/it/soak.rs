@@ -1,0 +1,119 @@
+//! Killed at random moments, again and again, over one queue that is being refilled.
+//!
+//! `make soak` runs the long form. PGSLUICE_SOAK_ROUNDS and PGSLUICE_SOAK_SEED change it; the seed decides what is
+//! sent and when a process is killed, so a failure comes again with its seed, as far as a race does.
+
+use std::env;
+use std::ops::Range;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use pgsluice::local::{Faults, Logins};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::books::{assert_balanced, standing};
+use crate::testenv::{Server, TestEnv};
+
+const ROUNDS: u32 = 20;
+/// From before the first receive to the wait for the proof that the queue is empty.
+const LIFETIME_MS: Range<u64> = 0..1500;
+/// Sent before a process starts, and again while it runs.
+const REFILL: Range<usize> = 0..40;
+/// Short, so that what a killed process held comes again while the next ones run, and handles go stale.
+const VISIBILITY_SECONDS: u32 = 2;
+/// Small segments, soon sealed, so that at any moment there is one in every stage.
+const CONFIGURATION: &str = "
+[queue]
+pollers = 3
+[spool]
+segment_max_messages = 7
+segment_max_age_ms = 100
+";
+
+struct Soak {
+    env: TestEnv,
+    random: StdRng,
+    supply: Logins,
+    sent: Vec<String>,
+    kills: u32,
+}
+
+#[test]
+fn killed_at_random_moments_every_message_is_loaded_or_rejected_once() {
+    let rounds = variable("PGSLUICE_SOAK_ROUNDS").map_or(ROUNDS, |rounds| u32::try_from(rounds).unwrap());
+    let seed = variable("PGSLUICE_SOAK_SEED").unwrap_or_else(rand::random);
+    eprintln!("soak: {rounds} rounds, PGSLUICE_SOAK_SEED={seed}");
+    let mut soak = Soak::new(seed);
+    for _ in 0..rounds {
+        soak.round();
+    }
+    soak.env.run().succeeds();
+    assert_balanced(&soak.env, &soak.sent);
+    soak.refill();
+    soak.env.run().succeeds();
+    assert_balanced(&soak.env, &soak.sent);
+    soak.print_totals(rounds);
+}
+
+impl Soak {
+    fn new(seed: u64) -> Self {
+        // Now and then a message comes twice although nothing failed, as SQS does it.
+        let env = TestEnv::new(Server::Faulty(Faults { redeliver_every: Some(11) }));
+        env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+        env.configure(CONFIGURATION);
+        Self { env, random: StdRng::seed_from_u64(seed), supply: Logins::new(seed), sent: Vec::new(), kills: 0 }
+    }
+
+    /// One process, which lives until it is done or until the random moment.
+    fn round(&mut self) {
+        self.refill();
+        let lifetime = Duration::from_millis(self.random.random_range(LIFETIME_MS));
+        let mut command = self.env.command(env!("CARGO_BIN_EXE_pgsluice"));
+        command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
+        let killer = thread::spawn(move || kill_after(lifetime, child));
+        self.refill();
+        self.kills += u32::from(killer.join().unwrap());
+        standing(&self.env, self.sent.len());
+    }
+
+    fn refill(&mut self) {
+        let count = self.random.random_range(REFILL);
+        let bodies: Vec<String> = self.supply.by_ref().take(count).collect();
+        self.env.queue.send(&bodies);
+        self.sent.extend(bodies);
+    }
+
+    fn print_totals(&self, rounds: u32) {
+        let database = &self.env.database;
+        let sum = |column: &str| database.number(&format!("select coalesce(sum({column}), 0) from pgsluice.segment"));
+        eprintln!(
+            "soak: {rounds} rounds, {} kills survived, {} messages sent, {} loaded, {} rejected, {} duplicates \
+             recognised, {} segments",
+            self.kills,
+            self.sent.len(),
+            sum("loaded"),
+            sum("rejected"),
+            sum("duplicates"),
+            database.count("pgsluice.segment"),
+        );
+    }
+}
+
+/// Whether it was killed; otherwise it must have ended well before.
+fn kill_after(lifetime: Duration, mut child: Child) -> bool {
+    thread::sleep(lifetime);
+    if let Some(status) = child.try_wait().unwrap() {
+        assert!(status.success(), "a run that nobody killed ended with {status}");
+        return false;
+    }
+    child.kill().unwrap();
+    // It may have ended by itself between the two.
+    child.wait().unwrap().code().is_none()
+}
+
+fn variable(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+}
