@@ -64,13 +64,15 @@ fn break_one_by_one(points: &[Point], what: Break, parameters: &str) -> Vec<i32>
 #[test]
 fn a_connection_cut_after_any_number_of_bytes_sent_loses_and_repeats_nothing() {
     let points: Vec<_> = points(traffic_without_faults().sent).into_iter().map(Point::Sent).collect();
-    break_at(&points, Break::Cut, "");
+    let ends = break_at(&points, Break::Cut, "");
+    assert!(ends.iter().all(|&end| end == 0), "a connection that is cut once fails no run: {ends:?}");
 }
 
 #[test]
 fn a_connection_cut_after_any_number_of_bytes_answered_loses_and_repeats_nothing() {
     let points: Vec<_> = points(traffic_without_faults().answered).into_iter().map(Point::Answered).collect();
-    break_at(&points, Break::Cut, "");
+    let ends = break_at(&points, Break::Cut, "");
+    assert!(ends.iter().all(|&end| end == 0), "a connection that is cut once fails no run: {ends:?}");
 }
 
 #[test]
