@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::MaxRejects;
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
 use crate::transform::RevealError;
@@ -140,6 +141,12 @@ pub enum QueueError {
     Throttled { code: String },
     #[error("too many messages of queue {queue_url} are in flight (OverLimit)")]
     OverLimit { queue_url: String },
+    #[error("queue {queue_url} has no redrive policy, so rejected messages that are left there would come for ever")]
+    NoRedrivePolicy { queue_url: String },
+    #[error(
+        "a rejected message was delivered {receives} times, although its queue's maxReceiveCount is {max_receives}"
+    )]
+    NotRedriven { receives: u32, max_receives: u32 },
     #[error("SQS answered {operation} with {code}")]
     Service { operation: &'static str, code: String, server_fault: bool },
 }
@@ -168,6 +175,10 @@ pub enum LoadError {
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
+    #[error(
+        "segment {segment} would bring this run to {rejects} rejects in {messages} messages, and max_rejects is {limit}"
+    )]
+    TooManyRejects { segment: SegmentId, rejects: u64, messages: u64, limit: MaxRejects },
     #[error("chunk of segment {segment} does not match its ids: {problem}")]
     InconsistentChunk { segment: SegmentId, problem: &'static str },
     #[error(transparent)]
@@ -308,6 +319,10 @@ impl QueueError {
             Self::Unreachable { .. } => retried("check AWS_ENDPOINT_URL, AWS_REGION and the network"),
             Self::Throttled { .. } => retried("lower queue.pollers, or raise the quota"),
             Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),
+            Self::NoRedrivePolicy { .. } => {
+                usage("give the queue a RedrivePolicy, or choose on_reject = \"keep\" or \"dlq\"")
+            }
+            Self::NotRedriven { .. } => fatal("check the queue's RedrivePolicy, and run again"),
             Self::Service { server_fault: true, .. } => retried("SQS has a problem; run again later"),
             Self::Service { .. } => fatal("check the queue's settings"),
         }
@@ -336,6 +351,13 @@ impl LoadError {
                 Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }
             }
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+            Self::TooManyRejects { .. } => Advice {
+                exit: ExitCode::TooManyRejects,
+                ..fatal(
+                    "see the reasons in the segment's file in rejects/; correct the mapping, or raise max_rejects, and \
+                     run again: nothing of the segment was loaded or deleted",
+                )
+            },
             Self::RowsSkipped { .. } => fatal(
                 "a BEFORE trigger that returns NULL skips rows unseen: let it RAISE, which makes each a reject, or load another table",
             ),

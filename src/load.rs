@@ -11,6 +11,7 @@
 //! (a lost connection, a deadlock, a restart) is tried again; anything else leaves the segment staged. When the
 //! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see [`watch`].
 
+mod allowance;
 mod chunk;
 mod connection;
 mod copy;
@@ -18,6 +19,7 @@ mod isolate;
 mod keys;
 mod ledger;
 mod preflight;
+mod readmit;
 mod reason;
 mod rejects;
 mod retry;
@@ -36,14 +38,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Client;
+use uuid::Uuid;
 
+pub use allowance::RejectAllowance;
 pub use connection::connect;
 pub use keys::message_uuid;
+pub(crate) use ledger::ledger_error;
+pub use rejects::RejectRow;
 pub use schema::{init, init_sql};
 
-use crate::config::{DatabaseUrl, Dedupe, Pipeline};
+use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
+use crate::spool::SegmentReader;
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
 use connection::{Connection, Database};
@@ -75,6 +82,8 @@ pub struct Committed {
     duplicates: u64,
     rejected: u64,
     recognised: bool,
+    left: Arc<[Uuid]>,
+    rejects: Arc<[RejectRow]>,
 }
 
 impl Committed {
@@ -108,6 +117,18 @@ impl Committed {
         self.rejected
     }
 
+    /// Messages that were rejected and not recorded: they stay in the queue, for its redrive policy.
+    #[must_use]
+    pub fn left(&self) -> &[Uuid] {
+        &self.left
+    }
+
+    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
+    #[must_use]
+    pub fn rejects(&self) -> &[RejectRow] {
+        &self.rejects
+    }
+
     /// Whether the ledger had the segment before, so that the counts are those of an earlier load.
     #[must_use]
     pub const fn recognised(&self) -> bool {
@@ -137,6 +158,7 @@ pub struct Loader {
     watch: Arc<Watch>,
     destination: Destination,
     pipeline: Pipeline,
+    allowance: Arc<RejectAllowance>,
     /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
     ensured_days: BTreeSet<i32>,
 }
@@ -160,13 +182,24 @@ impl Loader {
             database,
             connection,
             destination: Destination {
-                ledger: Ledger { pipeline: pipeline.name.as_str().into(), host: host_name() },
+                ledger: Ledger {
+                    pipeline: pipeline.name.as_str().into(),
+                    host: host_name(),
+                    with_rejects: matches!(pipeline.rejects.on_reject, OnReject::Send { .. }),
+                },
                 target: Target::new(pipeline),
                 dedupe: pipeline.dedupe,
             },
             pipeline: pipeline.clone(),
+            allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
             ensured_days: BTreeSet::new(),
         })
+    }
+
+    /// Counts rejects together with other loaders.
+    #[must_use]
+    pub fn sharing(self, allowance: Arc<RejectAllowance>) -> Self {
+        Self { allowance, ..self }
     }
 
     /// Compares the mapping with the real table. One error names all that does not fit.
@@ -186,12 +219,15 @@ impl Loader {
     ) -> Result<Committed, LoadError> {
         let segment = staged.id;
         let files = staging.clone();
-        let keys = Arc::new(blocking(move || SegmentKeys::read(&files, segment)).await?);
+        let leaves = self.pipeline.rejects.on_reject == OnReject::Leave;
+        let read = blocking(move || Ok((SegmentKeys::read(&files, segment)?, leaves && is_in_queue(&files, segment)?)));
+        let (keys, leave_rejects) = read.await?;
+        let keys = Arc::new(keys);
         if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
             let problem = "it was staged with other counts";
             return Err(LoadError::InconsistentChunk { segment, problem });
         }
-        let mut work = Work { staging, segment, mode, keys, claim: false, in_doubt: None };
+        let mut work = Work { staging, segment, mode, keys, leave_rejects, claim: false, in_doubt: None };
         let mut retries = Retries::new();
         loop {
             let watch = Arc::clone(&self.watch);
@@ -259,14 +295,21 @@ impl Loader {
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         self.watch.began(self.destination.ledger.begin(&transaction).await?);
         match self.destination.fill(&transaction, work).await? {
-            Filled::Found(committed) => Ok(Some(committed)),
+            Filled::Found(committed) => {
+                if !committed.recognised {
+                    self.allowance.count(&committed);
+                }
+                Ok(Some(committed))
+            }
             Filled::MessageKnown => Ok(None),
             Filled::Now(committed, loaded_at) => {
+                let admission = self.allowance.admit(&committed)?;
                 let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
                 CrashPoint::BeforeCommit.pass();
                 transaction.commit().await.map_err(unanswered)?;
                 CrashPoint::Commit.pass();
+                admission.committed();
                 Ok(Some(committed))
             }
         }
@@ -284,6 +327,17 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Whether a queue still has the segment's messages: it is not acknowledged, and was not imported. Blocks.
+fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError> {
+    let path = staging.spool(segment);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let Some(block) = SegmentReader::open(&path)?.next_block()? else { return Ok(false) };
+    let first = block.receipt_handles().next().transpose()?;
+    Ok(first.is_some_and(|handle| !handle.is_empty()))
 }
 
 /// An error of a statement, without the server's text, which may quote a value.

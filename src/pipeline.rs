@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ack::RejectRoute;
 use crate::drain::{Drain, DrainEnd};
 use crate::error::Error;
 use crate::load::{Committed, LoadMode, Loader};
@@ -54,6 +55,7 @@ impl Pipeline {
         drain: Drain<Q>,
         plan: Arc<Plan>,
         mut loaders: Vec<Loader>,
+        route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
         spool::recover(&self.staging)?;
         let left = self.staging.sealed_segments()?;
@@ -70,7 +72,8 @@ impl Pipeline {
         running.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
         running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
         running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
-        running.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
+        running
+            .spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, route, to_acknowledge)));
         let end = drain.run(sealed).await;
         join(running).await?;
         end
@@ -130,6 +133,7 @@ impl Pipeline {
         queue: Arc<Q>,
         loaders: &mut [Loader],
         parallel: usize,
+        route: RejectRoute,
     ) -> Result<(), Error> {
         let known = ledger(loaders, &self.staging.sealed_segments()?).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
@@ -140,7 +144,7 @@ impl Pipeline {
             }
             drop(committed);
         };
-        let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, to_acknowledge);
+        let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let ((), outcome) = tokio::join!(entered, acknowledged);
         outcome
     }

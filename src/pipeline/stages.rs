@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::Pipeline;
-use crate::ack;
+use crate::ack::{self, RejectRoute};
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
@@ -165,11 +165,12 @@ impl Pipeline {
         queue: Arc<Q>,
         own: Option<Arc<OwnMessages>>,
         parallel: usize,
+        route: RejectRoute,
         mut segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
             let started = Instant::now();
-            let done = ack::acknowledge(&*queue, &self.staging, &segment, parallel).await?;
+            let done = ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await?;
             self.counters.ack.add(started, done.deleted, 0);
             self.counters.add_acknowledged(done.deleted, done.failed);
             if let Some(own) = &own {

@@ -26,9 +26,7 @@ use tokio::runtime::Runtime;
 pub(crate) use database::{Database, postgres};
 pub(crate) use outcome::{Counts, Outcome};
 pub(crate) use proxy::{Break, Point, Proxy, Traffic};
-use queue::{Queue, QueueKind};
-
-pub(crate) use queue::Server;
+pub(crate) use queue::{Queue, QueueKind, Server};
 
 /// `Sixteen byte key` and `InitializationVe`: the key and IV of the exercise.
 pub(crate) const KEY: &str = "5369787465656e2062797465206b6579";
