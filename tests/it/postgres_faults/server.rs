@@ -101,7 +101,7 @@ fn a_real_deadlock_is_tried_again() {
     database.execute("begin; select from locks where name = 'two' for update");
     let outcome = thread::scope(|scope| {
         let run = scope.spawn(|| books.env.run());
-        database.wait_until("select exists (select from pg_locks where not granted)");
+        wait_for_a_waiting_load(database);
         database.execute("select from locks where name = 'one' for update; commit");
         run.join().unwrap().succeeds()
     });

@@ -3,8 +3,6 @@
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::SinkExt;
@@ -12,10 +10,6 @@ use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::RUNTIME;
-
-/// Far longer than anything that a test waits for takes.
-const PATIENCE: Duration = Duration::from_mins(1);
-const BETWEEN_QUESTIONS: Duration = Duration::from_millis(10);
 
 static POSTGRES: LazyLock<LocalPostgres> =
     LazyLock::new(|| LocalPostgres::start(LocalPostgresOptions::default()).expect("a temporary Postgres"));
@@ -93,15 +87,6 @@ impl Database {
     pub(crate) fn number(&self, sql: &str) -> u64 {
         let [text] = &self.texts(sql)[..] else { panic!("{sql} gave not one row") };
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
-    }
-
-    /// Asks a question of yes or no again and again, until the answer is yes.
-    pub(crate) fn wait_until(&self, sql: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.texts(sql) != ["t"] {
-            assert!(Instant::now() < deadline, "after {} s still not: {sql}", PATIENCE.as_secs());
-            thread::sleep(BETWEEN_QUESTIONS);
-        }
     }
 
     /// How many rows a table has.
