@@ -13,6 +13,7 @@ use backon::Retryable;
 use uuid::Uuid;
 
 use super::{backoff, retry_policy};
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError, SpoolError};
 use crate::load::{Committed, RejectRow, message_uuid};
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue};
@@ -146,6 +147,7 @@ async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(),
             }
             sent => sent?,
         };
+        CrashPoint::SendDeadLetters.pass();
         let mut again = Vec::new();
         let mut last_code = String::new();
         for entry in failed {
