@@ -28,6 +28,7 @@ mod settings;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
+mod timeouts;
 mod tls;
 mod transaction;
 mod watch;
@@ -171,7 +172,7 @@ impl Loader {
         let connection = loop {
             match database.connect().await {
                 Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => {
-                    retries.wait_after(error).await?
+                    retries.wait_after(error).await?;
                 }
                 connected => break connected?,
             }

@@ -5,19 +5,13 @@
 //! `tcp_user_timeout`. Nothing here connects.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
+use super::timeouts::Timeouts;
 use crate::error::ConfigError;
-
-/// A host that vanished is noticed within a minute. libpq leaves it to the system, which takes two hours.
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVES_COUNT: u32 = 3;
-const USER_TIMEOUT: Duration = Duration::from_mins(1);
 
 const SETTING: &str = "--database-url (DATABASE_URL)";
 
@@ -99,46 +93,13 @@ struct Split {
     timeouts: Timeouts,
 }
 
-/// When a connection counts as lost, as the text says it.
-#[derive(Debug, Default)]
-struct Timeouts {
-    idle_seconds: Option<String>,
-    interval_seconds: Option<String>,
-    count: Option<String>,
-    user_timeout_ms: Option<String>,
-}
-
-impl Timeouts {
-    /// Zero is the default, as with libpq.
-    fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
-        let number = |value: &Option<String>, name: &str| match value.as_deref().map(str::parse::<u32>) {
-            None | Some(Ok(0)) => Ok(None),
-            Some(Ok(number)) => Ok(Some(number)),
-            Some(Err(_)) => Err(invalid(format!("{name} is not a number"))),
-        };
-        let seconds = |number: u32| Duration::from_secs(number.into());
-        let idle = number(&self.idle_seconds, "keepalives_idle")?.map_or(KEEPALIVES_IDLE, seconds);
-        let interval = number(&self.interval_seconds, "keepalives_interval")?.map_or(KEEPALIVES_INTERVAL, seconds);
-        let count = number(&self.count, "keepalives_count")?.unwrap_or(KEEPALIVES_COUNT);
-        let user_timeout = number(&self.user_timeout_ms, "tcp_user_timeout")?;
-        let user_timeout = user_timeout.map_or(USER_TIMEOUT, |number| Duration::from_millis(number.into()));
-        config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(count);
-        config.tcp_user_timeout(user_timeout);
-        Ok(())
-    }
-}
-
 impl Split {
     /// Keeps a parameter that tokio-postgres does not know as libpq does; `false` for any other.
     fn take(&mut self, key: &str, value: Cow<'_, str>) -> bool {
         match key {
             "sslmode" => self.mode = Some(value.into_owned()),
             "sslrootcert" => self.root_certificates = Some(value.into_owned()),
-            "keepalives_idle" => self.timeouts.idle_seconds = Some(value.into_owned()),
-            "keepalives_interval" => self.timeouts.interval_seconds = Some(value.into_owned()),
-            "keepalives_count" => self.timeouts.count = Some(value.into_owned()),
-            "tcp_user_timeout" => self.timeouts.user_timeout_ms = Some(value.into_owned()),
-            _ => return false,
+            _ => return self.timeouts.take(key, &value),
         }
         true
     }
@@ -294,24 +255,6 @@ mod tests {
             assert_eq!((settings.config.get_ssl_mode(), settings.verify), (mode, verify), "{query}");
         }
         assert_eq!(parse("postgres://h", &[]).unwrap().config.get_ssl_mode(), SslMode::Prefer);
-    }
-
-    #[test]
-    fn a_lost_connection_is_noticed_after_a_minute_or_when_the_string_says() {
-        let seconds = Duration::from_secs;
-        let timeouts = |text: &str| {
-            let config = parse(text, &[]).unwrap().config;
-            let (idle, interval) = (config.get_keepalives_idle(), config.get_keepalives_interval());
-            (idle, interval, config.get_keepalives_retries(), config.get_tcp_user_timeout().copied())
-        };
-        let defaults = (seconds(30), Some(seconds(10)), Some(3), Some(seconds(60)));
-        assert_eq!(timeouts("postgres://h"), defaults);
-        assert_eq!(timeouts("host=h keepalives_idle=0"), defaults);
-        let given = "keepalives_idle=5 keepalives_interval=2 keepalives_count=4 tcp_user_timeout=1500";
-        let expected = (seconds(5), Some(seconds(2)), Some(4), Some(Duration::from_millis(1500)));
-        assert_eq!(timeouts(&format!("host=h {given}")), expected);
-        assert_eq!(timeouts(&format!("postgres://h?{}", given.replace(' ', "&"))), expected);
-        parse("host=h keepalives_idle=soon", &[]).unwrap_err();
     }
 
     #[test]
