@@ -149,6 +149,16 @@ fn a_dead_letter_says_why(server: Server) {
     assert_eq!(digest.as_ref(), [0, 255]);
 }
 
+#[test]
+fn a_dead_letter_queue_may_be_a_fifo_queue() {
+    let env = TestEnv::new(Server::Embedded);
+    let dead_letters = Queue::create(Server::Embedded, QueueKind::Fifo);
+    env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{}\"\n", dead_letters.url()));
+    env.queue.send(&[misfit("bad"), misfit("worse")]);
+    env.run().succeeds();
+    assert_eq!(dead_letters.counts().visible, 2);
+}
+
 fn attribute(letter: &aws_sdk_sqs::types::Message, name: &str) -> Option<String> {
     letter.message_attributes()?.get(name)?.string_value().map(str::to_owned)
 }
