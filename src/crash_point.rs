@@ -36,6 +36,8 @@ pub(crate) enum CrashPoint {
     Commit,
     /// The chunk of a committed segment is removed.
     RemoveChunk,
+    /// A batch of rejects is sent to the dead-letter queue.
+    SendDeadLetters,
     /// A batch of messages is deleted from the queue.
     Delete,
     /// A segment is in the archive.
@@ -98,6 +100,7 @@ mod armed {
                 Self::BeforeCommit => "before-commit",
                 Self::Commit => "commit",
                 Self::RemoveChunk => "remove-chunk",
+                Self::SendDeadLetters => "send-dead-letters",
                 Self::Delete => "delete",
                 Self::Archive => "archive",
             }

@@ -12,6 +12,7 @@ use backon::Retryable;
 use uuid::Uuid;
 
 use super::{backoff, retry_policy};
+use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError};
 use crate::load::{Committed, RejectRow, message_uuid};
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue};
@@ -131,6 +132,7 @@ async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(),
             }
             sent => sent?,
         };
+        CrashPoint::SendDeadLetters.pass();
         let mut again = Vec::new();
         let mut last_code = String::new();
         for entry in failed {

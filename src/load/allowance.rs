@@ -85,3 +85,43 @@ impl Drop for Admission<'_> {
         counts.rejects -= self.counts.rejects;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::staging::SegmentId;
+
+    fn segment(received: u64, rejected: u64) -> Committed {
+        Committed {
+            segment: SegmentId::now(),
+            received,
+            loaded: received - rejected,
+            duplicates: 0,
+            rejected,
+            recognised: false,
+            left: Arc::default(),
+            rejects: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn only_what_committed_counts() {
+        let allowance = RejectAllowance::new(Some(MaxRejects::Count(3)));
+        drop(allowance.admit(&segment(10, 3)).unwrap());
+        allowance.admit(&segment(10, 2)).unwrap().committed();
+        assert!(allowance.admit(&segment(10, 2)).is_err());
+        allowance.admit(&segment(10, 1)).unwrap().committed();
+        assert!(allowance.admit(&segment(1, 1)).is_err());
+    }
+
+    #[test]
+    fn a_segment_without_rejects_is_never_one_too_many() {
+        let allowance = RejectAllowance::new(Some(MaxRejects::Count(0)));
+        // Its answer was lost, and the ledger had it.
+        allowance.count(&segment(10, 5));
+        assert!(allowance.admit(&segment(10, 0)).is_ok());
+        assert!(allowance.admit(&segment(10, 1)).is_err());
+    }
+}

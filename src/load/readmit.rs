@@ -17,6 +17,7 @@ use super::ledger::{BATCH_KEYS, RejectColumns, ledger_error, reject_columns};
 use super::rejects::{self, NewReject, RejectRow};
 use super::retry::Retries;
 use super::{Loader, blocking, refused};
+use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
@@ -86,7 +87,10 @@ impl Loader {
         .await?;
         ledger.insert_rejects(&transaction, work.segment, &again).await?;
         work.settle(&transaction, pipeline, &unfit, loaded).await?;
-        transaction.commit().await.map_err(lost("COMMIT"))
+        CrashPoint::BeforeCommit.pass();
+        transaction.commit().await.map_err(lost("COMMIT"))?;
+        CrashPoint::Commit.pass();
+        Ok(())
     }
 }
 

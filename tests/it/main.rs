@@ -27,6 +27,7 @@ mod main_job;
 mod postgres_faults;
 mod queues;
 mod recovery;
+mod reject_commands;
 mod reject_policy;
 mod rejects;
 mod soak;

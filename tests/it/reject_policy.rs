@@ -1,22 +1,20 @@
-//! What becomes of rejected messages: kept, left to the queue's redrive policy, or sent to a dead-letter queue; how
-//! many are too many; and a second try after the mapping was corrected.
+//! What becomes of rejected messages: kept, left to the queue's redrive policy, or sent to a dead-letter queue; and
+//! how many are too many.
 
 use std::collections::BTreeSet;
 use std::fs;
-
-use serde_json::Value;
 
 use crate::logins::login;
 use crate::testenv::{Counts, Queue, QueueKind, Server, TestEnv};
 
 /// A login without its device type, which the built-in mapping requires.
-fn misfit(user_id: &str) -> String {
+pub(crate) fn misfit(user_id: &str) -> String {
     let mut body = login(user_id);
     body.as_object_mut().unwrap().remove("device_type");
     body.to_string()
 }
 
-fn logins(count: usize) -> Vec<String> {
+pub(crate) fn logins(count: usize) -> Vec<String> {
     (0..count).map(|index| login(&format!("user {index}")).to_string()).collect()
 }
 
@@ -30,7 +28,7 @@ const MENDED: &str = r#"
     name = "locale"
 "#;
 
-fn mend(env: &TestEnv, pipeline: &str) {
+pub(crate) fn mend(env: &TestEnv, pipeline: &str) {
     env.configure(&format!("[pipeline]\n{pipeline}\n{MENDED}"));
 }
 
@@ -151,6 +149,16 @@ fn a_dead_letter_says_why(server: Server) {
     assert_eq!(digest.as_ref(), [0, 255]);
 }
 
+#[test]
+fn a_dead_letter_queue_may_be_a_fifo_queue() {
+    let env = TestEnv::new(Server::Embedded);
+    let dead_letters = Queue::create(Server::Embedded, QueueKind::Fifo);
+    env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{}\"\n", dead_letters.url()));
+    env.queue.send(&[misfit("bad"), misfit("worse")]);
+    env.run().succeeds();
+    assert_eq!(dead_letters.counts().visible, 2);
+}
+
 fn attribute(letter: &aws_sdk_sqs::types::Message, name: &str) -> Option<String> {
     letter.message_attributes()?.get(name)?.string_value().map(str::to_owned)
 }
@@ -224,121 +232,48 @@ fn a_replay_stops_at_max_rejects_as_well_also_for_what_postgres_refuses() {
     assert_eq!(env.database.count("user_logins"), 0);
 }
 
-#[test]
-fn rejects_are_listed_by_reason_or_one_by_one_and_without_their_bodies() {
-    let env = TestEnv::new(Server::Embedded);
-    env.queue.send(&[misfit("SECRET 1"), misfit("SECRET 2"), "not json".to_owned()]);
-    env.run().succeeds();
+#[cfg(feature = "crash-points")]
+mod killed {
+    use super::*;
 
-    let groups = objects(&env.pgsluice(&["rejects", "list"]).succeeds().stdout);
-    let summary: Vec<_> = groups.iter().map(|group| (group["rejects"].as_u64(), group["field"].as_str())).collect();
-    assert_eq!(summary, [(Some(2), Some("device_type")), (Some(1), None)]);
-    let entries = env.pgsluice(&["rejects", "list", "--entries"]).succeeds().stdout;
-    assert!(!entries.contains("SECRET"), "{entries}");
-    let listed: BTreeSet<_> =
-        objects(&entries).iter().map(|entry| entry["message_id"].as_str().unwrap().to_owned()).collect();
-    let kept: BTreeSet<_> =
-        env.staged_objects("rejects").iter().map(|line| line["message_id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(listed, kept);
+    #[test]
+    fn after_sending_a_dead_letter_it_is_sent_twice_and_nothing_else_is_done_twice() {
+        let mut env = TestEnv::new(Server::Embedded);
+        let dead_letters = Queue::create(Server::Embedded, QueueKind::Standard);
+        env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{}\"\n", dead_letters.url()));
+        env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
+        env.set("PGSLUICE_CRASH_POINT", "send-dead-letters");
+        env.job(&["run"]).is_killed();
+        assert_eq!(env.queue.counts().in_flight, 3, "sent before anything is deleted");
 
-    let limited = env.pgsluice(&["rejects", "list", "--entries", "--limit", "1"]).succeeds().stdout;
-    assert_eq!(limited.lines().count(), 1);
-    let other = ["rejects", "list", "--segment", "018f0000-0000-7000-8000-000000000000"];
-    assert_eq!(env.pgsluice(&other).succeeds().stdout, "");
-}
-
-fn objects(lines: &str) -> Vec<Value> {
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Runs with two misfits that fit the mended mapping, and one message that never does.
-fn with_three_rejects(dedupe: &str) -> TestEnv {
-    let env = TestEnv::new(Server::Embedded);
-    env.configure(&format!("[pipeline]\ndedupe = \"{dedupe}\"\n"));
-    env.queue.send(&[logins(4), vec![misfit("late 1"), "not json".to_owned(), misfit("late 2")]].concat());
-    assert_eq!(env.run().succeeds().counts().rejected, 3);
-    mend(&env, &format!("dedupe = \"{dedupe}\""));
-    env
-}
-
-fn assert_two_of_three_rejects_are_rows(env: &TestEnv) {
-    assert_eq!(env.database.count("user_logins"), 6);
-    assert_eq!(env.database.count("user_logins where user_id like 'late %'"), 2);
-    assert_eq!(env.database.count("pgsluice.reject"), 1);
-    let books = "select sum(loaded) || ' ' || sum(rejected) from pgsluice.segment";
-    assert_eq!(env.database.texts(books), ["6 1"]);
-    let lines = env.staged_objects("rejects");
-    assert_eq!(lines.iter().map(|line| line["body"].as_str().unwrap()).collect::<Vec<_>>(), ["not json"]);
-}
-
-#[test]
-fn a_retry_loads_the_rejects_that_fit_by_now_and_does_so_once() {
-    for dedupe in ["message", "segment"] {
-        let env = with_three_rejects(dedupe);
-        let messages = env.database.count("pgsluice.message");
-        let first = env.job(&["rejects", "retry"]).succeeds().counts();
-        assert_eq!(first, Counts { received: 3, loaded: 2, rejected: 1, ..Counts::default() });
-        assert_two_of_three_rejects_are_rows(&env);
-
-        let second = env.job(&["rejects", "retry"]).succeeds().counts();
-        assert_eq!(second, Counts { received: 1, rejected: 1, ..Counts::default() });
-        assert_two_of_three_rejects_are_rows(&env);
-        assert_eq!(env.database.count("pgsluice.message"), messages, "their ids stay");
-        assert!(!env.path("staging/retry").exists());
+        env.unset("PGSLUICE_CRASH_POINT");
+        env.run().succeeds();
+        assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+        assert_eq!((env.database.count("user_logins"), env.database.count("pgsluice.reject")), (2, 1));
+        let sent = dead_letters.receive_all();
+        let ids: BTreeSet<_> = sent.iter().map(|letter| attribute(letter, "pgsluice_message_id").unwrap()).collect();
+        assert_eq!((sent.len(), ids.len()), (2, 1), "by its id a copy is known");
     }
-}
 
-#[test]
-fn a_retry_that_died_between_its_commit_and_the_reject_file_is_made_good_by_the_next() {
-    let env = with_three_rejects("message");
-    let [file] = &env.staged_files("rejects")[..] else { panic!("one reject file") };
-    let before = fs::read(file).unwrap();
-    env.job(&["rejects", "retry"]).succeeds();
-    // As a process leaves it that is killed there: the old reject file, and its workshop.
-    fs::write(file, before).unwrap();
-    fs::create_dir_all(env.path("staging/retry/spool")).unwrap();
-    fs::write(env.path("staging/retry/spool/old.ndjson"), "torn").unwrap();
+    #[test]
+    fn after_the_commit_or_the_deletes_what_is_left_still_goes_to_the_dead_letter_queue() {
+        for point in ["commit", "delete"] {
+            let mut env = TestEnv::new(Server::Embedded);
+            let dead_letters = Queue::create(Server::Embedded, QueueKind::Standard);
+            env.queue.redrive_to(&dead_letters, 4);
+            // Long enough for a delivery to be loaded and deleted before the next one of the same message.
+            env.queue.set_visibility_timeout(5);
+            env.configure("[pipeline]\non_reject = \"leave\"\n");
+            env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
+            env.set("PGSLUICE_CRASH_POINT", point);
+            env.job(&["run"]).is_killed();
 
-    let again = env.job(&["rejects", "retry"]).succeeds().counts();
-    assert_eq!(again, Counts { received: 1, rejected: 1, ..Counts::default() });
-    assert_two_of_three_rejects_are_rows(&env);
-    assert!(!env.path("staging/retry").exists());
-}
-
-#[test]
-fn a_retry_says_the_new_reason_also_where_postgres_refuses_now() {
-    let env = with_three_rejects("message");
-    env.database.execute("alter table user_logins add constraint known check (user_id <> 'late 1')");
-    let counts = env.job(&["rejects", "retry"]).succeeds().counts();
-    assert_eq!((counts.loaded, counts.rejected), (1, 2));
-    let reject = "select reason from pgsluice.reject where stage = 'load' and field = 'known'";
-    assert!(env.database.texts(reject)[0].contains("23514"));
-    let lines = env.staged_objects("rejects");
-    assert_eq!(lines.iter().filter(|line| line["stage"] == "load" && line["field"] == "known").count(), 1);
-
-    env.database.execute("alter table user_logins drop constraint known");
-    env.job(&["rejects", "retry"]).succeeds();
-    assert_two_of_three_rejects_are_rows(&env);
-}
-
-#[test]
-fn a_retry_leaves_a_segment_alone_that_was_not_loaded_yet() {
-    let env = TestEnv::new(Server::Embedded);
-    env.queue.send(&[misfit("bad")]);
-    env.job(&["drain"]).succeeds();
-    env.job(&["transform"]).succeeds();
-    let lines = env.staged_objects("rejects");
-    let outcome = env.job(&["rejects", "retry"]).succeeds();
-    assert_eq!(outcome.counts(), Counts::default());
-    assert!(outcome.stderr.contains("not in the ledger yet"), "{outcome}");
-    assert_eq!(env.staged_objects("rejects"), lines);
-}
-
-#[test]
-fn a_replay_of_an_emptied_table_loads_what_a_retry_loaded() {
-    let env = with_three_rejects("message");
-    env.job(&["rejects", "retry"]).succeeds();
-    env.database.execute("truncate user_logins");
-    env.job(&["replay", "--again"]).succeeds();
-    assert_two_of_three_rejects_are_rows(&env);
+            env.unset("PGSLUICE_CRASH_POINT");
+            env.run().succeeds();
+            assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+            assert_eq!((env.database.count("user_logins"), env.database.count("pgsluice.message")), (2, 2));
+            let bodies: Vec<_> = dead_letters.receive_all().into_iter().filter_map(|message| message.body).collect();
+            assert_eq!(bodies, [misfit("bad")], "{point}");
+        }
+    }
 }

@@ -214,8 +214,10 @@ fn run_to_end(mut command: Command, input: &str, report_path: PathBuf) -> Outcom
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
-    // A command that reads no input may be gone already.
-    _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    let (mut stdin, input) = (child.stdin.take().expect("a pipe"), input.to_owned());
+    // Beside the reading of its output: a command that answers as it reads would wait for us, and we for it.
+    // One that reads no input may be gone already.
+    thread::spawn(move || stdin.write_all(input.as_bytes()));
     let pid = child.id();
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
