@@ -19,6 +19,7 @@ mod books;
 mod commands;
 #[cfg(feature = "crash-points")]
 mod crash;
+mod disk;
 mod errors;
 mod hygiene;
 mod logins;
