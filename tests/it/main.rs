@@ -24,6 +24,7 @@ mod errors;
 mod hygiene;
 mod logins;
 mod main_job;
+mod model;
 mod queues;
 mod recovery;
 mod rejects;
