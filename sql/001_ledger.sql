@@ -8,7 +8,9 @@
 --   grant execute on function pgsluice.ensure_message_partitions(date, date) to loader;
 --   grant insert on public.user_logins to loader;
 --
--- (`delete` is for `replay --again` alone.)
+-- `delete` is for on_reject = "leave", `replay --again` and `rejects retry`. The latter needs more:
+--
+--   grant update on pgsluice.segment, pgsluice.reject to loader;
 
 create schema if not exists pgsluice;
 
@@ -26,6 +28,10 @@ create table if not exists pgsluice.segment (
     last_sent_at  timestamptz,
     loaded_at     timestamptz not null default now(),
     host          text        not null,
+    -- of the rejected: messages that were not recorded but stay in the queue, for its redrive policy (on_reject = "leave")
+    left_in_queue uuid[]      not null default '{}',
+    -- the transaction that recorded the segment's messages
+    loaded_in     xid8        not null default pg_current_xact_id(),
     constraint segment_adds_up check (received = loaded + duplicates + rejected)
 );
 

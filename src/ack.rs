@@ -6,13 +6,19 @@
 //!
 //! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
 
+mod rejected;
+
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures::{StreamExt, TryStreamExt, stream};
+
+pub use rejected::RejectRoute;
 
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError, SpoolError, StagingError};
@@ -20,6 +26,7 @@ use crate::load::Committed;
 use crate::queue::{BATCH_MESSAGES, Queue};
 use crate::spool::SegmentReader;
 use crate::staging::{Staging, remove_if_present, rename_durably};
+use rejected::Left;
 
 /// Tries of a delete that fails by SQS's fault, beyond the first. Together they take a few seconds.
 const RETRIES: usize = 5;
@@ -45,22 +52,28 @@ impl Acknowledged {
     }
 }
 
-/// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed.
+/// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed. Rejects
+/// go their `route`.
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
     staging: &Staging,
     committed: &Committed,
     parallel: usize,
+    route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
-    let batches = ReceiptBatches::open(&staging.spool(committed.segment()))?;
+    route.send(staging, committed).await?;
+    let left: Left = Arc::new(committed.left().iter().copied().collect());
+    let batches = ReceiptBatches::open(&staging.spool(committed.segment()), Arc::clone(&left))?;
     let outcome = stream::iter(batches)
         .map(|handles| async move { Ok::<_, Error>(delete_batch(queue, handles?).await?) })
         .buffer_unordered(parallel)
         .try_fold(Acknowledged::default(), |sum, batch| async move { Ok(sum.and(batch)) })
         .await?;
+    let receives = if left.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left).await? };
     if outcome.failed == 0 {
         archive(staging, committed)?;
     }
+    route.check(receives)?;
     Ok(outcome)
 }
 
@@ -73,7 +86,7 @@ pub fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingEr
 
 /// No message of the segment has a receipt handle: it was imported.
 pub fn nothing_to_acknowledge(staging: &Staging, committed: &Committed) -> Result<bool, SpoolError> {
-    Ok(ReceiptBatches::open(&staging.spool(committed.segment()))?.next().transpose()?.is_none())
+    Ok(ReceiptBatches::open(&staging.spool(committed.segment()), Left::default())?.next().transpose()?.is_none())
 }
 
 /// Removes archived segments that are older than `archive_days`.
@@ -131,27 +144,28 @@ fn backoff() -> impl Iterator<Item = Duration> {
     retry_policy().build()
 }
 
-/// The receipt handles of a segment in batches for SQS, read as they are needed.
+/// The receipt handles of a segment in batches for SQS, read as they are needed; not of messages that are left.
 struct ReceiptBatches {
     reader: SegmentReader,
+    left: Left,
     handles: VecDeque<String>,
 }
 
 impl ReceiptBatches {
-    fn open(path: &Path) -> Result<Self, SpoolError> {
-        Ok(Self { reader: SegmentReader::open(path)?, handles: VecDeque::new() })
+    fn open(path: &Path, left: Left) -> Result<Self, SpoolError> {
+        Ok(Self { reader: SegmentReader::open(path)?, left, handles: VecDeque::new() })
     }
 
     fn fill(&mut self) -> Result<(), SpoolError> {
         while self.handles.len() < BATCH_MESSAGES {
             let Some(block) = self.reader.next_block()? else { break };
-            for handle in block.receipt_handles() {
-                let handle = handle?;
-                // An imported message has no handle: no queue holds it.
-                if !handle.is_empty() {
-                    self.handles.push_back(handle.into_owned());
-                }
-            }
+            let handles: Vec<String> = if self.left.is_empty() {
+                block.receipt_handles().map(|handle| handle.map(Cow::into_owned)).collect::<Result<_, _>>()?
+            } else {
+                rejected::handles_without(&self.left, &block).collect::<Result<_, _>>()?
+            };
+            // An imported message has no handle: no queue holds it.
+            self.handles.extend(handles.into_iter().filter(|handle| !handle.is_empty()));
         }
         Ok(())
     }

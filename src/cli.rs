@@ -12,6 +12,7 @@ mod init;
 mod keygen;
 mod load;
 mod logging;
+mod rejects;
 mod replay;
 mod reveal;
 mod run;
@@ -106,6 +107,9 @@ enum Command {
     Ack,
     /// Show segments by state, ledger totals and queue depth
     Status,
+    /// List messages that could not become rows, or try them again
+    #[command(subcommand)]
+    Rejects(rejects::Command),
     /// Decrypt masked values, given as arguments or one a line on stdin
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
@@ -163,6 +167,7 @@ pub fn run() -> Result<ExitCode, Error> {
         Command::Load => load::run(&shared),
         Command::Ack => ack::run(&shared),
         Command::Status => status::run(&shared),
+        Command::Rejects(command) => rejects::run(&shared, &command),
         Command::Reveal(flags) => reveal::run(&shared, &flags),
         Command::Keygen => keygen::run(),
         #[cfg(feature = "local")]

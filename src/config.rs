@@ -5,6 +5,7 @@
 mod file;
 mod keys;
 mod pipeline;
+mod rejects;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use crate::error::ConfigError;
 
 pub use keys::{DatabaseUrl, Key, Keys};
 pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName, quote_identifier};
+pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 

@@ -4,14 +4,18 @@
 //! Errors name files, segments, offsets, columns and SQLSTATEs, and never a value from a message: [`enum@Error`] is
 //! printed and logged. Kinds are told apart by type or SQLSTATE, not by text.
 
+pub(crate) mod sqlstate;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::MaxRejects;
 use crate::exit_code::ExitCode;
 use crate::staging::SegmentId;
 use crate::transform::RevealError;
+use sqlstate::Meaning;
 
 /// Any error of the library.
 #[derive(Debug, Error)]
@@ -164,6 +168,12 @@ pub enum QueueError {
     Throttled { code: String },
     #[error("too many messages of queue {queue_url} are in flight (OverLimit)")]
     OverLimit { queue_url: String },
+    #[error("queue {queue_url} has no redrive policy, so rejected messages that are left there would come for ever")]
+    NoRedrivePolicy { queue_url: String },
+    #[error(
+        "a rejected message was delivered {receives} times, although its queue's maxReceiveCount is {max_receives}"
+    )]
+    NotRedriven { receives: u32, max_receives: u32 },
     #[error("SQS answered {operation} with {code}")]
     Service { operation: &'static str, code: String, server_fault: bool },
 }
@@ -187,9 +197,15 @@ pub enum LoadError {
     Refused { action: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
+    #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
+    RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
+    #[error(
+        "segment {segment} would bring this run to {rejects} rejects in {messages} messages, and max_rejects is {limit}"
+    )]
+    TooManyRejects { segment: SegmentId, rejects: u64, messages: u64, limit: MaxRejects },
     #[error("chunk of segment {segment} does not match its ids: {problem}")]
     InconsistentChunk { segment: SegmentId, problem: &'static str },
     #[error(transparent)]
@@ -330,6 +346,10 @@ impl QueueError {
             Self::Unreachable { .. } => retried("check AWS_ENDPOINT_URL, AWS_REGION and the network"),
             Self::Throttled { .. } => retried("lower queue.pollers, or raise the quota"),
             Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),
+            Self::NoRedrivePolicy { .. } => {
+                usage("give the queue a RedrivePolicy, or choose on_reject = \"keep\" or \"dlq\"")
+            }
+            Self::NotRedriven { .. } => fatal("check the queue's RedrivePolicy, and run again"),
             Self::Service { server_fault: true, .. } => retried("SQS has a problem; run again later"),
             Self::Service { .. } => fatal("check the queue's settings"),
         }
@@ -343,20 +363,40 @@ impl QueueError {
 }
 
 impl LoadError {
-    fn advice(&self) -> Advice {
+    /// What follows from the error.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
-            Self::ConnectionRefused { .. } => fatal("check user, password and database in DATABASE_URL"),
             Self::NoTable { .. } | Self::NoLedger => {
                 fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
             }
-            Self::Refused { .. } => fatal("see the server's log; nothing of this segment was committed"),
+            Self::ConnectionRefused { sqlstate, .. } | Self::Refused { sqlstate, .. } => {
+                let (meaning, hint) = sqlstate::judge(sqlstate);
+                Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }
+            }
             Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+            Self::TooManyRejects { .. } => Advice {
+                exit: ExitCode::TooManyRejects,
+                ..fatal(
+                    "see the reasons in the segment's file in rejects/; correct the mapping, or raise max_rejects, and \
+                     run again: nothing of the segment was loaded or deleted",
+                )
+            },
+            Self::RowsSkipped { .. } => fatal(
+                "a BEFORE trigger that returns NULL skips rows unseen: let it RAISE, which makes each a reject, or load another table",
+            ),
             Self::InconsistentChunk { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),
         }
+    }
+
+    /// Waiting and trying again can help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.advice().retry
     }
 }

@@ -35,6 +35,7 @@ pub mod local;
 pub mod pipeline;
 pub mod progress;
 pub mod queue;
+pub mod rejects;
 pub mod report;
 pub mod spool;
 pub mod staging;

@@ -9,8 +9,9 @@
 //! The ledger's rows come first, by COPY. Should one be there already, the transaction is rolled back, and a second
 //! one claims the messages one by one and copies only the rows of those it got. What fails for a passing reason
 //! (a lost connection, a deadlock, a restart) is tried again; anything else leaves the segment staged. When the
-//! answer to COMMIT is lost, the next attempt asks the ledger.
+//! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see [`watch`].
 
+mod allowance;
 mod chunk;
 mod connection;
 mod copy;
@@ -18,6 +19,7 @@ mod isolate;
 mod keys;
 mod ledger;
 mod preflight;
+mod readmit;
 mod reason;
 mod rejects;
 mod retry;
@@ -26,30 +28,38 @@ mod settings;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
+mod timeouts;
 mod tls;
 mod transaction;
+mod watch;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Client;
+use uuid::Uuid;
 
+pub use allowance::RejectAllowance;
 pub use connection::connect;
 pub use keys::message_uuid;
-pub use retry::is_transient;
+pub(crate) use ledger::ledger_error;
+pub use rejects::RejectRow;
 pub use schema::{init, init_sql};
 
-use crate::config::{DatabaseUrl, Dedupe, Pipeline};
+use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
-use crate::error::{Error, LoadError};
+use crate::error::LoadError;
+use crate::spool::SegmentReader;
 use crate::staging::{SegmentId, Staging};
 use crate::transform::StagedSegment;
-use connection::Database;
+use connection::{Connection, Database};
 use keys::SegmentKeys;
 use ledger::Ledger;
 use reason::Target;
+use retry::Retries;
 use transaction::{Destination, Filled, Work};
+use watch::{Watch, answered};
 
 /// Whether a segment that is in the ledger is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,6 +82,8 @@ pub struct Committed {
     duplicates: u64,
     rejected: u64,
     recognised: bool,
+    left: Arc<[Uuid]>,
+    rejects: Arc<[RejectRow]>,
 }
 
 impl Committed {
@@ -105,6 +117,18 @@ impl Committed {
         self.rejected
     }
 
+    /// Messages that were rejected and not recorded: they stay in the queue, for its redrive policy.
+    #[must_use]
+    pub fn left(&self) -> &[Uuid] {
+        &self.left
+    }
+
+    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
+    #[must_use]
+    pub fn rejects(&self) -> &[RejectRow] {
+        &self.rejects
+    }
+
     /// Whether the ledger had the segment before, so that the counts are those of an earlier load.
     #[must_use]
     pub const fn recognised(&self) -> bool {
@@ -130,43 +154,58 @@ pub struct LedgerTotals {
 /// Loads segments of one pipeline over one connection, which it opens again when it is lost.
 pub struct Loader {
     database: Database,
-    client: Client,
+    connection: Connection,
+    watch: Arc<Watch>,
     destination: Destination,
     pipeline: Pipeline,
+    allowance: Arc<RejectAllowance>,
     /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
     ensured_days: BTreeSet<i32>,
 }
 
 impl Loader {
-    /// Connects. A server that is starting up, or has no connection free, is asked again for a while; one that
-    /// cannot be reached is an error at once.
+    /// Connects. A server that is starting up, has no connection free, or closes it at once is asked again for a
+    /// while; one that cannot be reached is an error at once.
     pub async fn connect(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<Self, LoadError> {
         let database = Database::new(database)?;
-        let mut delays = retry::delays();
-        let client = loop {
+        let mut retries = Retries::new();
+        let connection = loop {
             match database.connect().await {
-                Err(error @ LoadError::ConnectionRefused { .. }) if is_transient(&error) => {
-                    wait(&mut delays, error).await?;
+                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => {
+                    retries.wait_after(error).await?;
                 }
                 connected => break connected?,
             }
         };
         Ok(Self {
+            watch: Arc::new(Watch::of(database.clone())),
             database,
-            client,
+            connection,
             destination: Destination {
-                ledger: Ledger { pipeline: pipeline.name.as_str().into(), host: host_name() },
+                ledger: Ledger {
+                    pipeline: pipeline.name.as_str().into(),
+                    host: host_name(),
+                    with_rejects: matches!(pipeline.rejects.on_reject, OnReject::Send { .. }),
+                },
                 target: Target::new(pipeline),
                 dedupe: pipeline.dedupe,
             },
             pipeline: pipeline.clone(),
+            allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
             ensured_days: BTreeSet::new(),
         })
     }
 
+    /// Counts rejects together with other loaders.
+    #[must_use]
+    pub fn sharing(self, allowance: Arc<RejectAllowance>) -> Self {
+        Self { allowance, ..self }
+    }
+
     /// Compares the mapping with the real table. One error names all that does not fit.
-    pub async fn check_mapping(&self) -> Result<(), Error> {
-        preflight::check(&self.client, &self.pipeline).await
+    pub async fn check_mapping(&mut self) -> Result<(), LoadError> {
+        let pipeline = self.pipeline.clone();
+        self.ask(async |client| preflight::check(client, &pipeline).await).await
     }
 
     /// Loads a staged segment, or recognises it as loaded.
@@ -180,54 +219,97 @@ impl Loader {
     ) -> Result<Committed, LoadError> {
         let segment = staged.id;
         let files = staging.clone();
-        let keys = Arc::new(blocking(move || SegmentKeys::read(&files, segment)).await?);
+        let leaves = self.pipeline.rejects.on_reject == OnReject::Leave;
+        let read = blocking(move || Ok((SegmentKeys::read(&files, segment)?, leaves && is_in_queue(&files, segment)?)));
+        let (keys, leave_rejects) = read.await?;
+        let keys = Arc::new(keys);
         if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
             let problem = "it was staged with other counts";
             return Err(LoadError::InconsistentChunk { segment, problem });
         }
-        let mut work = Work { staging, segment, mode, keys, claim: false, in_doubt: None };
-        let mut delays = retry::delays();
+        let mut work = Work { staging, segment, mode, keys, leave_rejects, claim: false, in_doubt: None };
+        let mut retries = Retries::new();
         loop {
-            match self.attempt(&mut work).await {
+            let watch = Arc::clone(&self.watch);
+            match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => return Ok(committed),
                 Ok(None) => work.claim = true,
-                Err(error) if is_transient(&error) => wait(&mut delays, error).await?,
-                Err(error) => return Err(error),
+                Err(error) => self.recover(&mut retries, error).await?,
             }
         }
     }
 
     /// Which of the segments are loaded, and how. One query.
-    pub async fn committed(&self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
-        let found = self.destination.ledger.find(&self.client, segments).await?;
+    pub async fn committed(&mut self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        let found = self.ask(async |client| ledger.find(client, segments).await).await?;
         Ok(found.into_iter().map(|(committed, _)| (committed.segment, committed)).collect())
     }
 
     /// What the ledger holds of this pipeline.
-    pub async fn totals(&self) -> Result<LedgerTotals, LoadError> {
-        self.destination.ledger.totals(&self.client).await
+    pub async fn totals(&mut self) -> Result<LedgerTotals, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.totals(client).await).await
+    }
+
+    /// Asks what changes nothing, again where that can help.
+    async fn ask<T>(&mut self, question: impl AsyncFn(&Client) -> Result<T, LoadError>) -> Result<T, LoadError> {
+        let mut retries = Retries::new();
+        loop {
+            let asked = async {
+                self.reconnect().await?;
+                answered(question(&self.connection.client)).await?
+            };
+            match asked.await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.recover(&mut retries, error).await?,
+            }
+        }
+    }
+
+    /// Waits before the next attempt, or gives the error back.
+    async fn recover(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
+        if matches!(error, LoadError::ConnectionLost { .. }) {
+            self.connection.sever();
+        }
+        retries.wait_after(error).await
+    }
+
+    /// Opens a new connection where there is none any more.
+    async fn reconnect(&mut self) -> Result<(), LoadError> {
+        if self.connection.is_closed() {
+            self.connection = self.database.connect().await?;
+            self.watch.end_last(&self.connection.client).await?;
+        }
+        Ok(())
     }
 
     /// One transaction. `None`: it was rolled back because a message is in the ledger already.
     async fn attempt(&mut self, work: &mut Work<'_>) -> Result<Option<Committed>, LoadError> {
-        if self.client.is_closed() {
-            self.client = self.database.connect().await?;
-        }
+        self.reconnect().await?;
         self.ensure_partitions(&work.keys).await?;
         let lost = |action: &str| {
             let action = format!("{action} of segment {}", work.segment);
             move |error| refused(&action, error)
         };
-        let transaction = self.client.transaction().await.map_err(lost("BEGIN"))?;
+        let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
+        self.watch.began(self.destination.ledger.begin(&transaction).await?);
         match self.destination.fill(&transaction, work).await? {
-            Filled::Found(committed) => Ok(Some(committed)),
+            Filled::Found(committed) => {
+                if !committed.recognised {
+                    self.allowance.count(&committed);
+                }
+                Ok(Some(committed))
+            }
             Filled::MessageKnown => Ok(None),
             Filled::Now(committed, loaded_at) => {
+                let admission = self.allowance.admit(&committed)?;
                 let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
                 CrashPoint::BeforeCommit.pass();
                 transaction.commit().await.map_err(unanswered)?;
                 CrashPoint::Commit.pass();
+                admission.committed();
                 Ok(Some(committed))
             }
         }
@@ -240,19 +322,22 @@ impl Loader {
         let mut missing = keys.days.difference(&self.ensured_days);
         if let Some(&first) = missing.next() {
             let last = missing.last().copied().unwrap_or(first);
-            self.destination.ledger.ensure_partitions(&self.client, first, last).await?;
+            self.destination.ledger.ensure_partitions(&self.connection.client, first, last).await?;
             self.ensured_days.extend(&keys.days);
         }
         Ok(())
     }
 }
 
-/// Waits before the next attempt, or gives up with the error.
-async fn wait(delays: &mut impl Iterator<Item = std::time::Duration>, error: LoadError) -> Result<(), LoadError> {
-    let Some(delay) = delays.next() else { return Err(error) };
-    tracing::warn!(%error, delay_ms = delay.as_millis(), "trying Postgres again");
-    tokio::time::sleep(delay).await;
-    Ok(())
+/// Whether a queue still has the segment's messages: it is not acknowledged, and was not imported. Blocks.
+fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError> {
+    let path = staging.spool(segment);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let Some(block) = SegmentReader::open(&path)?.next_block()? else { return Ok(false) };
+    let first = block.receipt_handles().next().transpose()?;
+    Ok(first.is_some_and(|handle| !handle.is_empty()))
 }
 
 /// An error of a statement, without the server's text, which may quote a value.

@@ -8,5 +8,5 @@ mod queue;
 
 pub use faults::Faults;
 pub use logins::Logins;
-pub use postgres::{LocalError, LocalPostgres, LocalPostgresOptions};
+pub use postgres::{LocalError, LocalPostgres, LocalPostgresOptions, Shutdown};
 pub use queue::{LocalQueue, LocalQueueError, QueueCounts};

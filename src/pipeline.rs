@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::ack::RejectRoute;
 use crate::drain::{Drain, DrainEnd};
 use crate::error::Error;
 use crate::load::{Committed, LoadMode, Loader};
@@ -59,11 +60,12 @@ impl Pipeline {
         self: Arc<Self>,
         drain: Drain<Q>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
+        route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
         spool::recover(&self.staging)?;
         let left = self.staging.sealed_segments()?;
-        let known = ledger(&loaders, &left).await?;
+        let known = ledger(&mut loaders, &left).await?;
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
@@ -76,7 +78,8 @@ impl Pipeline {
         running.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
         running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
         running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed, Some(Arc::clone(&own)))));
-        running.spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, to_acknowledge)));
+        running
+            .spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, route, to_acknowledge)));
         let end = drain.run(sealed).await;
         join(running).await?;
         if self.disk_full.load(Ordering::Acquire) { end.and(Ok(DrainEnd::DiskFull)) } else { end }
@@ -87,10 +90,10 @@ impl Pipeline {
         self: Arc<Self>,
         segments: Vec<SegmentId>,
         plan: Arc<Plan>,
-        loaders: Vec<Loader>,
+        mut loaders: Vec<Loader>,
     ) -> Result<(), Error> {
         let known = match self.mode {
-            LoadMode::Once => ledger(&loaders, &segments).await?,
+            LoadMode::Once => ledger(&mut loaders, &segments).await?,
             LoadMode::Again => HashMap::new(),
         };
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
@@ -137,8 +140,9 @@ impl Pipeline {
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
-        loaders: &[Loader],
+        loaders: &mut [Loader],
         parallel: usize,
+        route: RejectRoute,
     ) -> Result<(), Error> {
         let known = ledger(loaders, &self.staging.sealed_segments()?).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
@@ -149,15 +153,15 @@ impl Pipeline {
             }
             drop(committed);
         };
-        let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, to_acknowledge);
+        let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let ((), outcome) = tokio::join!(entered, acknowledged);
         outcome
     }
 }
 
 /// What the ledger has of these segments, asked once.
-async fn ledger(loaders: &[Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
-    match loaders.first() {
+async fn ledger(loaders: &mut [Loader], segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, Error> {
+    match loaders.first_mut() {
         Some(loader) => Ok(loader.committed(segments).await?),
         None => Ok(HashMap::new()),
     }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::error::QueueError;
 
 pub use in_flight::{InFlight, Reservation};
-pub use sqs::Sqs;
+pub use sqs::{DeadLetter, DeadLetterQueue, Sqs};
 
 /// SQS's limit for receives, deletes and visibility changes alike.
 pub const BATCH_MESSAGES: usize = 10;

@@ -152,6 +152,13 @@ impl Counters {
         add(&self.duplicates, committed.received());
     }
 
+    /// Rejects were tried again, and some of them loaded.
+    pub fn readmit(&self, tried: u64, loaded: u64) {
+        add(&self.received, tried);
+        add(&self.loaded, loaded);
+        add(&self.rejected, tried.saturating_sub(loaded));
+    }
+
     /// Deletes were confirmed, or failed for good.
     pub fn add_acknowledged(&self, acknowledged: u64, failed: u64) {
         add(&self.acknowledged, acknowledged);
@@ -235,7 +242,7 @@ impl Report {
             ("received", self.received, ""),
             ("loaded", self.loaded, ""),
             ("duplicates", self.duplicates, "recognised, not loaded again"),
-            ("rejected", self.rejected, "kept in rejects/, reasons in pgsluice.reject"),
+            ("rejected", self.rejected, "in rejects/, each with its reason"),
             ("pending", self.pending, "safe in spool/, for the next run"),
             ("acknowledged", self.acknowledged, ""),
             ("ack failed", self.ack_failed, "will be delivered again, and recognised"),

@@ -170,6 +170,11 @@ impl Staging {
         self.segments_in("archive", ".ndjson")
     }
 
+    /// Segments that have a reject file, oldest first.
+    pub fn rejected_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+        self.segments_in("rejects", ".ndjson")
+    }
+
     /// Where a segment's messages lie now: in the spool, or in the archive.
     #[must_use]
     pub fn find_segment(&self, segment: SegmentId) -> Option<PathBuf> {

@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{End, Session, runtime};
 use super::{LimitFlags, SharedFlags};
-use crate::ack;
+use crate::ack::{self, RejectRoute};
+use crate::config::OnReject;
 use crate::drain::{Drain, DrainEnd, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::LoadMode;
-use crate::queue::{Depth, InFlight, Sqs};
+use crate::queue::{DeadLetterQueue, Depth, InFlight, Sqs};
 
 /// How long a stopped run may take to load and acknowledge what is sealed.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
@@ -25,11 +26,12 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let queue = Sqs::connect(&queue_url, session.config.queue.wait_seconds).await?;
+        let route = reject_route(&session, &queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         let drain = drain(&session, queue, limits, Proof::Acknowledged, stop);
         let staging = session.pipeline.staging.clone();
 
-        let stages = Arc::clone(&session.pipeline).run(drain, plan, loaders);
+        let stages = Arc::clone(&session.pipeline).run(drain, plan, loaders, route);
         let end = tokio::select! {
             end = stages => end.map(end_of_drain),
             () = grace_is_over(&session.stop) => Ok(end_of_drain(DrainEnd::Stopped)),
@@ -42,6 +44,17 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
     // A transform that outlives the grace is not waited for: its files have no name yet.
     runtime.shutdown_background();
     code
+}
+
+/// Finds what rejected messages need: a dead-letter queue that is there, or a redrive policy.
+pub(super) async fn reject_route(session: &Session, queue: &Sqs) -> Result<RejectRoute, Error> {
+    Ok(match &session.config.pipeline.rejects.on_reject {
+        OnReject::Keep => RejectRoute::default(),
+        OnReject::Leave => RejectRoute { max_receives: Some(queue.max_receives().await?), ..RejectRoute::default() },
+        OnReject::Send { dlq_url } => {
+            RejectRoute { dead_letters: Some(DeadLetterQueue::connect(dlq_url).await?), ..RejectRoute::default() }
+        }
+    })
 }
 
 /// A drain with the session's settings.

@@ -14,7 +14,7 @@ use super::SharedFlags;
 use crate::config::Config;
 use crate::error::{Error, StagingError};
 use crate::exit_code::ExitCode;
-use crate::load::{LoadMode, Loader};
+use crate::load::{LoadMode, Loader, RejectAllowance};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::report::Counters;
@@ -70,11 +70,13 @@ impl Session {
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
     pub(super) async fn connect_loaders(&self, connections: usize) -> Result<Vec<Loader>, Error> {
         let database = self.config.database_url()?;
+        let allowance = Arc::new(RejectAllowance::new(self.config.pipeline.rejects.max_rejects));
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
-            loaders.push(Loader::connect(&database, &self.config.pipeline).await?);
+            let loader = Loader::connect(&database, &self.config.pipeline).await?;
+            loaders.push(loader.sharing(Arc::clone(&allowance)));
         }
-        if let Some(loader) = loaders.first() {
+        if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
         Ok(loaders)

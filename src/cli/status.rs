@@ -44,7 +44,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
 }
 
 async fn ledger(config: &Config, sealed: &[SegmentId]) -> Result<(usize, LedgerTotals), Error> {
-    let loader = Loader::connect(&config.database_url()?, &config.pipeline).await?;
+    let mut loader = Loader::connect(&config.database_url()?, &config.pipeline).await?;
     Ok((loader.committed(sealed).await?.len(), loader.totals().await?))
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{LoadSettings, QueueSettings, SpoolSettings};
 use crate::error::ConfigError;
 
@@ -61,6 +62,10 @@ struct PipelineTable {
     table: Option<String>,
     #[serde(default)]
     dedupe: Dedupe,
+    #[serde(default)]
+    on_reject: OnRejectName,
+    dlq_url: Option<String>,
+    max_rejects: Option<MaxRejects>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,6 +154,10 @@ impl ConfigFile {
                 None => built_in.table,
             },
             dedupe: self.pipeline.dedupe,
+            rejects: RejectPolicy {
+                on_reject: self.pipeline.on_reject.with_dlq_url(self.pipeline.dlq_url.as_deref())?,
+                max_rejects: self.pipeline.max_rejects,
+            },
             columns,
         })
     }
@@ -333,5 +342,10 @@ mod tests {
         }
         assert!(parse("[spool]\nsegment_max_bytes = 2000000000").unwrap().spool.checked().is_err());
         assert!(parse("[queue]\npolers = 3").is_err());
+        for text in
+            ["on_reject = \"dlq\"", "dlq_url = \"https://x/y\"", "on_reject = \"leave\"\ndlq_url = \"https://x/y\""]
+        {
+            assert!(parse(&format!("[pipeline]\n{text}")).unwrap().pipeline().is_err(), "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! This is data as declared and checked; `transform::mapping` compiles it into the plan that a hot loop runs.
 
+use super::rejects::RejectPolicy;
 use crate::error::ConfigError;
 
 /// How messages of one queue become rows of one table.
@@ -13,6 +14,8 @@ pub struct Pipeline {
     pub table: TableName,
     /// What makes two deliveries the same.
     pub dedupe: Dedupe,
+    /// What becomes of messages that cannot become rows.
+    pub rejects: RejectPolicy,
     /// The mapped columns, in the order of the chunk's fields.
     pub columns: Vec<Column>,
 }
@@ -194,6 +197,7 @@ impl Pipeline {
             name: "user_logins".to_owned(),
             table: TableName { schema: Some("public".to_owned()), table: "user_logins".to_owned() },
             dedupe: Dedupe::Message,
+            rejects: RejectPolicy::default(),
             columns: vec![
                 text("user_id", "/user_id", 128),
                 text("device_type", "/device_type", 32),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -15,6 +16,10 @@ use crate::error::{ConfigError, LoadError};
 
 /// How long a server may take to answer, unless the connection string says `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The transaction of a host that vanished ends within a minute, so that the next run does not wait for its locks for
+/// the two hours that are the default.
+const NOTICE_A_LOST_CLIENT: &str =
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
 
 /// A database that can be connected to, again and again.
 #[derive(Clone)]
@@ -22,7 +27,28 @@ pub(super) struct Database {
     config: Config,
     tls: MakeRustlsConnect,
     timeout: Duration,
+    /// How long nothing may come before the server is asked; `None` waits for ever (`keepalives=0`).
+    pub(super) patience: Option<Duration>,
     address: String,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    task: AbortHandle,
+    severed: bool,
+}
+
+impl Connection {
+    pub(super) fn is_closed(&self) -> bool {
+        self.severed || self.client.is_closed()
+    }
+
+    /// Closes our end at once: nobody waits for what may still come.
+    pub(super) fn sever(&mut self) {
+        self.task.abort();
+        self.severed = true;
+    }
 }
 
 impl Database {
@@ -36,25 +62,29 @@ impl Database {
         let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
         // The driver's own limit ends once TCP is connected; a server that then says nothing is no better.
         let timeout = each_host.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX));
-        Ok(Self { address: address(&config), config, tls, timeout })
+        let patience = config.get_keepalives().then(|| config.get_keepalives_idle());
+        Ok(Self { address: address(&config), config, tls, timeout, patience })
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Client, LoadError> {
-        let connecting = tokio::time::timeout(self.timeout, self.config.connect(self.tls.clone()));
-        let (client, connection) = match connecting.await {
-            Ok(connected) => connected.map_err(|error| self.explain(error))?,
-            Err(elapsed) => {
-                return Err(LoadError::Unreachable { address: self.address.clone(), source: elapsed.into() });
-            }
-        };
-        tokio::spawn(async move {
+    pub(super) async fn connect(&self) -> Result<Connection, LoadError> {
+        match tokio::time::timeout(self.timeout, self.open()).await {
+            Ok(opened) => opened,
+            Err(elapsed) => Err(LoadError::Unreachable { address: self.address.clone(), source: elapsed.into() }),
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, LoadError> {
+        let connected = self.config.connect(self.tls.clone()).await;
+        let (client, connection) = connected.map_err(|error| self.explain(error))?;
+        let running = tokio::spawn(async move {
             // Whoever waits for an answer on this connection gets the error as well.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to Postgres ended");
             }
         });
-        Ok(client)
+        client.batch_execute(NOTICE_A_LOST_CLIENT).await.map_err(|error| self.explain(error))?;
+        Ok(Connection { client, task: running.abort_handle(), severed: false })
     }
 
     fn explain(&self, error: tokio_postgres::Error) -> LoadError {
@@ -65,6 +95,10 @@ impl Database {
                 message: refusal.message().to_owned(),
                 sqlstate: refusal.code().code().to_owned(),
             },
+            None if was_reached(&error) => {
+                let action = format!("connecting to Postgres at {address}");
+                LoadError::ConnectionLost { action, source: error.into() }
+            }
             None => LoadError::Unreachable { address, source: error.into() },
         }
     }
@@ -72,7 +106,16 @@ impl Database {
 
 /// Opens a connection to look at or prepare a database; loading goes through [`super::Loader`].
 pub async fn connect(database: &DatabaseUrl) -> Result<Client, LoadError> {
-    Database::new(database)?.connect().await
+    Ok(Database::new(database)?.connect().await?.client)
+}
+
+/// Whether somebody took the connection and closed it, as a server that is about to stop does.
+fn was_reached(error: &tokio_postgres::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Other, UnexpectedEof};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let closed = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    // The driver calls an end amid a message `Other`.
+    error.is_closed() || cause.is_some_and(|cause| closed.contains(&cause.kind()) || cause.kind() == Other)
 }
 
 fn address(config: &Config) -> String {

@@ -17,8 +17,8 @@ use super::chunk::{Chunk, send_whole};
 use super::copy::{CopyError, copy_in};
 use super::reason::{self, Target};
 use super::refused;
-use super::retry::{Meaning, meaning};
 use crate::error::LoadError;
+use crate::error::sqlstate::{Meaning, judge};
 use crate::staging::SegmentId;
 
 /// A row that Postgres refused.
@@ -53,7 +53,11 @@ impl RowCopy<'_> {
             let path = Arc::clone(&self.path);
             match self.copy(move |feed| send_whole(&path, feed)).await? {
                 Copied::Rows(copied) if copied == rows as u64 => return Ok(Vec::new()),
-                Copied::Rows(_) => return Err(self.inconsistent()),
+                Copied::Rows(copied) => {
+                    let (path, segment) = (Arc::clone(&self.path), self.segment);
+                    blocking(move || Chunk::index(&path, segment, rows)).await?;
+                    return Err(self.skipped(rows, copied));
+                }
                 Copied::Refused(error) => refusal = Some(error),
             }
         }
@@ -94,7 +98,7 @@ impl RowCopy<'_> {
                     start = end;
                     window = window.saturating_mul(2);
                 }
-                Copied::Rows(_) => return Err(self.inconsistent()),
+                Copied::Rows(copied) => return Err(self.skipped(end - start, copied)),
                 Copied::Refused(error) if end - start == 1 => {
                     let (reason, field) = reason::of(&error, self.target);
                     refusals.push(Refusal { row: selected[start], reason, field });
@@ -144,7 +148,7 @@ impl RowCopy<'_> {
         let (ended, outcome) = match copy_in(self.transaction, &self.target.copy_statement, produce).await {
             Ok(rows) => ("RELEASE rows", Copied::Rows(rows)),
             Err(CopyError::Postgres(error)) => match error.as_db_error() {
-                Some(refusal) if meaning(refusal.code()) == Meaning::Row => {
+                Some(refusal) if judge(refusal.code().code()).0 == Meaning::Row => {
                     ("ROLLBACK TO rows; RELEASE rows", Copied::Refused(Box::new(refusal.clone())))
                 }
                 _ => return Err(lost(error)),
@@ -155,7 +159,10 @@ impl RowCopy<'_> {
         Ok(outcome)
     }
 
-    const fn inconsistent(&self) -> LoadError {
-        LoadError::InconsistentChunk { segment: self.segment, problem: "the table took another number of rows" }
+    /// The chunk has all its rows, so something in the table skipped some: a message that is neither a row nor a
+    /// reject must not count as done.
+    fn skipped(&self, sent: usize, taken: u64) -> LoadError {
+        let table = self.target.table.to_string();
+        LoadError::RowsSkipped { segment: self.segment, table, sent: sent as u64, taken }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn new(milliseconds: i64, message_id: &str, position: usize) -> Self {
+    pub(super) fn new(milliseconds: i64, message_id: &str, position: usize) -> Self {
         let sent_at_us = milliseconds.clamp(0, LAST_MS) * 1000;
         Self { sent_at_us, message_id: message_uuid(message_id), position }
     }
@@ -126,16 +126,19 @@ impl SegmentKeys {
         Runs { keys: Arc::clone(self), started: false, rest: None }
     }
 
-    /// The message ids of some rows, in the order of `positions`, which must ascend. Blocks.
-    pub(super) fn message_ids(&self, positions: &[usize]) -> Result<Vec<Uuid>, LoadError> {
+    /// The keys at some positions, which must ascend, in that order. Blocks.
+    pub(super) fn at(&self, positions: impl IntoIterator<Item = usize>) -> Result<Vec<Key>, LoadError> {
         let mut reader = KeyReader::open(&self.files)?;
-        let mut ids = Vec::with_capacity(positions.len());
-        while let (Some(&wanted), Some(key)) = (positions.get(ids.len()), reader.next()?) {
-            if key.position == wanted {
-                ids.push(key.message_id);
+        let mut keys = Vec::new();
+        for wanted in positions {
+            while let Some(key) = reader.next()? {
+                if key.position == wanted {
+                    keys.push(key);
+                    break;
+                }
             }
         }
-        Ok(ids)
+        Ok(keys)
     }
 }
 
@@ -272,7 +275,8 @@ mod tests {
             }
             assert_eq!(positions, [vec![2, 1, 0], vec![5, 4, 3], vec![6]]);
         }
-        assert_eq!(keys.message_ids(&[0, 5]).unwrap(), [message_uuid("m0"), message_uuid("m5")]);
+        let ids = keys.at([0, 5]).unwrap().into_iter().map(|key| key.message_id);
+        assert_eq!(ids.collect::<Vec<_>>(), [message_uuid("m0"), message_uuid("m5")]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tokio_postgres::{Client, Row};
 
 use super::refused;
 use crate::config::{Column, ColumnType, Pipeline};
-use crate::error::{ConfigError, Error, LoadError};
+use crate::error::{ConfigError, LoadError};
 
 // A domain is judged by the type that it is based on.
 const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::text, \
@@ -37,11 +37,11 @@ struct TableColumn {
 }
 
 /// Checks the ledger, the table, and each column of the mapping.
-pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), Error> {
+pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), LoadError> {
     check_ledger(client).await?;
     let columns = read_columns(client, pipeline).await?;
     if columns.is_empty() {
-        return Err(LoadError::NoTable { table: pipeline.table.to_string() }.into());
+        return Err(LoadError::NoTable { table: pipeline.table.to_string() });
     }
     let problems = problems(pipeline, &columns);
     if !problems.is_empty() {
@@ -51,7 +51,7 @@ pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), Er
     let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
     if let Some(column) = columns.iter().filter(mapped).find(|column| !column.may_insert) {
         let place = format!(", column {}", column.name);
-        return Err(forbidden(format!("INSERT into {}", pipeline.table), place).into());
+        return Err(forbidden(format!("INSERT into {}", pipeline.table), place));
     }
     Ok(())
 }

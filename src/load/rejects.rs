@@ -5,6 +5,7 @@
 //! so that however often a segment is tried, the file says what the last attempt found. A crash between the two
 //! leaves lines of a load that is then tried again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -12,28 +13,53 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use uuid::Uuid;
 
 use super::isolate::Refusal;
-use super::keys::{SegmentKeys, message_uuid};
-use super::ledger::RejectRow;
+use super::keys::{Key, SegmentKeys, message_uuid};
 use crate::error::{LoadError, SpoolError, StagingError};
 use crate::spool::SegmentReader;
 use crate::staging::{AtomicFile, SegmentId, Staging};
 use crate::transform::reject::{self, RejectEntry, Stage};
+
+/// A reject as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectRow {
+    /// The message's id.
+    pub message_id: Uuid,
+    /// The name of the stage that refused it.
+    pub stage: Cow<'static, str>,
+    /// The field, column or constraint that is at fault, if it is one.
+    pub field: Option<String>,
+    /// Why, without any value of the message.
+    pub reason: String,
+}
+
+/// A reject that an attempt found.
+#[derive(Debug, Clone)]
+pub(super) struct NewReject {
+    pub(super) key: Key,
+    pub(super) row: RejectRow,
+}
+
+impl NewReject {
+    fn new(key: Key, stage: Stage, field: Option<String>, reason: String) -> Self {
+        Self { key, row: RejectRow { message_id: key.message_id, stage: stage.name().into(), field, reason } }
+    }
+}
 
 /// What `transform` rejected, as the ledger keeps it. Blocks.
 pub(super) fn of_transform(
     staging: &Staging,
     segment: SegmentId,
     claimed: impl Fn(usize) -> bool,
-) -> Result<Vec<RejectRow>, LoadError> {
+) -> Result<Vec<NewReject>, LoadError> {
     let mut rows = Vec::new();
     let mut index = 0;
     for entry in reject::read(&staging.rejects(segment))? {
-        let RejectEntry { message_id, stage, reason, field, .. } = entry?;
+        let RejectEntry { message_id, sent_at, stage, reason, field } = entry?;
         if stage == Stage::Load {
             continue;
         }
         if claimed(index) {
-            rows.push(RejectRow { message_id: message_uuid(&message_id), stage: stage.name(), field, reason });
+            rows.push(NewReject::new(Key::new(sent_at, &message_id, index), stage, field, reason));
         }
         index += 1;
     }
@@ -46,21 +72,15 @@ pub(super) fn add_refusals(
     segment: SegmentId,
     keys: &SegmentKeys,
     refusals: Vec<Refusal>,
-) -> Result<Vec<RejectRow>, LoadError> {
+) -> Result<Vec<NewReject>, LoadError> {
     if refusals.is_empty() && !keys.has_load_rejects {
         return Ok(Vec::new());
     }
-    let positions: Vec<usize> = refusals.iter().map(|refusal| refusal.row).collect();
-    let ids = keys.message_ids(&positions)?;
-    let rows: Vec<RejectRow> = ids
+    let refused = keys.at(refusals.iter().map(|refusal| refusal.row))?;
+    let rows: Vec<NewReject> = refused
         .into_iter()
         .zip(refusals)
-        .map(|(message_id, Refusal { reason, field, .. })| RejectRow {
-            message_id,
-            stage: Stage::Load.name(),
-            field,
-            reason,
-        })
+        .map(|(key, Refusal { reason, field, .. })| NewReject::new(key, Stage::Load, field, reason))
         .collect();
     let mut file = AtomicFile::create(&staging.rejects(segment))?;
     copy_lines_of_transform(staging, segment, &mut file)?;
@@ -98,10 +118,10 @@ fn copy_lines_of_transform(staging: &Staging, segment: SegmentId, out: &mut Atom
 fn append_spool_lines(
     staging: &Staging,
     segment: SegmentId,
-    rows: &[RejectRow],
+    rows: &[NewReject],
     out: &mut AtomicFile,
 ) -> Result<(), LoadError> {
-    let mut missing: HashMap<Uuid, &RejectRow> = rows.iter().map(|row| (row.message_id, row)).collect();
+    let mut missing: HashMap<Uuid, &RejectRow> = rows.iter().map(|new| (new.key.message_id, &new.row)).collect();
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
     let mut reader = SegmentReader::open(&path)?;
     while !missing.is_empty() {

@@ -1,7 +1,8 @@
 //! What a connection string says: libpq's URLs and `key=value` strings, with the PG* variables where it is silent.
 //!
-//! tokio-postgres reads most of both forms. Taken out before it sees them, because it does not know them, are
-//! `sslrootcert` and the values of `sslmode` that verify the server. Nothing here connects.
+//! tokio-postgres reads most of both forms. Taken out before it sees them, because it does not know them or knows them
+//! by another name or unit, are `sslrootcert`, the values of `sslmode` that verify the server, `keepalives_count` and
+//! `tcp_user_timeout`. Nothing here connects.
 
 use std::borrow::Cow;
 
@@ -9,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
+use super::timeouts::Timeouts;
 use crate::error::ConfigError;
 
 const SETTING: &str = "--database-url (DATABASE_URL)";
@@ -37,12 +39,13 @@ impl Settings {
     /// Reads a connection string, which may be empty; `environment` looks up a variable.
     pub(super) fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let Split { rest, mode, root_certificates } = match text.split_once("://") {
+        let Split { rest, mode, root_certificates, timeouts } = match text.split_once("://") {
             Some((scheme, rest)) => split_url(scheme, rest, environment("PGPORT").as_deref())?,
             None => split_pairs(text)?,
         };
         let mut config: Config = rest.parse().map_err(|error: tokio_postgres::Error| invalid(describe(&error)))?;
         apply_defaults(&mut config, &environment)?;
+        timeouts.apply(&mut config)?;
         let root_certificates = root_certificates.or_else(|| environment("PGSSLROOTCERT"));
         let mode = mode.or_else(|| environment("PGSSLMODE")).unwrap_or_default();
         let (mode, verify) = match (mode.as_str(), &root_certificates) {
@@ -87,15 +90,16 @@ struct Split {
     rest: String,
     mode: Option<String>,
     root_certificates: Option<String>,
+    timeouts: Timeouts,
 }
 
 impl Split {
-    /// Keeps a parameter that tokio-postgres does not know; `false` for any other.
+    /// Keeps a parameter that tokio-postgres does not know as libpq does; `false` for any other.
     fn take(&mut self, key: &str, value: Cow<'_, str>) -> bool {
         match key {
             "sslmode" => self.mode = Some(value.into_owned()),
             "sslrootcert" => self.root_certificates = Some(value.into_owned()),
-            _ => return false,
+            _ => return self.timeouts.take(key, &value),
         }
         true
     }

@@ -10,9 +10,10 @@ use tokio_postgres::Transaction;
 
 use super::isolate::RowCopy;
 use super::keys::SegmentKeys;
-use super::ledger::{Ledger, RejectRow};
+use super::ledger::Ledger;
 use super::reason::Target;
-use super::{Committed, LoadMode, blocking, rejects};
+use super::rejects::{self, NewReject};
+use super::{Committed, LoadMode, blocking};
 use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
@@ -24,6 +25,8 @@ pub(super) struct Work<'a> {
     pub(super) segment: SegmentId,
     pub(super) mode: LoadMode,
     pub(super) keys: Arc<SegmentKeys>,
+    /// Rejects are not recorded, because the queue's redrive policy takes care of them.
+    pub(super) leave_rejects: bool,
     /// A message was in the ledger already, so messages are claimed one by one.
     pub(super) claim: bool,
     /// The time of the transaction whose COMMIT was sent and not answered.
@@ -55,9 +58,8 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Does everything but COMMIT.
+    /// Does everything between BEGIN and COMMIT.
     pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
-        self.ledger.begin(transaction).await?;
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             if work.in_doubt == Some(loaded_at) {
                 return Ok(Filled::Found(Committed { recognised: false, ..found }));
@@ -98,19 +100,48 @@ impl Destination {
 
         let (staging, keys) = (work.staging.clone(), Arc::clone(keys));
         let received = keys.total() as u64;
-        let rejects: Vec<RejectRow> = blocking(move || {
+        let rejects: Vec<NewReject> = blocking(move || {
             let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
             rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
+            rejects.sort_unstable_by_key(|reject| reject.key.message_id);
             Ok(rejects)
         })
         .await?;
-        let recorded = self.ledger.insert_rejects(transaction, segment, &rejects).await?;
-        let rejected = match self.dedupe {
-            Dedupe::Message => rejects.len() as u64,
+        self.record_rejects(transaction, work, received, loaded, rejects).await
+    }
+
+    /// Adds the rejects to the counts, and to the ledger unless they are left to the queue.
+    async fn record_rejects(
+        &self,
+        transaction: &Transaction<'_>,
+        work: &Work<'_>,
+        received: u64,
+        loaded: u64,
+        mut rejects: Vec<NewReject>,
+    ) -> Result<Committed, LoadError> {
+        let mut recorded = self.ledger.insert_rejects(transaction, work.segment, &rejects).await?;
+        if self.dedupe == Dedupe::Segment {
             // Nothing but the reject itself tells that a message was rejected before.
-            Dedupe::Segment => recorded,
+            rejects.retain(|reject| recorded.remove(&reject.key.message_id));
+        }
+        let rejected = rejects.len() as u64;
+        let mut committed = Committed {
+            segment: work.segment,
+            received,
+            loaded,
+            duplicates: received - loaded - rejected,
+            rejected,
+            recognised: false,
+            left: Arc::default(),
+            rejects: Arc::default(),
         };
-        let duplicates = received - loaded - rejected;
-        Ok(Committed { segment, received, loaded, duplicates, rejected, recognised: false })
+        if work.leave_rejects {
+            self.ledger.take_back(transaction, work.segment, &rejects).await?;
+            committed.left = rejects.iter().map(|reject| reject.key.message_id).collect();
+        } else if self.ledger.with_rejects {
+            committed.rejects = rejects.into_iter().map(|reject| reject.row).collect();
+        }
+        Ok(committed)
     }
 }

@@ -26,6 +26,8 @@ use super::installed::{User, find_binaries, is_root, unprivileged_user};
 const GUARD: &str = include_str!("guard.sh");
 /// `guard.sh`: the server ended by itself, for instance because another process took the port first.
 const SERVER_ENDED: i32 = 3;
+/// `guard.sh`: what it says then.
+const RESTARTED: &str = "restarted\n";
 const START_ATTEMPTS: u32 = 3;
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -37,6 +39,15 @@ const FAST_SETTINGS: [&str; 3] = ["fsync=off", "full_page_writes=off", "synchron
 pub struct LocalPostgresOptions {
     /// Flush to disk as a production server does: for benches and crash tests. Slower otherwise for nothing.
     pub durable: bool,
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Transactions are rolled back, and everything is written: `pg_ctl stop -m fast`.
+    Fast,
+    /// As if it crashed; the next start recovers: `pg_ctl stop -m immediate`.
+    Immediate,
 }
 
 /// A temporary cluster did not start or did not answer.
@@ -97,6 +108,12 @@ impl LocalPostgres {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// Stops the server and starts it again on the same port, with the same data; returns when it answers.
+    pub fn restart(&mut self, how: Shutdown) -> Result<(), LocalError> {
+        self.guard.restart(how)?;
+        self.wait_until_ready()
     }
 
     /// The TCP port on 127.0.0.1.
@@ -165,6 +182,21 @@ impl Guard {
             #[cfg(test)]
             directory,
         })
+    }
+
+    /// Returns when the old server has ended.
+    fn restart(&mut self, how: Shutdown) -> Result<(), LocalError> {
+        let signal = match how {
+            Shutdown::Fast => "INT",
+            Shutdown::Immediate => "QUIT",
+        };
+        let action = "restart a temporary Postgres";
+        if let (Some(pipe), Some(output)) = (&mut self.shell.stdin, &mut self.shell.stdout) {
+            writeln!(pipe, "{signal}").map_err(io_error(action))?;
+            let mut restarted = [0; RESTARTED.len()];
+            output.read_exact(&mut restarted).map_err(io_error(action))?;
+        }
+        Ok(())
     }
 
     fn check_running(&mut self) -> Result<(), LocalError> {
@@ -253,6 +285,21 @@ mod tests {
         let wrong_password = postgres.url("logins").replace(&postgres.password, "wrong");
         on_own_runtime(execute(&wrong_password, "SELECT 1")).unwrap().unwrap_err();
         assert!(directory.exists());
+        drop(postgres);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_restarted_cluster_keeps_what_was_committed_and_vanishes_like_any() {
+        let mut postgres = LocalPostgres::start(LocalPostgresOptions { durable: true }).unwrap();
+        let directory = postgres.guard.directory.clone();
+        let run = |postgres: &LocalPostgres, sql| on_own_runtime(execute(&postgres.url("postgres"), sql)).unwrap();
+        run(&postgres, "CREATE TABLE kept (number integer)").unwrap();
+        for how in [Shutdown::Fast, Shutdown::Immediate] {
+            run(&postgres, "INSERT INTO kept VALUES (1)").unwrap();
+            postgres.restart(how).unwrap();
+        }
+        run(&postgres, "SELECT 1 / (count(*) - 1) FROM kept").unwrap();
         drop(postgres);
         assert!(!directory.exists());
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use crate::ack;
+use crate::ack::{self, RejectRoute};
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
@@ -240,11 +240,12 @@ impl Pipeline {
         queue: Arc<Q>,
         own: Option<Arc<OwnMessages>>,
         parallel: usize,
+        route: RejectRoute,
         mut segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
             let started = Instant::now();
-            let done = match ack::acknowledge(&*queue, &self.staging, &segment, parallel).await {
+            let done = match ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await {
                 Ok(done) => done,
                 Err(error) => {
                     self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;

@@ -4,6 +4,8 @@
 //! a receive that is sent twice at worst hides ten messages for one visibility timeout, deletes and visibility
 //! changes are idempotent. What is left after that is for the caller to judge.
 
+mod dead_letters;
+
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +22,8 @@ use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
 use md5::{Digest, Md5};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+
+pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
 use super::{Depth, FailedEntry, Message, Queue};
 use crate::error::QueueError;

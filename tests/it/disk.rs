@@ -12,7 +12,8 @@ use crate::testenv::{Server, TestEnv, wait_until};
 
 const FAILED: i32 = 1;
 const WORK_LEFT: i32 = 3;
-const VISIBILITY_SECONDS: u32 = 3;
+/// Long enough to load what the disk holds before it comes again, also on a machine that is busy.
+const VISIBILITY_SECONDS: u32 = 6;
 const MIB: u64 = 1 << 20;
 
 /// Small segments, which are gone once they are acknowledged.

@@ -17,6 +17,7 @@ macro_rules! on_each_server {
 
 mod books;
 mod commands;
+mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod disk;
@@ -25,8 +26,10 @@ mod hygiene;
 mod logins;
 mod main_job;
 mod model;
+mod postgres_faults;
 mod queues;
 mod recovery;
+mod reject_policy;
 mod rejects;
 mod soak;
 mod stages;

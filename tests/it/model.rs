@@ -7,7 +7,7 @@ use std::env;
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use pgsluice::ack;
+use pgsluice::ack::{self, RejectRoute};
 use pgsluice::config::{Key, Keys, Pipeline};
 use pgsluice::error::QueueError;
 use pgsluice::load::{Committed, LoadMode, Loader};
@@ -150,7 +150,8 @@ impl Real<'_> {
             }
             Step::Acknowledge => {
                 if let Some(committed) = self.committed.pop_front() {
-                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, 2);
+                    let route = RejectRoute::default();
+                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, 2, &route);
                     self.runtime.block_on(acknowledged).unwrap();
                 }
             }
@@ -271,12 +272,12 @@ impl Queue for SimulatedQueue {
 
     async fn delete(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
         let mut state = self.lock();
-        let stale = |(index, handle): (usize, &String)| {
+        let not_held = |(index, handle): (usize, &String)| {
             let removed = state.in_flight.remove(&handle.parse().unwrap());
             let code = || "ReceiptHandleIsInvalid".to_owned();
             removed.is_none().then(|| FailedEntry { index, code: code(), sender_fault: true })
         };
-        Ok(receipt_handles.iter().enumerate().filter_map(stale).collect())
+        Ok(receipt_handles.iter().enumerate().filter_map(not_held).collect())
     }
 
     async fn release(&self, _: &[String]) -> Result<Vec<FailedEntry>, QueueError> {

@@ -20,14 +20,15 @@ const ROUNDS: u32 = 20;
 const LIFETIME_MS: Range<u64> = 0..1500;
 /// Sent before a process starts, and again while it runs.
 const REFILL: Range<usize> = 0..40;
-/// Short, so that what a killed process held comes again while the next ones run, and handles go stale.
-const VISIBILITY_SECONDS: u32 = 2;
+/// What a killed process held comes again some processes later; by then its handles are stale. Long enough for the
+/// last process to load all that was left before it comes again, also on a machine that is busy.
+const VISIBILITY_SECONDS: u32 = 6;
 /// Small segments, soon sealed, so that at any moment there is one in every stage.
 const CONFIGURATION: &str = "
 [queue]
 pollers = 3
 [spool]
-segment_max_messages = 7
+segment_max_messages = 10
 segment_max_age_ms = 100
 ";
 

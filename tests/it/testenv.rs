@@ -7,6 +7,7 @@
 mod database;
 mod localstack;
 mod outcome;
+mod proxy;
 mod queue;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,8 @@ use tokio::runtime::Runtime;
 
 pub(crate) use database::{Database, postgres};
 pub(crate) use outcome::{Counts, Outcome};
-use queue::{Queue, QueueKind};
-
-pub(crate) use queue::Server;
+pub(crate) use proxy::{Break, Point, Proxy, Traffic};
+pub(crate) use queue::{Queue, QueueKind, Server};
 
 /// `Sixteen byte key` and `InitializationVe`: the key and IV of the exercise.
 pub(crate) const KEY: &str = "5369787465656e2062797465206b6579";
@@ -122,16 +122,16 @@ impl TestEnv {
     pub(crate) fn pgsluice_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
         let mut command = self.command(env!("CARGO_BIN_EXE_pgsluice"));
         command.args(arguments);
-        self.run_to_end_with_input(command, input)
+        self.run_to_end_with(command, input, self.report_path())
     }
 
     /// Runs a prepared command to its end.
     pub(crate) fn run_to_end(&self, command: Command) -> Outcome {
-        self.run_to_end_with_input(command, "")
+        self.run_to_end_with(command, "", self.report_path())
     }
 
-    fn run_to_end_with_input(&self, command: Command, input: &str) -> Outcome {
-        let outcome = run_to_end(command, input, self.report_path());
+    fn run_to_end_with(&self, command: Command, input: &str, report_path: PathBuf) -> Outcome {
+        let outcome = run_to_end(command, input, report_path);
         for name in ["PGSLUICE_KEY", "PGSLUICE_FIXED_IV", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL"] {
             if let Some(secret) = self.variables.get(name) {
                 assert!(!outcome.stderr.contains(secret.as_str()), "{name} is a secret: {outcome}");
@@ -170,6 +170,14 @@ impl TestEnv {
     /// Empties the queue into the database.
     pub(crate) fn run(&self) -> Outcome {
         self.job(&["run"])
+    }
+
+    /// The same, as one of several processes: with a staging directory and a report of this name.
+    pub(crate) fn run_as(&self, name: &str) -> Outcome {
+        let report = self.path(&format!("{name}.json"));
+        let mut command = self.command(env!("CARGO_BIN_EXE_pgsluice"));
+        command.args(["run", "--staging-dir", name, "--report"]).arg(&report);
+        self.run_to_end_with(command, "", report)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -20,7 +20,7 @@ async fn a_refused_connection_says_where_and_why_and_not_the_password() {
         let LoadError::ConnectionRefused { address, sqlstate, .. } = &error else { panic!("{error}") };
         assert_eq!(sqlstate, expected);
         assert!(address.starts_with(&format!("127.0.0.1:{}/", server().port())), "{address}");
-        assert!(!is_transient(&error));
+        assert!(!error.is_transient());
         assert!(![password.as_str(), "wrong"].iter().any(|secret| format!("{error:?} {error}").contains(secret)));
     }
 }

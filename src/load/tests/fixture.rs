@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::super::*;
-use crate::config::{Column, ColumnType, Keys, MessageValue, Source, TableName};
+use crate::config::{Column, ColumnType, Keys, MessageValue, RejectPolicy, Source, TableName};
 use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::spool::{Record, SegmentWriter};
 use crate::transform::{Plan, transform};
@@ -121,6 +121,7 @@ fn pipeline() -> Pipeline {
         name: "items".to_owned(),
         table: TableName { schema: None, table: "items".to_owned() },
         dedupe: Dedupe::Message,
+        rejects: RejectPolicy::default(),
         columns: vec![
             column("name", ColumnType::Text),
             column("value", ColumnType::Integer),

@@ -103,6 +103,24 @@ async fn refused_rows_among_claimed_ones_are_found() {
 }
 
 #[tokio::test]
+async fn rows_that_a_trigger_skips_are_an_error_and_change_nothing() {
+    let fixture = Fixture::new().await;
+    let skip = "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+                CREATE TRIGGER skip BEFORE INSERT ON items FOR EACH ROW WHEN (NEW.value = 5) EXECUTE FUNCTION skip()";
+    fixture.client.batch_execute(skip).await.unwrap();
+    fixture.load(&fixture.stage(&messages(0..3))).await;
+    // Once as a whole chunk, once as the rows that are new.
+    for (first, expected) in [(3, (7, 6)), (0, (7, 6))] {
+        let staged = fixture.stage(&messages(first..10));
+        let mut loader = fixture.loader().await;
+        let error = loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap_err();
+        let LoadError::RowsSkipped { sent, taken, .. } = error else { panic!("{error}") };
+        assert_eq!((sent, taken), expected);
+        assert_eq!(fixture.rows().await, 3);
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_again_drops_what_an_earlier_one_wrote_in_the_reject_file() {
     let fixture = Fixture::new().await;
     fixture.client.batch_execute("ALTER TABLE items ADD CONSTRAINT small CHECK (value < 1000)").await.unwrap();

@@ -18,7 +18,7 @@ async fn a_segment_is_loaded_once() {
     assert_eq!(fixture.rows().await, 500);
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 501);
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject WHERE stage = 'transform'").await, 1);
-    let loader = fixture.loader().await;
+    let mut loader = fixture.loader().await;
     let totals = loader.totals().await.unwrap();
     assert_eq!((totals.segments, totals.loaded, totals.duplicates, totals.rejected), (1, 500, 0, 1));
     assert!(totals.last_loaded_at.is_some());

@@ -6,14 +6,14 @@ use crate::error::ConfigError;
 #[tokio::test]
 async fn the_built_in_mapping_fits_what_init_creates() {
     let url = new_database();
-    let loader = Loader::connect(&url, &Pipeline::user_logins()).await.unwrap();
+    let mut loader = Loader::connect(&url, &Pipeline::user_logins()).await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
-    assert!(matches!(error, Error::Load(LoadError::NoLedger)), "{error}");
+    assert!(matches!(error, LoadError::NoLedger), "{error}");
     init(&url).await.unwrap();
     loader.check_mapping().await.unwrap();
     connect(&url).await.unwrap().batch_execute("DROP TABLE user_logins").await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
-    assert!(matches!(error, Error::Load(LoadError::NoTable { .. })), "{error}");
+    assert!(matches!(error, LoadError::NoTable { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn one_error_names_all_that_does_not_fit() {
     ];
     fixture.pipeline.columns.extend(added);
     let error = fixture.loader().await.check_mapping().await.unwrap_err();
-    let Error::Config(ConfigError::MappingMismatch { table, problem }) = error else { panic!("{error}") };
+    let LoadError::Config(ConfigError::MappingMismatch { table, problem }) = error else { panic!("{error}") };
     assert_eq!(table, "items");
     let problems: Vec<&str> = problem.split("; ").collect();
     assert_eq!(
@@ -69,7 +69,7 @@ async fn the_loading_role_needs_no_more_than_its_grants() {
     ];
     for grant in grants {
         let error = loader.check_mapping().await.unwrap_err();
-        assert!(matches!(&error, Error::Load(LoadError::Refused { sqlstate, .. }) if sqlstate == "42501"), "{error}");
+        assert!(matches!(&error, LoadError::Refused { sqlstate, .. } if sqlstate == "42501"), "{error}");
         fixture.client.batch_execute(&grant).await.unwrap();
     }
     loader.check_mapping().await.unwrap();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Dedupe, Key, Mask, TableName};
+use crate::config::{Dedupe, Key, Mask, RejectPolicy, TableName};
 
 fn column(name: &str, source: Source, kind: ColumnType) -> Column {
     Column { name: name.to_owned(), source, kind, required: false, max_length: None, mask: None }
@@ -19,7 +19,7 @@ fn from_message(value: MessageValue, kind: ColumnType) -> Column {
 
 fn pipeline(columns: Vec<Column>) -> Pipeline {
     let table = TableName { schema: None, table: "t".to_owned() };
-    Pipeline { name: "p".to_owned(), table, dedupe: Dedupe::Message, columns }
+    Pipeline { name: "p".to_owned(), table, dedupe: Dedupe::Message, rejects: RejectPolicy::default(), columns }
 }
 
 fn keys() -> Keys {

@@ -3,6 +3,8 @@
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::SinkExt;
@@ -10,6 +12,10 @@ use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::RUNTIME;
+
+/// Far longer than anything that a test waits for takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(10);
 
 static POSTGRES: LazyLock<LocalPostgres> =
     LazyLock::new(|| LocalPostgres::start(LocalPostgresOptions::default()).expect("a temporary Postgres"));
@@ -20,7 +26,7 @@ pub(crate) fn postgres() -> &'static LocalPostgres {
 }
 
 pub(crate) struct Database {
-    name: String,
+    url: String,
     client: Client,
 }
 
@@ -29,17 +35,21 @@ impl Database {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         POSTGRES.create_database(&name).expect("a database");
+        Self::connect(POSTGRES.url(&name))
+    }
+
+    /// A database that is there already, in any cluster.
+    pub(crate) fn connect(url: String) -> Self {
         let client = RUNTIME.block_on(async {
-            let (client, connection) =
-                tokio_postgres::connect(&POSTGRES.url(&name), NoTls).await.expect("a connection");
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a connection");
             tokio::spawn(connection);
             client
         });
-        Self { name, client }
+        Self { url, client }
     }
 
     pub(crate) fn url(&self) -> String {
-        POSTGRES.url(&self.name)
+        self.url.clone()
     }
 
     pub(crate) fn execute(&self, sql: &str) {
@@ -78,6 +88,15 @@ impl Database {
     pub(crate) fn number(&self, sql: &str) -> u64 {
         let [text] = &self.texts(sql)[..] else { panic!("{sql} gave not one row") };
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
+    }
+
+    /// Asks a question of yes or no again and again, until the answer is yes.
+    pub(crate) fn wait_until(&self, sql: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.texts(sql) != ["t"] {
+            assert!(Instant::now() < deadline, "after {} s still not: {sql}", PATIENCE.as_secs());
+            thread::sleep(BETWEEN_QUESTIONS);
+        }
     }
 
     /// How many rows a table has.

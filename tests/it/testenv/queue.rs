@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::primitives::Blob;
-use aws_sdk_sqs::types::{MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 use aws_sdk_sqs::{Client, Config};
 use pgsluice::local::{Faults, LocalQueue, QueueCounts};
+use serde_json::json;
 
 use super::RUNTIME;
 use super::localstack::LOCALSTACK;
@@ -44,7 +45,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn create(server: Server, kind: QueueKind) -> Self {
+    /// An empty queue.
+    pub(crate) fn create(server: Server, kind: QueueKind) -> Self {
         let own_server = match server {
             Server::Faulty(faults) => Some(LocalQueue::start(faults).expect("a queue server")),
             Server::Embedded | Server::LocalStack => None,
@@ -120,6 +122,31 @@ impl Queue {
             .message_attributes(text.0, attribute("String").string_value(text.1).build().expect("an attribute"))
             .message_attributes(bytes.0, attribute("Binary").binary_value(Blob::new(bytes.1)).build().expect("one"));
         RUNTIME.block_on(request.send()).expect("a sent message");
+    }
+
+    /// Moves what was received `max_receives` times to another queue of the same server, as SQS does.
+    pub(crate) fn redrive_to(&self, dead_letters: &Self, max_receives: u32) {
+        let arn = QueueAttributeName::QueueArn;
+        let ask = self.client.get_queue_attributes().queue_url(&dead_letters.url).attribute_names(arn.clone());
+        let attributes = RUNTIME.block_on(ask.send()).expect("the queue's attributes").attributes.unwrap_or_default();
+        let policy = json!({ "deadLetterTargetArn": attributes[&arn], "maxReceiveCount": max_receives });
+        let name = QueueAttributeName::RedrivePolicy;
+        let set = self.client.set_queue_attributes().queue_url(&self.url).attributes(name, policy.to_string());
+        RUNTIME.block_on(set.send()).expect("a redrive policy");
+    }
+
+    /// Receives until nothing comes any more.
+    pub(crate) fn receive_all(&self) -> Vec<Message> {
+        let mut all = Vec::new();
+        loop {
+            let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+            let receive = receive.wait_time_seconds(1).message_attribute_names("All");
+            let received = RUNTIME.block_on(receive.send()).expect("an answer").messages.unwrap_or_default();
+            if received.is_empty() {
+                return all;
+            }
+            all.extend(received);
+        }
     }
 
     pub(crate) fn counts(&self) -> QueueCounts {

@@ -1,0 +1,188 @@
+//! What becomes of rejected messages when their segment is acknowledged: some are sent to a dead-letter queue before
+//! they are deleted, some are not deleted but made visible again.
+//!
+//! Always true: what is done follows from the segment's transaction, not from today's configuration, as far as
+//! deleting goes: a message that the ledger left in the queue is never deleted, and one that it decided always is.
+//! A crash between sending and deleting sends again: a dead letter may come twice, with the same
+//! `pgsluice_message_id`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use backon::Retryable;
+use uuid::Uuid;
+
+use super::{backoff, retry_policy};
+use crate::error::{Error, QueueError, SpoolError};
+use crate::load::{Committed, RejectRow, message_uuid};
+use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue};
+use crate::spool::{Record, SegmentReader};
+use crate::staging::Staging;
+
+/// A batch of more than one message stays below this, the smallest limit that any server of SQS's protocol has.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Where rejected messages go, beside the staging directory.
+#[derive(Debug, Clone, Default)]
+pub struct RejectRoute {
+    /// Rejects that the ledger has are sent here before they are deleted.
+    pub dead_letters: Option<DeadLetterQueue>,
+    /// The `maxReceiveCount` of the queue, for messages that are left there.
+    pub max_receives: Option<u32>,
+}
+
+impl RejectRoute {
+    /// Sends a segment's rejects to the dead-letter queue, if there is one.
+    ///
+    /// A message that this queue refuses for what it is (too long, most likely) is kept, like all rejects, in the
+    /// staging directory alone.
+    pub(super) async fn send(&self, staging: &Staging, committed: &Committed) -> Result<(), Error> {
+        let Some(queue) = &self.dead_letters else { return Ok(()) };
+        let mut rejects: HashMap<Uuid, &RejectRow> =
+            committed.rejects().iter().map(|reject| (reject.message_id, reject)).collect();
+        let mut batch: Vec<DeadLetter> = Vec::new();
+        let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
+        while !rejects.is_empty() {
+            let Some(block) = reader.next_block()? else { break };
+            for line in block.lines() {
+                let record = line?.record;
+                let Some(reject) = rejects.remove(&message_uuid(&record.message_id)) else { continue };
+                if record.receipt_handle.is_empty() {
+                    continue; // imported: it came from no queue
+                }
+                let letter = dead_letter(&record, reject);
+                let bytes: usize = batch.iter().map(DeadLetter::bytes).sum();
+                if batch.len() == BATCH_MESSAGES || (!batch.is_empty() && bytes + letter.bytes() > BATCH_BYTES) {
+                    send_batch(queue, &batch).await?;
+                    batch.clear();
+                }
+                batch.push(letter);
+            }
+        }
+        if !batch.is_empty() {
+            send_batch(queue, &batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Says so when the queue's redrive policy does not do its part, because then messages would come for ever.
+    pub(super) fn check(&self, receives: u32) -> Result<(), QueueError> {
+        match self.max_receives {
+            Some(max_receives) if receives > max_receives => Err(QueueError::NotRedriven { receives, max_receives }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Messages that stay in the queue, by id.
+pub(super) type Left = Arc<HashSet<Uuid>>;
+
+/// Makes the messages that were left visible again; returns the highest count of receives among them.
+///
+/// One that cannot be released becomes visible by itself, when its timeout is over.
+pub(super) async fn release<Q: Queue>(
+    queue: &Q,
+    staging: &Staging,
+    committed: &Committed,
+    left: &Left,
+) -> Result<u32, Error> {
+    let mut handles = Vec::new();
+    let mut receives = 0;
+    let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
+    while let Some(block) = reader.next_block()? {
+        for line in block.lines() {
+            let record = line?.record;
+            if left.contains(&message_uuid(&record.message_id)) {
+                receives = receives.max(record.receive_count);
+                handles.push(record.receipt_handle.into_owned());
+            }
+        }
+    }
+    for batch in handles.chunks(BATCH_MESSAGES) {
+        let failed = (|| queue.release(batch)).retry(retry_policy()).when(QueueError::is_transient).await?;
+        for entry in failed.iter().filter(|entry| !entry.is_stale_handle()) {
+            tracing::warn!(code = entry.code, "SQS did not make a message visible again; its timeout will");
+        }
+    }
+    tracing::info!(segment = %committed.segment(), messages = handles.len(), "left rejected messages in the queue");
+    Ok(receives)
+}
+
+/// The receipt handles of a block's messages but for those that are left.
+pub(super) fn handles_without(
+    left: &Left,
+    block: &crate::spool::Block,
+) -> impl Iterator<Item = Result<String, SpoolError>> {
+    block.lines().filter_map(|line| match line {
+        Ok(line) if left.contains(&message_uuid(&line.record.message_id)) => None,
+        line => Some(line.map(|line| line.record.receipt_handle.into_owned())),
+    })
+}
+
+fn dead_letter(record: &Record<'_>, reject: &RejectRow) -> DeadLetter {
+    DeadLetter {
+        message_id: record.message_id.clone().into_owned(),
+        body: record.body.clone().into_owned(),
+        attributes: record.attributes.map(ToOwned::to_owned),
+        group_id: record.group_id.as_deref().map(str::to_owned),
+        stage: reject.stage.clone().into_owned(),
+        reason: reject.reason.clone(),
+        field: reject.field.clone(),
+    }
+}
+
+/// Sends a batch, again and again what SQS failed to take by its own fault. Sending twice is better than not at all,
+/// so a lost answer is tried again, too.
+async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(), QueueError> {
+    let mut left: Vec<&DeadLetter> = batch.iter().collect();
+    let mut delays = backoff();
+    loop {
+        let sent = (|| queue.send(&left)).retry(retry_policy()).when(QueueError::is_transient).await;
+        let failed = match sent {
+            // A message that is too long alone makes the whole request wrong.
+            Err(QueueError::Service { code, .. }) if left.len() == 1 && is_about_the_message(&code) => {
+                refused(left[0], &code);
+                return Ok(());
+            }
+            sent => sent?,
+        };
+        let mut again = Vec::new();
+        let mut last_code = String::new();
+        for entry in failed {
+            let Some(&letter) = left.get(entry.index) else { continue };
+            if !entry.sender_fault {
+                last_code = entry.code;
+                again.push(letter);
+            } else if is_about_the_message(&entry.code) {
+                refused(letter, &entry.code);
+            } else {
+                return Err(not_sent(entry.code, false));
+            }
+        }
+        if again.is_empty() {
+            return Ok(());
+        }
+        let Some(delay) = delays.next() else { return Err(not_sent(last_code, true)) };
+        tokio::time::sleep(delay).await;
+        left = again;
+    }
+}
+
+/// The codes with which SQS refuses what a message is or holds, rather than who sends it to where.
+fn is_about_the_message(code: &str) -> bool {
+    ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong", "MessageTooLong"]
+        .iter()
+        .any(|known| code.ends_with(known))
+}
+
+fn refused(letter: &DeadLetter, code: &str) {
+    tracing::warn!(
+        message_id = letter.message_id,
+        code,
+        "the dead-letter queue refused a rejected message; it is kept in the staging directory alone"
+    );
+}
+
+fn not_sent(code: String, server_fault: bool) -> QueueError {
+    QueueError::Service { operation: "SendMessageBatch to the dead-letter queue", code, server_fault }
+}

@@ -1,0 +1,102 @@
+//! `pgsluice rejects list` and `rejects retry`: what could not become rows, and a second try.
+
+use std::io::{Write, stdout};
+
+use clap::{Args, Subcommand};
+use futures::{Stream, TryStreamExt};
+
+use super::SharedFlags;
+use super::session::{End, Session, runtime};
+use crate::config::Config;
+use crate::error::{Error, LoadError};
+use crate::exit_code::ExitCode;
+use crate::load::{LoadMode, connect};
+use crate::rejects::{self, Selection};
+use crate::staging::SegmentId;
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Command {
+    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; never a body
+    List(ListFlags),
+    /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
+    Retry(RetryFlags),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct ListFlags {
+    /// One by one, the newest first, instead of counted by reason
+    #[arg(long)]
+    entries: bool,
+    /// Only rejects of this segment; may be given more than once
+    #[arg(long = "segment", value_name = "SEGMENT")]
+    segments: Vec<SegmentId>,
+    /// This many lines at most
+    #[arg(long, value_name = "N")]
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct RetryFlags {
+    /// The segments, by name [default: all that have a reject file]
+    #[arg(value_name = "SEGMENT")]
+    segments: Vec<SegmentId>,
+}
+
+pub(super) fn run(flags: &SharedFlags, command: &Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::List(list) => runtime()?.block_on(print_list(flags, list)),
+        Command::Retry(retry) => runtime()?.block_on(retry_all(flags, &retry.segments)),
+    }
+}
+
+async fn print_list(flags: &SharedFlags, list: &ListFlags) -> Result<ExitCode, Error> {
+    let config = Config::resolve(flags.overrides())?;
+    let client = connect(&config.database_url()?).await?;
+    let selection = Selection { pipeline: &config.pipeline.name, segments: &list.segments, limit: list.limit };
+    if list.entries {
+        print_lines(selection.entries(&client).await?).await?;
+    } else {
+        print_lines(selection.groups(&client).await?).await?;
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Ends early, and well, where whoever reads the lines has enough of them.
+async fn print_lines<T: serde::Serialize>(items: impl Stream<Item = Result<T, LoadError>>) -> Result<(), LoadError> {
+    let mut items = std::pin::pin!(items);
+    while let Some(item) = items.try_next().await? {
+        let line = serde_json::to_string(&item).unwrap_or_default();
+        if writeln!(stdout(), "{line}").is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode, Error> {
+    let session = Session::open(flags, LoadMode::Once)?;
+    let staging = &session.pipeline.staging;
+    let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
+    segments.sort_unstable();
+    segments.dedup();
+    let end = retry_each(&session, segments).await.map(|()| End::without_queue(&session.stop));
+    let title = format!("rejects → {}", session.config.pipeline.table);
+    session.finish(&title, end)
+}
+
+async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), Error> {
+    let plan = session.plan()?;
+    let mut loader = session.connect_loaders(1).await?.remove(0);
+    for segment in segments {
+        if session.stop.is_cancelled() {
+            break;
+        }
+        let retried = rejects::retry(&session.pipeline.staging, segment, &plan, &mut loader).await?;
+        if let Some(retried) = retried {
+            session.pipeline.counters.readmit(retried.tried, retried.loaded);
+        } else {
+            tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
+        }
+    }
+    Ok(())
+}

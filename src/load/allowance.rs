@@ -1,0 +1,87 @@
+//! How many rejects a run may still find: `max_rejects`, counted over all its loaders.
+//!
+//! Always true: a segment's rejects are counted before its COMMIT, so one that brings the run beyond the limit is
+//! rolled back; what did not commit is not counted.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Committed;
+use crate::config::MaxRejects;
+use crate::error::LoadError;
+
+/// What a run has counted so far.
+#[derive(Debug, Default)]
+pub struct RejectAllowance {
+    max_rejects: Option<MaxRejects>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    messages: u64,
+    rejects: u64,
+}
+
+/// A segment that was counted. Dropped, it is not.
+#[derive(Debug)]
+pub(super) struct Admission<'a> {
+    allowance: &'a RejectAllowance,
+    counts: Counts,
+}
+
+impl RejectAllowance {
+    /// Without a limit all are admitted.
+    #[must_use]
+    pub fn new(max_rejects: Option<MaxRejects>) -> Self {
+        Self { max_rejects, counts: Mutex::default() }
+    }
+
+    /// Counts a segment that is about to commit, or refuses it.
+    pub(super) fn admit(&self, segment: &Committed) -> Result<Admission<'_>, LoadError> {
+        let added = Counts { messages: segment.received, rejects: segment.rejected };
+        let mut counts = self.lock();
+        let sum = Counts { messages: counts.messages + added.messages, rejects: counts.rejects + added.rejects };
+        match self.max_rejects {
+            // A segment without rejects of its own breaks no limit.
+            Some(limit) if added.rejects > 0 && sum.rejects > limit.of(sum.messages) => {
+                Err(LoadError::TooManyRejects {
+                    segment: segment.segment,
+                    rejects: sum.rejects,
+                    messages: sum.messages,
+                    limit,
+                })
+            }
+            _ => {
+                *counts = sum;
+                Ok(Admission { allowance: self, counts: added })
+            }
+        }
+    }
+
+    /// Counts a segment that turned out to be committed.
+    pub(super) fn count(&self, segment: &Committed) {
+        let mut counts = self.lock();
+        counts.messages += segment.received;
+        counts.rejects += segment.rejected;
+    }
+
+    /// Whoever panicked while holding the lock left whole counts.
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission<'_> {
+    /// The segment has committed.
+    pub(super) fn committed(mut self) {
+        self.counts = Counts::default();
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.allowance.lock();
+        counts.messages -= self.counts.messages;
+        counts.rejects -= self.counts.rejects;
+    }
+}

@@ -1,0 +1,215 @@
+//! The server fails: it ends sessions, restarts, is out of connections or disk, refuses for a moment.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use pgsluice::local::{LocalPostgres, LocalPostgresOptions, Shutdown};
+use tempfile::TempDir;
+
+use super::MESSAGES;
+use super::books::{Books, wait_for_a_waiting_load};
+use crate::testenv::{Database, Proxy};
+
+#[test]
+fn a_session_that_an_administrator_ends_is_opened_again() {
+    let books = Books::open();
+    books.send(MESSAGES);
+    let database = &books.env.database;
+    thread::scope(|scope| {
+        let run = scope.spawn(|| books.env.run());
+        for _ in 0..2 {
+            database.execute("begin; lock table user_logins in access exclusive mode");
+            wait_for_a_waiting_load(database);
+            database.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid(); commit",
+            );
+        }
+        run.join().unwrap().succeeds();
+    });
+    books.balance(&"pg_terminate_backend");
+}
+
+#[test]
+fn a_server_that_is_restarted_fast_or_immediately_costs_nothing_that_was_committed() {
+    let mut postgres = LocalPostgres::start(LocalPostgresOptions { durable: true }).unwrap();
+    let mut books = Books::open();
+    books.move_to(&postgres);
+    for how in [Shutdown::Fast, Shutdown::Immediate] {
+        books.send(MESSAGES);
+        books.env.run().succeeds();
+        books.send(MESSAGES);
+        books.env.database.execute("begin; lock table user_logins in access exclusive mode");
+        thread::scope(|scope| {
+            let run = scope.spawn(|| books.env.run());
+            wait_for_a_waiting_load(&books.env.database);
+            // This session's lock ends with the server.
+            postgres.restart(how).unwrap();
+            run.join().unwrap().succeeds();
+        });
+        books.env.database = Database::connect(postgres.url("postgres"));
+        books.balance(&how);
+    }
+}
+
+/// A trigger raises each of them once, whatever is rolled back: sequences are not.
+#[test]
+fn errors_of_the_moment_are_tried_again_until_they_pass() {
+    let passing = ["40001", "40P01", "53100", "53200", "55P03", "57014", "08006"];
+    let books = Books::open();
+    let raise = |(index, sqlstate): (usize, &&str)| {
+        format!("when {} then raise exception using errcode = '{sqlstate}';", 1 + index * MESSAGES * 2)
+    };
+    books.env.database.execute(&format!(
+        "create sequence calls;
+         create function fail() returns trigger language plpgsql as $$ begin
+             case nextval('calls') {}
+             when 20 then perform pg_terminate_backend(pg_backend_pid());
+             else null; end case;
+             return new; end $$;
+         create trigger fail before insert on user_logins for each row execute function fail()",
+        passing.iter().enumerate().map(raise).collect::<String>()
+    ));
+    books.env.configure(&format!("[load]\nconnections = 1\n[spool]\nsegment_max_messages = {MESSAGES}\n"));
+    books.send(MESSAGES * 20);
+    let outcome = books.env.run().succeeds();
+    for sqlstate in passing {
+        assert!(outcome.stderr.contains(&format!("SQLSTATE {sqlstate}")), "{sqlstate}: {outcome}");
+    }
+    books.balance(&passing);
+}
+
+#[test]
+fn a_real_deadlock_is_tried_again() {
+    let books = Books::open();
+    let database = &books.env.database;
+    // The load looks for the deadlock, once, this long after it began to wait; the other session never does.
+    database.execute(
+        "alter database :this set deadlock_timeout = '3s'; set deadlock_timeout = '1h';
+         create table locks (name text primary key); insert into locks values ('one'), ('two');
+         create function take_two_locks() returns trigger language plpgsql as $$ begin
+             perform from locks where name = 'one' for update;
+             perform from locks where name = 'two' for update;
+             return new; end $$;
+         create trigger take_two_locks before insert on user_logins
+             for each row when (new.user_id = 'user 0') execute function take_two_locks()"
+            .replace(":this", &database.texts("select quote_ident(current_database())")[0])
+            .as_str(),
+    );
+    books.send(MESSAGES);
+    database.execute("begin; select from locks where name = 'two' for update");
+    let outcome = thread::scope(|scope| {
+        let run = scope.spawn(|| books.env.run());
+        database.wait_until("select exists (select from pg_locks where not granted)");
+        database.execute("select from locks where name = 'one' for update; commit");
+        run.join().unwrap().succeeds()
+    });
+    assert!(outcome.stderr.contains("40P01"), "{outcome}");
+    books.balance(&"deadlock");
+}
+
+#[test]
+fn a_server_without_a_free_connection_is_asked_again() {
+    let mut books = Books::open();
+    let proxy = books.connect_through_proxy("");
+    books.env.configure("[load]\nconnections = 1\n");
+    books.send(MESSAGES);
+    // A superuser would not be limited.
+    let role = format!("busy_{}", uuid::Uuid::now_v7().simple());
+    books.env.database.execute(&format!(
+        "create role {role} login password '{role}' connection limit 1;
+         grant usage on schema pgsluice to {role};
+         grant select, insert on all tables in schema pgsluice to {role};
+         grant execute on all functions in schema pgsluice to {role};
+         grant insert on user_logins to {role}"
+    ));
+    let direct = books.env.database.url();
+    let (_, address) = direct.split_once('@').unwrap();
+    let limited = format!("postgres://{role}:{role}@{address}");
+    books.env.set("DATABASE_URL", proxy.url(&limited));
+    let other = Database::connect(limited);
+    thread::scope(|scope| {
+        let run = scope.spawn(|| books.env.run());
+        proxy.wait_for_error("53300");
+        drop(other);
+        run.join().unwrap().succeeds();
+    });
+    books.balance(&"too many connections");
+    books.env.database.execute(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[test]
+fn a_full_disk_of_the_server_is_waited_for() {
+    let postgres = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
+    let mut books = Books::open();
+    books.move_to(&postgres);
+    let database = &books.env.database;
+    let data = database.texts("show data_directory").remove(0);
+    let Some(disk) = SmallDisk::mount(Path::new(&data)) else {
+        eprintln!("skipped: this user may not mount a file system for the server");
+        return;
+    };
+    database.execute(&format!("create tablespace small location '{}'", disk.path.path().display()));
+    database.execute("alter table user_logins set tablespace small");
+    let proxy = Proxy::before(postgres.port());
+    books.env.set("DATABASE_URL", proxy.url(&postgres.url("postgres")));
+    books.send(2000);
+    let outcome = thread::scope(|scope| {
+        let run = scope.spawn(|| books.env.run());
+        proxy.wait_for_error("53100");
+        disk.enlarge();
+        run.join().unwrap().succeeds()
+    });
+    assert!(outcome.stderr.contains("53100"), "{outcome}");
+    books.balance(&"a full disk");
+}
+
+/// A trigger that returns NULL would make messages vanish: neither rows nor rejects.
+#[test]
+fn rows_that_a_trigger_skips_stop_the_run_and_stay_in_the_spool() {
+    let books = Books::open();
+    books.send(MESSAGES);
+    let database = &books.env.database;
+    database.execute(
+        "create function skip() returns trigger language plpgsql as 'begin return null; end';
+         create trigger skip before insert on user_logins
+             for each row when (new.user_id = 'user 7') execute function skip()",
+    );
+    books.env.run().fails(1, "took 39 of the 40 rows", "trigger");
+    assert_eq!(database.count("user_logins") + database.count("pgsluice.message"), 0);
+    database.execute("drop trigger skip on user_logins");
+    books.env.run().succeeds();
+    books.balance(&"a trigger");
+}
+
+/// A tmpfs that belongs to the server's user, unmounted when dropped.
+struct SmallDisk {
+    path: TempDir,
+}
+
+impl SmallDisk {
+    fn mount(owned_by_the_server: &Path) -> Option<Self> {
+        // The server's user may not look into the directories of tests.
+        let disk = Self { path: TempDir::with_prefix_in("pgsluice-disk-", "/tmp").unwrap() };
+        let mount = disk.run("mount", &["-t", "tmpfs", "-o", "size=128k", "tmpfs"]);
+        let reference = format!("--reference={}", owned_by_the_server.display());
+        (mount && disk.run("chown", &[&reference])).then_some(disk)
+    }
+
+    fn enlarge(&self) {
+        assert!(self.run("mount", &["-o", "remount,size=64m"]));
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> bool {
+        let ended = Command::new(program).args(arguments).arg(self.path.path()).output();
+        ended.is_ok_and(|ended| ended.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that still runs may hold a file.
+        self.run("umount", &["--lazy"]);
+    }
+}
