@@ -2,7 +2,8 @@
 //!
 //! Always true: a message counts as received once it is in the spool; messages in flight never exceed the cap; the
 //! drain deletes nothing. Stopped or failed, it seals what it has, so what was received is never thrown away; what
-//! a poller held in memory at that moment is still in SQS.
+//! a poller held in memory at that moment is still in SQS. So it is when the disk is full: that ends the drain, too,
+//! and leaves the stages behind it room to finish.
 //!
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
 //! its limits, and at once when every poller came back empty. `emptiness` decides when the queue is empty.
@@ -30,7 +31,7 @@ use crate::staging::Staging;
 
 use emptiness::Emptiness;
 pub use emptiness::{DrainEnd, Proof};
-use spooler::Spooler;
+use spooler::{Spooled, Spooler};
 
 /// Batches that may wait for the spooler; beyond it, receives wait.
 const WAITING_BATCHES: usize = 256;
@@ -115,8 +116,10 @@ impl<Q: Queue> Drain<Q> {
         let others = until_ended(&mut pollers).await;
         drop(polling);
         // The spooler's own failure ends the pollers, so it is the one to tell.
-        spooler.await.map_err(Error::panicked)??;
-        others.and(end)
+        match spooler.await.map_err(Error::panicked)?? {
+            Spooled::Everything => others.and(end),
+            Spooled::WhatFits => others.and(Ok(DrainEnd::DiskFull)),
+        }
     }
 }
 

@@ -56,6 +56,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// The disk is full that holds the staging directory.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Staging(error) | Self::Load(LoadError::Staging(error)) => error.is_disk_full(),
+            Self::Spool(error) | Self::Load(LoadError::Spool(error)) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// A segment's own files cannot be read to their end.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Spool(SpoolError::Damaged { .. }) | Self::Load(LoadError::Spool(SpoolError::Damaged { .. }))
+        )
+    }
+
     /// For `map_err` on a task's handle.
     #[must_use]
     pub fn panicked(source: tokio::task::JoinError) -> Self {
@@ -118,6 +137,14 @@ pub enum SpoolError {
     Damaged { path: PathBuf, offset: u64, problem: &'static str },
     #[error(transparent)]
     Staging(#[from] StagingError),
+}
+
+impl SpoolError {
+    /// The disk is full that the segment's files are written to.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Staging(error) if error.is_disk_full())
+    }
 }
 
 /// The error of an AWS SDK call or of the credential chain, kept as the cause.

@@ -6,15 +6,15 @@
 //!
 //! Always true: stages overlap segment by segment through channels of `WAITING_SEGMENTS`, so nothing grows with the
 //! backlog; a stage that fails stops the drain, and what is sealed stays in the spool for the next run. A damaged
-//! segment stops itself alone.
+//! segment stops itself alone; a full disk stops the receiving, and what is sealed goes on as loads make room.
 
 mod stages;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -44,8 +44,14 @@ pub struct Pipeline {
     pub counters: Arc<Counters>,
     /// Cancelled, no further segment of an earlier run is begun.
     pub stop: CancellationToken,
+    /// Acknowledged segments are removed at once, not kept for replay.
+    pub keeps_no_archive: bool,
+    /// Chunks that are complete, and will be removed when they are loaded.
+    pub chunks: watch::Sender<usize>,
     /// Set once a segment could not be read to its end.
     pub damaged: AtomicBool,
+    /// Set once a stage found the disk full.
+    pub disk_full: AtomicBool,
 }
 
 impl Pipeline {
@@ -65,13 +71,13 @@ impl Pipeline {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        let own = Arc::new(OwnMessages::new(Arc::clone(&drain.in_flight), &left));
+        let own = Arc::new(OwnMessages::new(Arc::clone(&drain.in_flight), drain.stop.clone(), &left));
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
         let mut running = JoinSet::new();
         running.spawn(stopping(stop.clone(), this().enter_left(left, known, sealed.clone(), committed.clone())));
         running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
-        running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed)));
+        running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed, Some(Arc::clone(&own)))));
         running
             .spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, route, to_acknowledge)));
         let mut keeping = JoinSet::new();
@@ -79,7 +85,7 @@ impl Pipeline {
         keeping.spawn(async move { keeper.keep().await });
         let end = drain.run(sealed).await;
         join(running).await?;
-        end
+        if self.disk_full.load(Ordering::Acquire) { end.and(Ok(DrainEnd::DiskFull)) } else { end }
     }
 
     /// Loads segments from the spool or the archive; needs no queue. Says of each that the ledger has already.
@@ -99,7 +105,7 @@ impl Pipeline {
         let mut running = JoinSet::new();
         running.spawn(Arc::clone(&self).enter_left(segments, known, sealed, committed.clone()));
         running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
-        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed, None));
         running.spawn(Arc::clone(&self).keep_all(to_keep));
         join(running).await
     }
@@ -110,7 +116,7 @@ impl Pipeline {
         let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
         let mut running = JoinSet::new();
         running.spawn(Arc::clone(&self).enter_staged(segments, staged));
-        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed, None));
         running.spawn(Arc::clone(&self).keep_all(to_keep));
         join(running).await
     }
@@ -123,8 +129,11 @@ impl Pipeline {
         let mut running = JoinSet::new();
         running.spawn(Arc::clone(&self).enter_left(segments, HashMap::new(), sealed, committed));
         running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
+        let this = Arc::clone(&self);
         running.spawn(async move {
-            while done.recv().await.is_some() {}
+            while done.recv().await.is_some() {
+                this.chunk_is_done();
+            }
             Ok(())
         });
         join(running).await

@@ -107,6 +107,13 @@ impl Staging {
         &self.root
     }
 
+    /// Whether the disk has room for this many bytes more. One that does not say how large it is, has.
+    pub fn has_room(&self, bytes: u64) -> Result<bool, StagingError> {
+        let disk = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
+        let disk = disk.map_err(StagingError::io("inspect", &self.root))?;
+        Ok(disk.f_blocks == 0 || disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes)
+    }
+
     /// A segment that is being written.
     #[must_use]
     pub fn open_segment(&self, segment: SegmentId) -> PathBuf {

@@ -106,6 +106,9 @@ pub(super) fn end_of_drain(end: DrainEnd) -> End {
             "the queue is not empty: {visible} visible, {in_flight} in flight with other consumers, {delayed} delayed"
         ),
         DrainEnd::Stopped => "stopped before the queue was empty; what was received is safe".to_owned(),
+        DrainEnd::DiskFull => "the staging directory's disk is full, so receiving stopped; what was received is safe; \
+             make room, or lower spool.segment_max_bytes, and run again"
+            .to_owned(),
     };
     let empty = end == DrainEnd::Empty;
     End { queue_empty: Some(empty), work_left: !empty, remark: Some(remark) }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::SharedFlags;
@@ -40,10 +41,19 @@ impl Session {
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let stop = stop_on_signal()?;
-        let damaged = AtomicBool::new(false);
+        let pipeline = Pipeline {
+            staging,
+            mode,
+            counters,
+            stop: stop.clone(),
+            keeps_no_archive: config.spool.archive_days == 0,
+            chunks: watch::Sender::default(),
+            damaged: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+        };
         Ok(Self {
             config,
-            pipeline: Arc::new(Pipeline { staging, mode, counters, stop: stop.clone(), damaged }),
+            pipeline: Arc::new(pipeline),
             stop,
             progress,
             report: flags.report.clone(),
@@ -77,11 +87,11 @@ impl Session {
         self.progress.finish();
         let queue_empty = end.as_ref().ok().and_then(|end| end.queue_empty);
         let mut report = self.pipeline.counters.report(queue_empty);
-        let damaged = self.pipeline.damaged.load(Ordering::Acquire);
+        let stuck = self.pipeline.damaged.load(Ordering::Acquire) || self.pipeline.disk_full.load(Ordering::Acquire);
         let code = match &end {
             Err(error) => error.exit_code(),
             Ok(_) if !report.sum_holds() => ExitCode::Bug,
-            Ok(end) if end.work_left || damaged => ExitCode::WorkLeft,
+            Ok(end) if end.work_left || stuck => ExitCode::WorkLeft,
             Ok(_) => ExitCode::Done,
         };
         report.exit_code = code.number();

@@ -26,6 +26,8 @@ pub enum DrainEnd {
     NotEmpty(Depth),
     /// A limit was met, or the run was stopped.
     Stopped,
+    /// The disk of the staging directory is full, so nothing more can be received.
+    DiskFull,
 }
 
 /// What must have become of this run's own messages before a queue counts as drained.

@@ -3,7 +3,10 @@
 //!
 //! Always true: a message is in a sealed segment well before half its visibility timeout is over, also while the stages
 //! behind stand still, because the keeper extends sealed segments only. So sealing never waits for the next stage;
-//! segments that wait for it are bounded by what may be in flight.
+//! segments that wait for it are bounded by what may be in flight. And while a segment is begun, the disk has room for
+//! it and for the chunk that it becomes, so however full the disk gets, what is sealed can be loaded, and then it is
+//! less full. Should the disk be full all the same, because others write to it or a quota ends, the open segment is cut
+//! after its last whole line and sealed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::emptiness::Emptiness;
 use super::{Arrival, Drain};
 use crate::config::SpoolSettings;
-use crate::error::Error;
+use crate::error::{Error, StagingError};
 use crate::queue::{InFlight, Queue};
 use crate::report::Counters;
 use crate::spool::{Record, SealedSegment, SegmentWriter};
@@ -23,6 +26,9 @@ use crate::staging::Staging;
 
 /// Segments that are being flushed to disk while the next one fills.
 const FLUSHING_SEGMENTS: u32 = 2;
+/// A segment, its chunk and rejects, which are as large at most, and something for what is under way: that many times
+/// the largest segment is free when one is begun.
+const ROOM_IN_SEGMENTS: u64 = 3;
 
 pub(super) struct Spooler {
     staging: Staging,
@@ -33,9 +39,17 @@ pub(super) struct Spooler {
     seal_within: Duration,
     sealed: mpsc::Sender<SealedSegment>,
     open: Option<OpenSegment>,
-    sealing: JoinSet<Result<(), Error>>,
+    sealing: JoinSet<Result<Spooled, Error>>,
     flushing: Arc<Semaphore>,
     all_sealed: CancellationToken,
+}
+
+/// How much of what was received is in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spooled {
+    Everything,
+    /// The disk is full. The rest is in SQS alone.
+    WhatFits,
 }
 
 struct OpenSegment {
@@ -66,78 +80,133 @@ impl Spooler {
         }
     }
 
-    /// Spools until the pollers are gone; then everything is sealed.
-    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<(), Error> {
-        loop {
+    /// Spools until the pollers are gone, or the disk is full; then everything is sealed.
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<Spooled, Error> {
+        let mut spooled = Spooled::Everything;
+        while spooled == Spooled::Everything {
             let seal_at = self.open.as_ref().map(|open| open.seal_at);
             let emptiness = Arc::clone(&self.emptiness);
             tokio::select! {
                 // What was received is spooled before anything is sealed for want of more.
                 biased;
                 batch = batches.recv() => match batch {
-                    Some(arrival) => self.append(&arrival).await?,
+                    Some(arrival) => spooled = self.append(&arrival).await?,
                     None => break,
                 },
-                () = emptiness.all_came_back_empty(), if seal_at.is_some() => self.seal().await?,
-                () = sleep_until(seal_at), if seal_at.is_some() => self.seal().await?,
+                () = emptiness.all_came_back_empty(), if seal_at.is_some() => spooled = self.seal().await?,
+                () = sleep_until(seal_at), if seal_at.is_some() => spooled = self.seal().await?,
                 // A seal that failed ends the drain at once: nothing would settle its messages.
-                Some(sealed) = self.sealing.join_next() => sealed.map_err(Error::panicked)??,
+                Some(sealed) = self.sealing.join_next() => spooled = sealed.map_err(Error::panicked)??,
             }
         }
-        self.seal().await?;
+        // Without the pollers' way to it, they end while the rest is sealed.
+        drop(batches);
+        spooled = spooled.and(self.seal().await?);
         // Every flush has one permit; whether the next stage takes the segments is another matter.
         drop(self.flushing.acquire_many(FLUSHING_SEGMENTS).await);
         self.all_sealed.cancel();
         while let Some(sealed) = self.sealing.join_next().await {
-            sealed.map_err(Error::panicked)??;
+            spooled = spooled.and(sealed.map_err(Error::panicked)??);
         }
-        Ok(())
+        Ok(spooled)
     }
 
-    async fn append(&mut self, arrival: &Arrival) -> Result<(), Error> {
+    async fn append(&mut self, arrival: &Arrival) -> Result<Spooled, Error> {
         let started = Instant::now();
         let mut bytes = 0;
         for message in &arrival.messages {
             let open = match &mut self.open {
                 Some(open) => open,
-                none => none.insert(OpenSegment {
-                    writer: SegmentWriter::create(&self.staging)?,
-                    received: arrival.at,
-                    seal_at: arrival.at + self.seal_within,
-                }),
+                none => match begin_segment(&self.staging, self.settings.segment_max_bytes)? {
+                    Some(writer) => none.insert(OpenSegment {
+                        writer,
+                        received: arrival.at,
+                        seal_at: arrival.at + self.seal_within,
+                    }),
+                    None => return Ok(Spooled::WhatFits),
+                },
             };
             let before = open.writer.bytes();
-            open.writer.append(&Record::from(message))?;
+            match open.writer.append(&Record::from(message)) {
+                Err(error) if error.is_disk_full() => return Ok(Spooled::WhatFits),
+                appended => appended?,
+            }
             bytes += open.writer.bytes() - before;
-            if open.writer.messages() >= self.settings.segment_max_messages
-                || open.writer.bytes() >= self.settings.segment_max_bytes
+            if (open.writer.messages() >= self.settings.segment_max_messages
+                || open.writer.bytes() >= self.settings.segment_max_bytes)
+                && self.seal().await? == Spooled::WhatFits
             {
-                self.seal().await?;
+                return Ok(Spooled::WhatFits);
             }
         }
         self.counters.drain.add(started, 0, bytes);
-        Ok(())
+        Ok(Spooled::Everything)
     }
 
-    /// Seals the open segment, if there is one, while the next one may already fill.
-    async fn seal(&mut self) -> Result<(), Error> {
-        let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(()) };
+    /// Seals the open segment, if there is one, while the next one may already fill. Tells of earlier ones whether the
+    /// disk took them.
+    async fn seal(&mut self) -> Result<Spooled, Error> {
+        let mut spooled = Spooled::Everything;
+        while let Some(earlier) = self.sealing.try_join_next() {
+            spooled = spooled.and(earlier.map_err(Error::panicked)??);
+        }
+        let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(spooled) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, counters, in_flight) =
             (self.sealed.clone(), Arc::clone(&self.counters), Arc::clone(&self.in_flight));
         self.sealing.spawn(async move {
             let started = Instant::now();
-            let segment = tokio::task::spawn_blocking(|| writer.seal()).await.map_err(Error::panicked)??;
+            let (segment, spooled) =
+                tokio::task::spawn_blocking(|| seal_what_fits(writer)).await.map_err(Error::panicked)??;
             counters.drain.add(started, 0, 0);
-            counters.enter(&segment);
-            in_flight.hold(segment.id, received);
-            drop(flushing);
-            // With the next stage gone, the segment waits in the spool for the next run.
-            _ = sealed.send(segment).await;
-            Ok::<(), Error>(())
+            if let Some(segment) = segment {
+                counters.enter(&segment);
+                in_flight.hold(segment.id, received);
+                drop(flushing);
+                // With the next stage gone, the segment waits in the spool for the next run.
+                _ = sealed.send(segment).await;
+            }
+            Ok::<_, Error>(spooled)
         });
-        Ok(())
+        Ok(spooled)
+    }
+}
+
+impl Spooled {
+    fn and(self, other: Self) -> Self {
+        if self == Self::Everything { other } else { self }
+    }
+}
+
+/// `None` where the disk has no room for it.
+fn begin_segment(staging: &Staging, max_bytes: u64) -> Result<Option<SegmentWriter>, StagingError> {
+    if !staging.has_room(max_bytes.saturating_mul(ROOM_IN_SEGMENTS))? {
+        tracing::error!(segment_max_bytes = max_bytes, "no room for a segment and its chunk; receiving stops");
+        return Ok(None);
+    }
+    match SegmentWriter::create(staging) {
+        Err(error) if error.is_disk_full() => Ok(None),
+        created => created.map(Some),
+    }
+}
+
+/// Nothing is sealed where no line fits, and where the disk is too full even for a seal: then the next run recovers
+/// the open segment.
+fn seal_what_fits(writer: SegmentWriter) -> Result<(Option<SealedSegment>, Spooled), StagingError> {
+    let appended = writer.messages();
+    match writer.seal_what_fits() {
+        Ok(Some(segment)) if segment.messages == appended => Ok((Some(segment), Spooled::Everything)),
+        Ok(segment) => {
+            let left = appended - segment.map_or(0, |segment| segment.messages);
+            tracing::error!(messages = left, "the disk is full: receiving stops, and these messages stay in the queue");
+            Ok((segment, Spooled::WhatFits))
+        }
+        Err(error) if error.is_disk_full() => {
+            tracing::error!("{error}: the disk is full; receiving stops, and the segment is recovered by the next run");
+            Ok((None, Spooled::WhatFits))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
 use crate::ack::{self, RejectRoute};
@@ -23,12 +24,13 @@ use crate::transform::{Plan, StagedSegment, transform};
 /// The messages that this run received, as opposed to those that an earlier one left in the spool.
 pub(super) struct OwnMessages {
     in_flight: Arc<InFlight>,
+    stop: CancellationToken,
     left: HashSet<SegmentId>,
 }
 
 impl OwnMessages {
-    pub(super) fn new(in_flight: Arc<InFlight>, left: &[SegmentId]) -> Self {
-        Self { in_flight, left: left.iter().copied().collect() }
+    pub(super) fn new(in_flight: Arc<InFlight>, stop: CancellationToken, left: &[SegmentId]) -> Self {
+        Self { in_flight, stop, left: left.iter().copied().collect() }
     }
 
     /// A segment is deleted from SQS, or this run can do no more for it.
@@ -81,6 +83,7 @@ impl Pipeline {
             }
             let segment = StagedSegment::open(&self.staging, id)?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
+            self.chunks.send_modify(|chunks| *chunks += 1);
             if staged.send(segment).await.is_err() {
                 break;
             }
@@ -96,26 +99,88 @@ impl Pipeline {
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
-            let started = Instant::now();
-            let (staging, plan) = (self.staging.clone(), Arc::clone(&plan));
-            let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment.id, &plan)).await;
-            match transformed.map_err(Error::panicked)? {
-                Ok(done) => {
-                    CrashPoint::Transform.pass();
-                    self.counters.transform.add(started, done.received, done.chunk_bytes);
-                    if staged.send(done).await.is_err() {
+            loop {
+                let chunks = *self.chunks.borrow();
+                let started = Instant::now();
+                let error = match self.transform_one(segment.id, Arc::clone(&plan)).await? {
+                    Ok(done) => {
+                        self.counters.transform.add(started, done.received, done.chunk_bytes);
+                        self.chunks.send_modify(|chunks| *chunks += 1);
+                        if staged.send(done).await.is_err() {
+                            return Ok(());
+                        }
                         break;
                     }
+                    Err(error) => error,
+                };
+                if error.is_disk_full() && self.waits_for_room(chunks, &staged, own.as_deref()).await {
+                    continue;
                 }
-                Err(damage @ SpoolError::Damaged { .. }) => {
-                    tracing::error!("{damage}; this segment stays in the spool, the others go on");
-                    self.damaged.store(true, Ordering::Release);
-                    if let Some(own) = &own {
-                        own.settle(segment.id, segment.messages);
-                    }
-                }
-                Err(error) => return Err(error.into()),
+                self.set_aside(segment.id, segment.messages, error.into(), own.as_deref())?;
+                break;
             }
+        }
+        Ok(())
+    }
+
+    async fn transform_one(
+        &self,
+        segment: SegmentId,
+        plan: Arc<Plan>,
+    ) -> Result<Result<StagedSegment, SpoolError>, Error> {
+        let staging = self.staging.clone();
+        let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment, &plan)).await;
+        let transformed = transformed.map_err(Error::panicked)?;
+        CrashPoint::Transform.pass();
+        Ok(transformed)
+    }
+
+    /// Nobody waits for the room of this chunk any more.
+    pub(super) fn chunk_is_done(&self) {
+        self.chunks.send_modify(|chunks| *chunks -= 1);
+    }
+
+    /// The disk is full: receives no more, and waits until one of the chunks that were there is loaded and removed.
+    /// `false` where there is none to wait for.
+    async fn waits_for_room(
+        &self,
+        chunks: usize,
+        staged: &mpsc::Sender<StagedSegment>,
+        own: Option<&OwnMessages>,
+    ) -> bool {
+        self.disk_full.store(true, Ordering::Release);
+        if let Some(own) = own {
+            own.stop.cancel();
+        }
+        if chunks == 0 {
+            return false;
+        }
+        let mut watched = self.chunks.subscribe();
+        tokio::select! {
+            fewer = watched.wait_for(|&now| now < chunks) => fewer.is_ok(),
+            () = staged.closed() => false,
+        }
+    }
+
+    /// A segment that its own files stop, or a full disk: it stays in the spool, and the others go on. Any other error
+    /// is given back.
+    fn set_aside(
+        &self,
+        segment: SegmentId,
+        messages: u64,
+        error: Error,
+        own: Option<&OwnMessages>,
+    ) -> Result<(), Error> {
+        if error.is_damage() {
+            self.damaged.store(true, Ordering::Release);
+        } else if error.is_disk_full() {
+            self.disk_full.store(true, Ordering::Release);
+        } else {
+            return Err(error);
+        }
+        tracing::error!(%segment, "{}; this segment stays in the spool, the others go on", error.one_line());
+        if let Some(own) = own {
+            own.settle(segment, messages);
         }
         Ok(())
     }
@@ -126,11 +191,12 @@ impl Pipeline {
         loaders: Vec<Loader>,
         segments: mpsc::Receiver<StagedSegment>,
         committed: mpsc::Sender<Committed>,
+        own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
         let segments = Arc::new(Mutex::new(segments));
         let mut workers = JoinSet::new();
         for loader in loaders {
-            workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&segments), committed.clone()));
+            workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&segments), committed.clone(), own.clone()));
         }
         drop((segments, committed));
         // The first failure ends the others, too: their transactions roll back, and the segments stay in the spool.
@@ -145,13 +211,22 @@ impl Pipeline {
         mut loader: Loader,
         segments: Arc<Mutex<mpsc::Receiver<StagedSegment>>>,
         committed: mpsc::Sender<Committed>,
+        own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
         while let Some(segment) = { segments.lock().await.recv().await } {
             let started = Instant::now();
-            let done = loader.load(&self.staging, &segment, self.mode).await?;
+            let done = match loader.load(&self.staging, &segment, self.mode).await {
+                Ok(done) => done,
+                Err(error) => {
+                    self.set_aside(segment.id, segment.received, error.into(), own.as_deref())?;
+                    self.chunk_is_done();
+                    continue;
+                }
+            };
             self.counters.load.add(started, segment.received, segment.chunk_bytes);
             self.counters.commit(&done);
             self.staging.remove_chunk(segment.id)?;
+            self.chunk_is_done();
             CrashPoint::RemoveChunk.pass();
             if committed.send(done).await.is_err() {
                 break;
@@ -170,11 +245,20 @@ impl Pipeline {
     ) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
             let started = Instant::now();
-            let done = ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await?;
+            let done = match ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await {
+                Ok(done) => done,
+                Err(error) => {
+                    self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;
+                    continue;
+                }
+            };
             self.counters.ack.add(started, done.deleted, 0);
             self.counters.add_acknowledged(done.deleted, done.failed);
             if let Some(own) = &own {
                 own.settle(segment.segment(), segment.received());
+            }
+            if self.keeps_no_archive {
+                ack::expire_archive(&self.staging, 0)?;
             }
         }
         Ok(())

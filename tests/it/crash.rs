@@ -8,8 +8,10 @@ use crate::testenv::{Server, TestEnv};
 /// Four receives, and four batches of deletes.
 const MESSAGES: usize = 40;
 
-/// Short enough to wait for, long enough for a process to come as far as its deletes.
-const VISIBILITY_SECONDS: u32 = 3;
+/// Short enough to wait for what a dead process held.
+const SHORT_SECONDS: u32 = 3;
+/// Longer than any test, so that no receipt handle goes stale.
+const LONG_SECONDS: u32 = 600;
 
 /// What must have become of the messages when a process dies at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +26,9 @@ enum Reached {
     Deleted,
 }
 
-fn env_with_messages(bodies: &[String]) -> TestEnv {
+fn env_with_messages(bodies: &[String], visibility_seconds: u32) -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.queue.set_visibility_timeout(visibility_seconds);
     env.queue.send(bodies);
     env
 }
@@ -41,9 +43,10 @@ fn bodies() -> Vec<String> {
 /// All messages are in one segment, so what is done at the point is known.
 fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
     let bodies = bodies();
-    let mut env = env_with_messages(&bodies);
+    let visibility_seconds = if reached == Reached::Received { SHORT_SECONDS } else { LONG_SECONDS };
+    let mut env = env_with_messages(&bodies, visibility_seconds);
     env.set("PGSLUICE_CRASH_POINT", point);
-    env.job(&["run"]).is_killed();
+    env.job(&["run"]).dies();
 
     let Standing { committed, deleted } = standing(&env, MESSAGES);
     let all = MESSAGES as u64;
@@ -61,11 +64,11 @@ fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
 /// Many small segments, which are in all stages when the process dies; a third run finds the work of two.
 fn dies_twice_among_many_segments(first: &str, second: &str) {
     let bodies = bodies();
-    let mut env = env_with_messages(&bodies);
+    let mut env = env_with_messages(&bodies, SHORT_SECONDS);
     env.configure("[spool]\nsegment_max_messages = 4\n");
     for point in [first, second] {
         env.set("PGSLUICE_CRASH_POINT", point);
-        env.job(&["run"]).is_killed();
+        env.job(&["run"]).dies();
         standing(&env, MESSAGES);
     }
     env.unset("PGSLUICE_CRASH_POINT");

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 use pgsluice::staging::Staging;
@@ -32,12 +31,6 @@ fn with_messages(env: TestEnv) -> TestEnv {
 fn assert_untouched(env: &TestEnv) {
     let counts = env.queue.counts();
     assert_eq!((counts.visible, counts.in_flight), (MESSAGES, 0));
-}
-
-/// Nothing was deleted: what was received comes again.
-fn assert_all_still_in_the_queue(env: &TestEnv) {
-    let counts = env.queue.counts();
-    assert_eq!(counts.visible + counts.in_flight, MESSAGES);
 }
 
 /// A port on which nobody listens.
@@ -206,33 +199,6 @@ fn the_staging_directory_is_not_writable() {
     assert_untouched(&env);
 }
 
-/// The end of the disk, as a limit of the size of files: any user can set one.
-#[test]
-fn the_disk_is_full() {
-    let env = env_with_messages();
-    let mut command = env.command("sh");
-    let script = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgsluice"), "run"]);
-    env.run_to_end(command).fails(FAILED, "cannot write", "make room");
-    assert_all_still_in_the_queue(&env);
-    assert_eq!(env.database.count("user_logins"), 0);
-}
-
-/// The end of the disk, as a file system that is too small.
-#[test]
-fn the_file_system_is_full() {
-    let mut env = env_with_messages();
-    let path = env.path("small");
-    let Some(small) = SmallFileSystem::mount(&path) else {
-        eprintln!("skipped: this user may not mount a file system");
-        return;
-    };
-    env.set("PGSLUICE_STAGING_DIR", small.path.join("staging").display().to_string());
-    env.run().fails(FAILED, "cannot write", "make room");
-    assert_all_still_in_the_queue(&env);
-    assert_eq!(env.database.count("user_logins"), 0);
-}
-
 #[test]
 fn the_mapping_names_a_column_that_the_table_does_not_have() {
     let env = env_with_messages();
@@ -289,23 +255,4 @@ fn is_root() -> bool {
 fn nobody_may_run_the_binary() -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
     command.arg("--version").uid(NOBODY).gid(NOBODY).current_dir("/").output().is_ok()
-}
-
-/// A mounted tmpfs of a few pages, unmounted when dropped.
-struct SmallFileSystem<'a> {
-    path: &'a Path,
-}
-
-impl<'a> SmallFileSystem<'a> {
-    fn mount(path: &'a Path) -> Option<Self> {
-        fs::create_dir(path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(path).output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Self { path })
-    }
-}
-
-impl Drop for SmallFileSystem<'_> {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg(self.path).status();
-    }
 }

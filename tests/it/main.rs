@@ -20,10 +20,12 @@ mod commands;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
+mod disk;
 mod errors;
 mod hygiene;
 mod logins;
 mod main_job;
+mod model;
 mod postgres_faults;
 mod queues;
 mod recovery;

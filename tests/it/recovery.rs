@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::books::assert_balanced;
-use crate::logins::{generated, login};
-use crate::testenv::{Counts, Server, TestEnv};
+use crate::logins::{generated, login, logins_of};
+use crate::testenv::{Counts, Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 40;
 const ALL: u64 = MESSAGES as u64;
@@ -40,12 +39,6 @@ fn let_messages_come_again(env: &TestEnv) {
     }
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
-    while !is_so() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_torn_line_of_an_open_segment_is_cut_and_its_message_comes_again() {
     let bodies = generated(MESSAGES);
@@ -69,7 +62,7 @@ mod committed_and_not_acknowledged {
         let bodies = generated(MESSAGES);
         let mut env = env_with(&bodies);
         env.set("PGSLUICE_CRASH_POINT", "commit");
-        env.job(&["run"]).is_killed();
+        env.job(&["run"]).dies();
         env.unset("PGSLUICE_CRASH_POINT");
         assert_eq!(env.database.count("pgsluice.message"), ALL);
         (env, bodies)
@@ -81,6 +74,21 @@ mod committed_and_not_acknowledged {
         let expected = Counts { received: ALL, duplicates: ALL, acknowledged: ALL, ..Counts::default() };
         assert_eq!(env.run().succeeds().counts(), expected);
         assert_balanced(&env, &bodies);
+    }
+
+    /// Its acknowledgement ended the run once, and every later one, so that nothing was received any more.
+    #[test]
+    fn a_segment_that_is_damaged_by_then_stops_alone() {
+        let (env, bodies) = killed_after_commit();
+        let path = env.staged_files("spool").remove(0);
+        fs::write(&path, "{}\n").unwrap();
+        let more = login("more").to_string();
+        env.queue.send(&[&more]);
+        let outcome = env.job(&["run", "--idle", "1s"]).ends_with(3);
+        assert!(outcome.stderr.contains("is damaged at byte 0"), "{outcome}");
+        assert_eq!(outcome.counts().loaded, 1);
+        assert_eq!(env.queue.counts().in_flight, MESSAGES);
+        assert_eq!(env.database.count("user_logins"), (logins_of(&bodies).len() + 1) as u64);
     }
 
     #[test]
@@ -175,14 +183,11 @@ fn a_thousand_waiting_segments_do_not_hold_up_the_first() {
         let name = format!("staging/spool/{}.ndjson", uuid::Uuid::now_v7());
         fs::write(env.path(&name), (0..100).map(line).collect::<String>()).unwrap();
     }
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    command.arg("run").stdout(Stdio::null()).stderr(Stdio::null());
     let started = Instant::now();
-    let mut child = command.spawn().unwrap();
+    let running = env.start(&["run"]);
     wait_until(|| env.database.count("pgsluice.segment") > 0);
     let elapsed = started.elapsed();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    running.kill();
     eprintln!("the first of 1,000 waiting segments was loaded after {} ms", elapsed.as_millis());
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
 }

@@ -79,7 +79,7 @@ fn a_retry_that_is_killed_before_or_after_its_commit_is_made_good_by_the_next() 
     for point in ["rename:2", "before-commit", "commit"] {
         let mut env = with_three_rejects("message");
         env.set("PGSLUICE_CRASH_POINT", point);
-        env.job(&["rejects", "retry"]).is_killed();
+        env.job(&["rejects", "retry"]).dies();
         let loaded = if point == "commit" { 2 } else { 0 };
         assert_eq!(env.database.count("user_logins"), 4 + loaded, "{point}");
 

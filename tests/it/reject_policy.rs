@@ -243,7 +243,7 @@ mod killed {
         env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{}\"\n", dead_letters.url()));
         env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
         env.set("PGSLUICE_CRASH_POINT", "send-dead-letters");
-        env.job(&["run"]).is_killed();
+        env.job(&["run"]).dies();
         assert_eq!(env.queue.counts().in_flight, 3, "sent before anything is deleted");
 
         env.unset("PGSLUICE_CRASH_POINT");
@@ -266,7 +266,7 @@ mod killed {
             env.configure("[pipeline]\non_reject = \"leave\"\n");
             env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
             env.set("PGSLUICE_CRASH_POINT", point);
-            env.job(&["run"]).is_killed();
+            env.job(&["run"]).dies();
 
             env.unset("PGSLUICE_CRASH_POINT");
             env.run().succeeds();

@@ -5,7 +5,6 @@
 
 use std::env;
 use std::ops::Range;
-use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -21,14 +20,15 @@ const ROUNDS: u32 = 20;
 const LIFETIME_MS: Range<u64> = 0..1500;
 /// Sent before a process starts, and again while it runs.
 const REFILL: Range<usize> = 0..40;
-/// Short, so that what a killed process held comes again while the next ones run, and handles go stale.
-const VISIBILITY_SECONDS: u32 = 2;
+/// What a killed process held comes again some processes later; by then its handles are stale. Long enough for the
+/// last process to load all that was left before it comes again, also on a machine that is busy.
+const VISIBILITY_SECONDS: u32 = 6;
 /// Small segments, soon sealed, so that at any moment there is one in every stage.
 const CONFIGURATION: &str = "
 [queue]
 pollers = 3
 [spool]
-segment_max_messages = 7
+segment_max_messages = 10
 segment_max_age_ms = 100
 ";
 
@@ -70,10 +70,11 @@ impl Soak {
     fn round(&mut self) {
         self.refill();
         let lifetime = Duration::from_millis(self.random.random_range(LIFETIME_MS));
-        let mut command = self.env.command(env!("CARGO_BIN_EXE_pgsluice"));
-        command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let killer = thread::spawn(move || kill_after(lifetime, child));
+        let running = self.env.start(&["run"]);
+        let killer = thread::spawn(move || {
+            thread::sleep(lifetime);
+            running.kill()
+        });
         self.refill();
         self.kills += u32::from(killer.join().unwrap());
         standing(&self.env, self.sent.len());
@@ -100,18 +101,6 @@ impl Soak {
             database.count("pgsluice.segment"),
         );
     }
-}
-
-/// Whether it was killed; otherwise it must have ended well before.
-fn kill_after(lifetime: Duration, mut child: Child) -> bool {
-    thread::sleep(lifetime);
-    if let Some(status) = child.try_wait().unwrap() {
-        assert!(status.success(), "a run that nobody killed ended with {status}");
-        return false;
-    }
-    child.kill().unwrap();
-    // It may have ended by itself between the two.
-    child.wait().unwrap().code().is_none()
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -140,6 +140,14 @@ impl TestEnv {
         outcome
     }
 
+    /// Starts a command that the test goes on beside; what it says goes to the file `stderr`.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(env!("CARGO_BIN_EXE_pgsluice"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(fs::File::create(self.path("stderr")).expect("a file"));
+        Running { child: command.spawn().expect("a process") }
+    }
+
     /// Any program in the binary's directory and environment.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -196,8 +204,40 @@ impl TestEnv {
     }
 }
 
+/// A process that runs beside the test; dropped, it is killed.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Whether it was still there to be killed; one that ended before must have succeeded.
+    pub(crate) fn kill(mut self) -> bool {
+        self.child.kill().expect("a child of this process");
+        let status = self.child.wait().expect("a child of this process");
+        assert!(status.code().is_none_or(|code| code == 0), "a run that nobody killed ended with {status}");
+        status.code().is_none()
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let mut ended = None;
+        wait_until(|| {
+            ended = self.child.try_wait().expect("a child of this process");
+            ended.is_some()
+        });
+        ended.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
 /// Asks until it is so, for what happens by itself and tells nobody; panics where it takes longer than any command may.
-pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + COMMAND_LIMIT;
     while !is_so() {
         assert!(Instant::now() < deadline, "it did not happen within {} s", COMMAND_LIMIT.as_secs());

@@ -12,9 +12,9 @@ const SIGKILL: i32 = 9;
 
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
+    signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    signal: Option<i32>,
     command: String,
     report_path: PathBuf,
 }
@@ -64,8 +64,8 @@ impl Outcome {
         self
     }
 
-    /// The command died by SIGKILL.
-    pub(crate) fn is_killed(self) -> Self {
+    /// The command is killed by SIGKILL.
+    pub(crate) fn dies(self) -> Self {
         assert_eq!(self.signal, Some(SIGKILL), "{self}");
         self
     }
