@@ -79,7 +79,8 @@ fn survives(redeliver_every: Option<u32>, rules: &[Rule], exit_code: i32) {
     faulty.assert_all_done(&bodies);
 }
 
-/// Makes a test of each line: what goes wrong, and how the run ends that meets it.
+/// Makes a test of each line; a fault that only the program retries ends before its patience does, whoever meets it.
+/// A line is what goes wrong, and how the run ends that meets it.
 macro_rules! faults {
     ($($test:ident: $exit_code:literal, $redeliver_every:expr, [$($operation:expr, $when:expr, $fault:expr);+ $(;)?])+) => {
         $(#[test] fn $test() {
@@ -92,7 +93,7 @@ macro_rules! faults {
 faults! {
     receives_fail: 0, None, [Receive, Every(3), Refused(500, "InternalFailure")]
     receives_are_throttled: 0, None, [Receive, Every(3), Refused(400, "RequestThrottled")]
-    the_key_service_is_throttled: 0, None, [Receive, Every(2), Refused(400, "KmsThrottled")]
+    the_key_service_is_throttled: 0, None, [Receive, First(40), Refused(400, "KmsThrottled")]
     answers_to_receives_are_lost: 0, None, [Receive, Every(4), LostAnswer]
     answers_to_receives_are_cut: 0, None, [Receive, Every(4), CutAnswer]
     bodies_do_not_match_their_md5: 0, None, [Receive, Every(3), DamagedBodies]
@@ -102,14 +103,14 @@ faults! {
     ]
     the_queue_is_at_its_in_flight_cap_now_and_then: 0, None, [Receive, Every(2), Refused(403, "OverLimit")]
     deletes_fail: 0, None, [Delete, First(5), Refused(500, "InternalFailure")]
-    deletes_are_throttled: 0, None, [Delete, Every(2), Refused(400, "KmsThrottled")]
+    deletes_are_throttled: 0, None, [Delete, First(7), Refused(400, "KmsThrottled")]
     answers_to_deletes_are_lost: 0, Some(2), [Delete, Every(2), LostAnswer]
     answers_to_deletes_are_cut: 0, Some(3), [Delete, Every(2), CutAnswer]
     entries_of_deletes_fail_by_the_fault_of_sqs: 0, None, [
-        Delete, Every(2), FailedEntries { code: "InternalError", sender_fault: false };
+        Delete, First(7), FailedEntries { code: "InternalError", sender_fault: false };
     ]
     entries_of_deletes_are_throttled: 0, None, [
-        Delete, Every(2), FailedEntries { code: "KmsThrottled", sender_fault: true };
+        Delete, First(7), FailedEntries { code: "KmsThrottled", sender_fault: true };
     ]
     receipt_handles_are_stale: 0, Some(5), [
         Delete, First(4), FailedEntries { code: "ReceiptHandleIsInvalid", sender_fault: true };
