@@ -9,7 +9,7 @@
 //! The ledger's rows come first, by COPY. Should one be there already, the transaction is rolled back, and a second
 //! one claims the messages one by one and copies only the rows of those it got. What fails for a passing reason
 //! (a lost connection, a deadlock, a restart) is tried again; anything else leaves the segment staged. When the
-//! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see [`watch`].
+//! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see `watch`.
 
 mod allowance;
 mod chunk;
