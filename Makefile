@@ -29,7 +29,7 @@ test: postgres localstack ## all tests, against real servers
 	$(CARGO) test --locked --features crash-points
 
 soak: postgres ## 200 processes killed at random moments over one queue; PGSLUICE_SOAK_SEED repeats one
-	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --test it soak:: -- --nocapture
+	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
 
 lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check

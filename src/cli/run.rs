@@ -42,7 +42,8 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         // Others need not wait for its visibility timeout. It stays in the spool, too; whoever loads it first wins, and
         // the ledger tells the other.
         keeper.release().await;
-        ack::expire_archive(&staging, session.config.spool.archive_days)?;
+        let expired = ack::expire_archive(&staging, session.config.spool.archive_days);
+        let end = end.and_then(|end| expired.map(|_| end).map_err(Error::from));
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
         session.finish(&title, end)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the way to fail")]
 #![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
+#![cfg_attr(not(feature = "crash-points"), allow(dead_code, unused_imports, reason = "the crash tests need more"))]
 
 /// Makes a test of each function for each server: they take the server as their only argument.
 macro_rules! on_each_server {
