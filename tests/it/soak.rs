@@ -46,8 +46,12 @@ fn killed_at_random_moments_every_message_is_loaded_or_rejected_once() {
     let seed = variable("PGSLUICE_SOAK_SEED").unwrap_or_else(rand::random);
     eprintln!("soak: {rounds} rounds, PGSLUICE_SOAK_SEED={seed}");
     let mut soak = Soak::new(seed);
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         soak.round();
+        if round % ROUNDS == 0 {
+            let committed = soak.env.database.count("pgsluice.message");
+            eprintln!("soak: round {round}, {} messages sent, {committed} committed", soak.sent.len());
+        }
     }
     soak.env.run().succeeds();
     assert_balanced(&soak.env, &soak.sent);
