@@ -343,7 +343,7 @@ impl QueueError {
             }
             Self::NoSuchQueue { .. } => fatal("check --queue-url, AWS_REGION and AWS_ENDPOINT_URL"),
             Self::AccessDenied { .. } => fatal(
-                "the role needs sqs:ReceiveMessage, DeleteMessage, ChangeMessageVisibility and GetQueueAttributes",
+                "the role needs sqs:ReceiveMessage, DeleteMessage, ChangeMessageVisibility, GetQueueAttributes, and for a dlq_url SendMessage",
             ),
             Self::Unauthenticated { .. } => {
                 fatal("renew the credentials, check this machine's clock, and run again: what was received is safe")
