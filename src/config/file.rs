@@ -77,27 +77,12 @@ struct ColumnTable {
     from: Option<String>,
     value: Option<MessageValue>,
     #[serde(rename = "type")]
-    kind: Option<TypeName>,
+    kind: Option<ColumnType>,
     version: Option<VersionForm>,
     #[serde(default)]
     required: bool,
     max_length: Option<usize>,
     mask: Option<Mask>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TypeName {
-    Text,
-    Integer,
-    Bigint,
-    Numeric,
-    Boolean,
-    Timestamptz,
-    Date,
-    Uuid,
-    Jsonb,
-    Version,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -203,7 +188,7 @@ impl ColumnTable {
         if self.name.is_empty() {
             return invalid("a column needs a name");
         }
-        if self.version.is_some() && self.kind != Some(TypeName::Version) {
+        if self.version.is_some() && self.kind != Some(ColumnType::Version) {
             return invalid("`version` goes with type = \"version\"");
         }
         if let Some(value) = self.value {
@@ -243,18 +228,9 @@ impl ColumnTable {
     }
 
     fn column_type(&self) -> ColumnType {
-        match self.kind.unwrap_or(TypeName::Text) {
-            TypeName::Text => ColumnType::Text,
-            TypeName::Integer => ColumnType::Integer,
-            TypeName::Bigint => ColumnType::Bigint,
-            TypeName::Numeric => ColumnType::Numeric,
-            TypeName::Boolean => ColumnType::Boolean,
-            TypeName::Timestamptz => ColumnType::Timestamptz,
-            TypeName::Date => ColumnType::Date,
-            TypeName::Uuid => ColumnType::Uuid,
-            TypeName::Jsonb => ColumnType::Jsonb,
-            TypeName::Version if self.version == Some(VersionForm::Packed) => ColumnType::PackedVersion,
-            TypeName::Version => ColumnType::Version,
+        match (self.kind.unwrap_or_default(), self.version) {
+            (ColumnType::Version, Some(VersionForm::Packed)) => ColumnType::PackedVersion,
+            (kind, _) => kind,
         }
     }
 }

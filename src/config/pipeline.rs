@@ -91,7 +91,8 @@ pub enum MessageValue {
 }
 
 /// How a value is read from JSON and written for Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// A JSON string.
     #[default]
@@ -115,6 +116,7 @@ pub enum ColumnType {
     /// Dotted digits, dots removed: `"2.3.0"` → 230.
     Version,
     /// Dotted digits, up to three parts below 1000 each after the first: `"2.3.0"` → 2003000, which sorts.
+    #[serde(skip)] // declared as `version`, with its form beside it
     PackedVersion,
 }
 
