@@ -38,6 +38,8 @@ pub enum When {
     Nth(u32),
     /// Every n-th.
     Every(u32),
+    /// Every n-th of the first ones.
+    EveryOfFirst(u32, u32),
     /// All.
     Always,
 }
@@ -118,6 +120,7 @@ impl When {
             Self::First(count) => number <= count,
             Self::Nth(only) => number == only,
             Self::Every(nth) => number.is_multiple_of(nth),
+            Self::EveryOfFirst(nth, count) => number <= count && number.is_multiple_of(nth),
             Self::Always => true,
         }
     }
