@@ -58,6 +58,7 @@ impl Acknowledged {
 
 /// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed. Rejects
 /// go their `route`.
+#[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
     staging: &Staging,

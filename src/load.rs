@@ -211,6 +211,7 @@ impl Loader {
     /// Loads a staged segment, or recognises it as loaded.
     ///
     /// Dropping the future rolls back, unless COMMIT was sent.
+    #[tracing::instrument(skip_all, fields(segment = %staged.id))]
     pub async fn load(
         &mut self,
         staging: &Staging,

@@ -48,6 +48,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct StageCounters {
     busy_micros: AtomicU64,
+    waiting_micros: AtomicU64,
     items: AtomicU64,
     bytes: AtomicU64,
 }
@@ -98,6 +99,9 @@ pub struct StageReports {
 pub struct StageReport {
     /// Time its workers worked or waited for an answer, added up: two workers busy for a second make two.
     pub seconds_busy: f64,
+    /// Time its workers waited for the stage before to bring something, or for the one behind to take it, added up.
+    /// The stage that waits least sets the pace.
+    pub seconds_waiting: f64,
     /// Messages that it finished.
     pub items: u64,
     /// Bytes that it wrote: spool for drain, chunks for transform and load; 0 for ack.
@@ -207,17 +211,34 @@ impl Counters {
 impl StageCounters {
     /// A worker finished `items` messages, and wrote `bytes`, since `started`.
     pub fn add(&self, started: Instant, items: u64, bytes: u64) {
-        add(&self.busy_micros, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        add(&self.busy_micros, micros_since(started));
         add(&self.items, items);
         add(&self.bytes, bytes);
     }
 
+    /// Waits for another stage, and counts the time.
+    pub async fn wait_for<T>(&self, other: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let outcome = other.await;
+        add(&self.waiting_micros, micros_since(started));
+        outcome
+    }
+
     fn report(&self) -> StageReport {
+        let added_up = |micros: &AtomicU64| seconds(Duration::from_micros(micros.load(Ordering::Acquire)));
         StageReport {
-            seconds_busy: seconds(Duration::from_micros(self.busy_micros.load(Ordering::Acquire))),
+            seconds_busy: added_up(&self.busy_micros),
+            seconds_waiting: added_up(&self.waiting_micros),
             items: self.items.load(Ordering::Acquire),
             bytes: self.bytes.load(Ordering::Acquire),
         }
+    }
+}
+
+impl StageReport {
+    /// Of its workers' time; near 1 where this stage sets the pace.
+    fn share_busy(&self) -> f64 {
+        self.seconds_busy / (self.seconds_busy + self.seconds_waiting).max(f64::MIN_POSITIVE)
     }
 }
 
@@ -261,7 +282,7 @@ impl Report {
         let busy: Vec<String> = stages
             .iter()
             .filter(|(_, stage)| stage.items > 0)
-            .map(|(name, stage)| format!("{name} {:.1} s", stage.seconds_busy))
+            .map(|(name, stage)| format!("{name} {:.1} s ({:.0} %)", stage.seconds_busy, 100.0 * stage.share_busy()))
             .collect();
         if !busy.is_empty() {
             _ = writeln!(text, "  busy          {}", busy.join(" · "));
@@ -280,6 +301,10 @@ pub fn grouped(number: u64) -> String {
 
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::AcqRel);
+}
+
+fn micros_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Seconds with a resolution of milliseconds, which is what a report needs.

@@ -70,11 +70,12 @@ impl StagedSegment {
 /// Turns a sealed or archived segment into chunk, ids and rejects, on all threads of the current rayon pool.
 ///
 /// Blocks until the files are durable. What an earlier transform of the segment left is replaced.
+#[tracing::instrument(skip_all, fields(%segment))]
 pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<StagedSegment, SpoolError> {
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
     let files = pass::run(&path, plan, Files::create(staging, segment)?)?;
     let counts = files.finish()?;
-    tracing::debug!(%segment, rows = counts.rows, rejected = counts.rejected, "transformed a segment");
+    tracing::debug!(rows = counts.rows, rejected = counts.rejected, "transformed a segment");
     Ok(StagedSegment {
         id: segment,
         received: counts.rows + counts.rejected,

@@ -101,7 +101,7 @@ pub(super) async fn release<Q: Queue>(
             tracing::warn!(code = entry.code, "SQS did not make a message visible again; its timeout will");
         }
     }
-    tracing::info!(segment = %committed.segment(), messages = handles.len(), "left rejected messages in the queue");
+    tracing::info!(messages = handles.len(), "left rejected messages in the queue");
     Ok(receives)
 }
 

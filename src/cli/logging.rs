@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -30,7 +31,9 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
         (_, 1) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false);
+    // One span a stage and segment: a line in it says where it belongs, and the verbose learn how long each took.
+    let ends = if flags.verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false).with_span_events(ends);
     let lines = match flags.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

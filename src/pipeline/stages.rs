@@ -98,22 +98,24 @@ impl Pipeline {
         staged: mpsc::Sender<StagedSegment>,
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
-        while let Some(segment) = segments.recv().await {
+        let counters = &self.counters.transform;
+        while let Some(segment) = counters.wait_for(segments.recv()).await {
             loop {
                 let chunks = *self.chunks.borrow();
                 let started = Instant::now();
                 let error = match self.transform_one(segment.id, Arc::clone(&plan)).await? {
                     Ok(done) => {
-                        self.counters.transform.add(started, done.received, done.chunk_bytes);
+                        counters.add(started, done.received, done.chunk_bytes);
                         self.chunks.send_modify(|chunks| *chunks += 1);
-                        if staged.send(done).await.is_err() {
+                        if counters.wait_for(staged.send(done)).await.is_err() {
                             return Ok(());
                         }
                         break;
                     }
                     Err(error) => error,
                 };
-                if error.is_disk_full() && self.waits_for_room(chunks, &staged, own.as_deref()).await {
+                if error.is_disk_full() && counters.wait_for(self.waits_for_room(chunks, &staged, own.as_deref())).await
+                {
                     continue;
                 }
                 self.set_aside(segment.id, segment.messages, error.into(), own.as_deref())?;
@@ -213,7 +215,8 @@ impl Pipeline {
         committed: mpsc::Sender<Committed>,
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
-        while let Some(segment) = { segments.lock().await.recv().await } {
+        let counters = &self.counters.load;
+        while let Some(segment) = counters.wait_for(async { segments.lock().await.recv().await }).await {
             let started = Instant::now();
             let done = match loader.load(&self.staging, &segment, self.mode).await {
                 Ok(done) => done,
@@ -223,12 +226,12 @@ impl Pipeline {
                     continue;
                 }
             };
-            self.counters.load.add(started, segment.received, segment.chunk_bytes);
+            counters.add(started, segment.received, segment.chunk_bytes);
             self.counters.commit(&done);
             self.staging.remove_chunk(segment.id)?;
             self.chunk_is_done();
             CrashPoint::RemoveChunk.pass();
-            if committed.send(done).await.is_err() {
+            if counters.wait_for(committed.send(done)).await.is_err() {
                 break;
             }
         }
@@ -243,7 +246,8 @@ impl Pipeline {
         route: RejectRoute,
         mut segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
-        while let Some(segment) = segments.recv().await {
+        let counters = &self.counters.ack;
+        while let Some(segment) = counters.wait_for(segments.recv()).await {
             let started = Instant::now();
             let done = match ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await {
                 Ok(done) => done,
@@ -252,7 +256,7 @@ impl Pipeline {
                     continue;
                 }
             };
-            self.counters.ack.add(started, done.deleted, 0);
+            counters.add(started, done.deleted, 0);
             self.counters.add_acknowledged(done.deleted, done.failed);
             if let Some(own) = &own {
                 own.settle(segment.segment(), segment.received());

@@ -76,6 +76,7 @@ impl SegmentWriter {
     }
 
     /// Makes the segment durable and fixes its boundary. Takes as long as the disk needs.
+    #[tracing::instrument(skip_all, fields(segment = %self.id))]
     pub fn seal(mut self) -> Result<SealedSegment, StagingError> {
         self.flush()?;
         self.file.sync_all().map_err(StagingError::io("flush", &self.open_path))?;

@@ -38,6 +38,23 @@ fn each_stage_does_its_part_and_no_more() {
 }
 
 #[test]
+fn the_report_shows_which_stage_sets_the_pace() {
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[spool]\nsegment_max_messages = 5\n");
+    env.queue.send(&generated(2 * MESSAGES));
+    env.database.execute(
+        "create function linger() returns trigger language plpgsql as 'begin perform pg_sleep(0.05); return new; end';
+         create trigger linger before insert on user_logins for each row execute function linger()",
+    );
+    let outcome = env.job(&["run"]).succeeds();
+    let stages = outcome.report().stages;
+    assert!(stages.load.seconds_busy > 2.5, "{stages:?}");
+    assert!(stages.load.seconds_waiting < stages.load.seconds_busy, "{stages:?}");
+    assert!(stages.transform.seconds_waiting > stages.transform.seconds_busy, "{stages:?}");
+    assert_eq!(stages.ack.items, 2 * MESSAGES as u64);
+}
+
+#[test]
 fn a_stage_that_runs_again_finds_nothing_to_do() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));

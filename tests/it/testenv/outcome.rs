@@ -25,6 +25,7 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) counts: Counts,
     pub(crate) ack_failed: u64,
+    pub(crate) stages: Stages,
     pub(crate) queue_empty: Option<bool>,
     pub(crate) exit_code: i32,
 }
@@ -38,6 +39,21 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) pending: u64,
     pub(crate) acknowledged: u64,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Stages {
+    pub(crate) transform: Stage,
+    pub(crate) load: Stage,
+    pub(crate) ack: Stage,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Stage {
+    pub(crate) seconds_busy: f64,
+    pub(crate) seconds_waiting: f64,
+    pub(crate) items: u64,
 }
 
 impl Report {
