@@ -46,7 +46,7 @@ pub struct Pipeline {
     pub stop: CancellationToken,
     /// Acknowledged segments are removed at once, not kept for replay.
     pub keeps_no_archive: bool,
-    /// Chunks that are complete, and will be removed when they are loaded.
+    /// Chunks that are written, or complete and removed when they are loaded.
     pub chunks: watch::Sender<usize>,
     /// Set once a segment could not be read to its end.
     pub damaged: AtomicBool,

@@ -21,6 +21,9 @@ use crate::spool::{self, SealedSegment};
 use crate::staging::SegmentId;
 use crate::transform::{Plan, StagedSegment, transform};
 
+/// Segments that are transformed at a time: while one is flushed to disk, the other has the cores.
+const TRANSFORMING_SEGMENTS: usize = 2;
+
 /// The messages that this run received, as opposed to those that an earlier one left in the spool.
 pub(super) struct OwnMessages {
     in_flight: Arc<InFlight>,
@@ -39,6 +42,16 @@ impl OwnMessages {
             self.in_flight.settle(segment, messages);
         }
     }
+}
+
+/// What the transform's workers share.
+struct Transforming {
+    plan: Arc<Plan>,
+    segments: Mutex<mpsc::Receiver<SealedSegment>>,
+    staged: mpsc::Sender<StagedSegment>,
+    own: Option<Arc<OwnMessages>>,
+    /// Held by the worker that tries again because the disk is full.
+    crowded: Mutex<()>,
 }
 
 impl Pipeline {
@@ -83,7 +96,7 @@ impl Pipeline {
             }
             let segment = StagedSegment::open(&self.staging, id)?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
-            self.chunks.send_modify(|chunks| *chunks += 1);
+            self.begin_chunk();
             if staged.send(segment).await.is_err() {
                 break;
             }
@@ -91,50 +104,82 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Each worker takes the next segment as soon as it is free.
     pub(super) async fn transform_all(
         self: Arc<Self>,
         plan: Arc<Plan>,
-        mut segments: mpsc::Receiver<SealedSegment>,
+        segments: mpsc::Receiver<SealedSegment>,
         staged: mpsc::Sender<StagedSegment>,
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
+        let (segments, crowded) = (Mutex::new(segments), Mutex::default());
+        let work = Arc::new(Transforming { plan, segments, staged, own, crowded });
+        let mut workers = JoinSet::new();
+        for _ in 0..TRANSFORMING_SEGMENTS {
+            workers.spawn(Arc::clone(&self).transform_next(Arc::clone(&work)));
+        }
+        drop(work);
+        until_ended(workers).await
+    }
+
+    async fn transform_next(self: Arc<Self>, work: Arc<Transforming>) -> Result<(), Error> {
         let counters = &self.counters.transform;
-        while let Some(segment) = counters.wait_for(segments.recv()).await {
-            loop {
-                let chunks = *self.chunks.borrow();
-                let started = Instant::now();
-                let error = match self.transform_one(segment.id, Arc::clone(&plan)).await? {
-                    Ok(done) => {
-                        counters.add(started, done.received, done.chunk_bytes);
-                        self.chunks.send_modify(|chunks| *chunks += 1);
-                        if counters.wait_for(staged.send(done)).await.is_err() {
-                            return Ok(());
-                        }
+        while let Some(segment) = counters.wait_for(async { work.segments.lock().await.recv().await }).await {
+            match self.transform_one(segment.id, &work).await? {
+                Ok(done) => {
+                    if counters.wait_for(work.staged.send(done)).await.is_err() {
                         break;
                     }
-                    Err(error) => error,
-                };
-                if error.is_disk_full() && counters.wait_for(self.waits_for_room(chunks, &staged, own.as_deref())).await
-                {
-                    continue;
                 }
-                self.set_aside(segment.id, segment.messages, error.into(), own.as_deref())?;
-                break;
+                Err(error) => self.set_aside(segment.id, segment.messages, error.into(), work.own.as_deref())?,
             }
         }
         Ok(())
     }
 
+    /// Tries a segment again while the disk is full and loads make room. One worker does that at a time: two chunks
+    /// that do not fit beside each other may fit one after the other.
     async fn transform_one(
         &self,
         segment: SegmentId,
-        plan: Arc<Plan>,
+        work: &Transforming,
     ) -> Result<Result<StagedSegment, SpoolError>, Error> {
-        let staging = self.staging.clone();
-        let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment, &plan)).await;
-        let transformed = transformed.map_err(Error::panicked)?;
-        CrashPoint::Transform.pass();
-        Ok(transformed)
+        let counters = &self.counters.transform;
+        let mut alone = None;
+        loop {
+            let others = self.begin_chunk();
+            let started = Instant::now();
+            let (staging, plan) = (self.staging.clone(), Arc::clone(&work.plan));
+            let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment, &plan)).await;
+            let error = match transformed.map_err(Error::panicked)? {
+                Ok(done) => {
+                    CrashPoint::Transform.pass();
+                    counters.add(started, done.received, done.chunk_bytes);
+                    return Ok(Ok(done));
+                }
+                Err(error) => error,
+            };
+            self.chunk_is_done();
+            if !error.is_disk_full() {
+                return Ok(Err(error));
+            }
+            self.receive_no_more(work.own.as_deref());
+            if alone.is_none() {
+                alone = Some(counters.wait_for(work.crowded.lock()).await);
+            } else if !counters.wait_for(self.waits_for_room(others, &work.staged)).await {
+                return Ok(Err(error));
+            }
+        }
+    }
+
+    /// Counts one more chunk that is written or waits to be loaded; tells how many others there are.
+    fn begin_chunk(&self) -> usize {
+        let mut others = 0;
+        self.chunks.send_modify(|chunks| {
+            others = *chunks;
+            *chunks += 1;
+        });
+        others
     }
 
     /// Nobody waits for the room of this chunk any more.
@@ -142,24 +187,21 @@ impl Pipeline {
         self.chunks.send_modify(|chunks| *chunks -= 1);
     }
 
-    /// The disk is full: receives no more, and waits until one of the chunks that were there is loaded and removed.
-    /// `false` where there is none to wait for.
-    async fn waits_for_room(
-        &self,
-        chunks: usize,
-        staged: &mpsc::Sender<StagedSegment>,
-        own: Option<&OwnMessages>,
-    ) -> bool {
+    fn receive_no_more(&self, own: Option<&OwnMessages>) {
         self.disk_full.store(true, Ordering::Release);
         if let Some(own) = own {
             own.stop.cancel();
         }
-        if chunks == 0 {
+    }
+
+    /// Waits until one of the chunks that were there is loaded and removed. `false` where there is none to wait for.
+    async fn waits_for_room(&self, others: usize, staged: &mpsc::Sender<StagedSegment>) -> bool {
+        if others == 0 {
             return false;
         }
         let mut watched = self.chunks.subscribe();
         tokio::select! {
-            fewer = watched.wait_for(|&now| now < chunks) => fewer.is_ok(),
+            fewer = watched.wait_for(|&now| now < others) => fewer.is_ok(),
             () = staged.closed() => false,
         }
     }
@@ -201,11 +243,7 @@ impl Pipeline {
             workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&segments), committed.clone(), own.clone()));
         }
         drop((segments, committed));
-        // The first failure ends the others, too: their transactions roll back, and the segments stay in the spool.
-        while let Some(end) = workers.join_next().await {
-            end.map_err(Error::panicked)??;
-        }
-        Ok(())
+        until_ended(workers).await
     }
 
     async fn load_next(
@@ -277,4 +315,13 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// Waits for all workers of a stage. The first failure ends the others, too: their transactions roll back, and the
+/// segments stay in the spool.
+async fn until_ended(mut workers: JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    while let Some(end) = workers.join_next().await {
+        end.map_err(Error::panicked)??;
+    }
+    Ok(())
 }
