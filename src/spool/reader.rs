@@ -23,6 +23,8 @@ pub struct SegmentReader {
     offset: u64,
     /// The start of a line whose end is not read yet.
     carry: Vec<u8>,
+    /// Memory for the next block.
+    spare: Vec<u8>,
     at_end: bool,
 }
 
@@ -49,14 +51,16 @@ impl SegmentReader {
     /// Opens a segment file.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
         let file = File::open(path).map_err(|source| SpoolError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.into(), file, offset: 0, carry: Vec::new(), at_end: false })
+        Ok(Self { path: path.into(), file, offset: 0, carry: Vec::new(), spare: Vec::new(), at_end: false })
     }
 
     /// The next block, or `None` after the last.
     ///
     /// A file that does not end with a line feed was cut: it is damaged where its last line begins.
     pub fn next_block(&mut self) -> Result<Option<Block>, SpoolError> {
-        let mut bytes = std::mem::take(&mut self.carry);
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        bytes.append(&mut self.carry);
         let mut searched = 0;
         while !self.at_end {
             self.fill(&mut bytes)?;
@@ -74,6 +78,11 @@ impl SegmentReader {
             }
         }
         if bytes.is_empty() { Ok(None) } else { Err(self.damaged("the last line is cut off")) }
+    }
+
+    /// Reads the next block into the memory of one that is done: new memory would have to be mapped, page by page.
+    pub fn reuse(&mut self, done: Block) {
+        self.spare = done.bytes;
     }
 
     fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SpoolError> {
@@ -119,11 +128,11 @@ impl Block {
         &'a self,
         parse: impl Fn(&'a [u8]) -> Result<T, &'static str>,
     ) -> impl Iterator<Item = Result<(u64, &'a [u8], T), SpoolError>> {
-        let mut next = self.offset;
-        self.bytes.split_inclusive(|&byte| byte == b'\n').map(move |line| {
-            let offset = next;
-            next += line.len() as u64;
-            let bytes = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut start = 0;
+        // Found by memchr: a closure called for every byte took 5 % of the transform.
+        memchr::memchr_iter(b'\n', &self.bytes).map(move |end| {
+            let (offset, bytes) = (self.offset + start as u64, &self.bytes[start..end]);
+            start = end + 1;
             parse(bytes).map(|parsed| (offset, bytes, parsed)).map_err(|problem| self.damaged(offset, problem))
         })
     }

@@ -78,9 +78,14 @@ struct Queue {
 impl Pass<'_> {
     fn work<'scope>(&'scope self, scope: &Scope<'scope>) {
         let mut scratch = Scratch::default();
+        let mut done = None;
         while let Some(mut output) = self.claim_output() {
-            let Some((number, block)) = self.next_block() else { return };
-            let result = block.and_then(|block| output.fill(&block, self.plan, &mut scratch));
+            let Some((number, block)) = self.next_block(done.take()) else { return };
+            let result = block.and_then(|block| {
+                let filled = output.fill(&block, self.plan, &mut scratch);
+                done = Some(block);
+                filled
+            });
             self.deliver(number, result.map(|()| output), scope);
         }
     }
@@ -98,8 +103,11 @@ impl Pass<'_> {
         Some(queue.spare.pop().unwrap_or_default())
     }
 
-    fn next_block(&self) -> Option<(u64, Result<Block, SpoolError>)> {
+    fn next_block(&self, done: Option<Block>) -> Option<(u64, Result<Block, SpoolError>)> {
         let mut source = lock(&self.source);
+        if let Some(done) = done {
+            source.reader.reuse(done);
+        }
         if source.at_end {
             return None;
         }
