@@ -4,12 +4,14 @@
 //! spool sealed, `pending` what of it did not commit, the others what Postgres says it committed; so a message that
 //! got lost on the way shows.
 
+mod in_flight;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -17,8 +19,11 @@ use serde::Serialize;
 use crate::error::StagingError;
 use crate::exit_code::ExitCode;
 use crate::load::Committed;
+use crate::queue::InFlight;
 use crate::spool::SealedSegment;
 use crate::staging::SegmentId;
+
+pub use in_flight::InFlightReport;
 
 /// Live counts of a run, shared by its stages.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Counters {
     bytes: AtomicU64,
     /// Messages by segment that entered and did not commit yet.
     pending: Mutex<HashMap<SegmentId, u64>>,
+    /// What is in flight, where a queue is drained.
+    pub in_flight: OnceLock<Arc<InFlight>>,
     /// SQS calls and the writing of spool segments.
     pub drain: StageCounters,
     /// Spool segments into chunks.
@@ -78,6 +85,8 @@ pub struct Report {
     pub bytes: u64,
     /// Where the time went.
     pub stages: StageReports,
+    /// What the cap on messages in flight meant; null where no queue was drained.
+    pub in_flight: Option<InFlightReport>,
     /// The queue was proven empty; null where no queue was asked.
     pub queue_empty: Option<bool>,
     /// How the process ends.
@@ -121,6 +130,7 @@ impl Default for Counters {
             segments: AtomicU64::default(),
             bytes: AtomicU64::default(),
             pending: Mutex::default(),
+            in_flight: OnceLock::new(),
             drain: StageCounters::default(),
             transform: StageCounters::default(),
             load: StageCounters::default(),
@@ -202,6 +212,7 @@ impl Counters {
                 load: self.load.report(),
                 ack: self.ack.report(),
             },
+            in_flight: self.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
             queue_empty,
             exit_code: ExitCode::Done.number(),
         }
@@ -286,6 +297,9 @@ impl Report {
             .collect();
         if !busy.is_empty() {
             _ = writeln!(text, "  busy          {}", busy.join(" · "));
+        }
+        if let Some(line) = self.in_flight.as_ref().and_then(InFlightReport::line) {
+            _ = writeln!(text, "  in flight     {line}");
         }
         text
     }

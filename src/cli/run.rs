@@ -72,6 +72,8 @@ pub(super) fn drain(
     proof: Proof,
     stop: CancellationToken,
 ) -> Drain<Sqs> {
+    let counters = Arc::clone(&session.pipeline.counters);
+    let in_flight = counters.in_flight.get_or_init(|| Arc::new(InFlight::with_cap(session.config.queue.max_in_flight)));
     Drain {
         queue: Arc::new(queue),
         staging: session.pipeline.staging.clone(),
@@ -79,8 +81,8 @@ pub(super) fn drain(
         spool: session.config.spool,
         limits: limits.drain_limits(),
         proof,
-        in_flight: Arc::new(InFlight::with_cap(session.config.queue.max_in_flight)),
-        counters: Arc::clone(&session.pipeline.counters),
+        in_flight: Arc::clone(in_flight),
+        counters: Arc::clone(&counters),
         stop,
         all_sealed: CancellationToken::new(),
     }

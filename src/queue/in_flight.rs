@@ -1,22 +1,28 @@
 //! Counts what is in flight, and makes a receive wait while that is too much; knows in which sealed segments it is.
 //!
-//! Always true: messages in flight plus what receives under way may still bring never exceed the cap. A segment takes
-//! two instants of memory, and there are never more of them than messages, so the cap bounds that, too.
+//! Always true: messages in flight plus what receives under way may still bring never exceed the cap. So the rate is
+//! at most the cap ÷ the seconds from receive to delete; both are measured. A segment takes two instants of memory, and
+//! there are never more of them than messages, so the cap bounds that, too.
+
+mod flow;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::staging::SegmentId;
 
+use flow::Flow;
+
 /// The messages of this run that were received and not yet deleted.
 #[derive(Debug)]
 pub struct InFlight {
+    cap: u32,
     free: Semaphore,
-    messages: AtomicU64,
+    flow: Mutex<Flow>,
     settled: Notify,
     segments: Mutex<HashMap<SegmentId, Held>>,
 }
@@ -42,18 +48,35 @@ impl InFlight {
     #[must_use]
     pub fn with_cap(cap: u32) -> Self {
         Self {
+            cap,
             free: Semaphore::new(cap as usize),
-            messages: AtomicU64::new(0),
+            flow: Mutex::new(Flow::new()),
             settled: Notify::new(),
             segments: Mutex::default(),
         }
     }
 
+    /// The most that may be in flight.
+    #[must_use]
+    pub const fn cap(&self) -> u32 {
+        self.cap
+    }
+
+    /// Room for `messages` more, if there is some now.
+    #[must_use]
+    pub fn try_reserve(&self, messages: usize) -> Option<Reservation<'_>> {
+        self.free.try_acquire_many(permits(messages)).ok()?.forget();
+        Some(Reservation { in_flight: self, messages })
+    }
+
     /// Waits until there is room for `messages` more.
     pub async fn reserve(&self, messages: usize) -> Reservation<'_> {
-        let wanted = u32::try_from(messages).unwrap_or(u32::MAX);
+        if let Some(room) = self.try_reserve(messages) {
+            return room;
+        }
+        let _waiting = Waiting::begin(self);
         // The semaphore is never closed, so waiting cannot fail.
-        if let Ok(permit) = self.free.acquire_many(wanted).await {
+        if let Ok(permit) = self.free.acquire_many(permits(messages)).await {
             permit.forget();
         }
         Reservation { in_flight: self, messages }
@@ -62,7 +85,19 @@ impl InFlight {
     /// How many are in flight now.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Acquire)
+        self.flow().messages()
+    }
+
+    /// How long the cap made at least one receive wait.
+    #[must_use]
+    pub fn time_at_cap(&self) -> Duration {
+        self.flow().waited()
+    }
+
+    /// How long a message was in flight, on the mean; `None` where none was settled.
+    #[must_use]
+    pub fn mean_time_to_delete(&self) -> Option<Duration> {
+        self.flow().mean_time()
     }
 
     /// A segment was sealed; the first of its messages was received at `received`.
@@ -73,7 +108,7 @@ impl InFlight {
     /// The messages of a segment are deleted, or this run can do no more for them.
     pub fn settle(&self, segment: SegmentId, messages: u64) {
         self.let_go(segment);
-        self.messages.fetch_sub(messages, Ordering::AcqRel);
+        self.flow().settled(messages);
         self.free.add_permits(usize::try_from(messages).unwrap_or(0));
         self.settled.notify_waiters();
     }
@@ -110,6 +145,10 @@ impl InFlight {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until nothing is in flight.
     pub async fn none_left(&self) {
         loop {
@@ -129,7 +168,7 @@ impl Reservation<'_> {
     pub fn arrived(mut self, messages: usize) {
         let arrived = messages.min(self.messages);
         self.messages -= arrived;
-        self.in_flight.messages.fetch_add(arrived as u64, Ordering::AcqRel);
+        self.in_flight.flow().arrived(arrived as u64);
     }
 }
 
@@ -137,6 +176,28 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.in_flight.free.add_permits(self.messages);
     }
+}
+
+/// A receive waits for room, until this is dropped.
+struct Waiting<'a> {
+    in_flight: &'a InFlight,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(in_flight: &'a InFlight) -> Self {
+        in_flight.flow().wait_begins();
+        Self { in_flight }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.in_flight.flow().wait_ends();
+    }
+}
+
+fn permits(messages: usize) -> u32 {
+    u32::try_from(messages).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -154,6 +215,19 @@ mod tests {
         assert!(in_flight.reserve(10).now_or_never().is_none(), "6 free");
         in_flight.settle(SegmentId::now(), 4);
         assert!(in_flight.reserve(10).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_at_the_cap_is_counted_also_of_a_wait_that_is_given_up() {
+        let in_flight = InFlight::with_cap(10);
+        in_flight.reserve(10).await.arrived(10);
+        assert_eq!(in_flight.time_at_cap(), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, in_flight.reserve(1)).await.is_err());
+        tokio::time::advance(second).await;
+        assert_eq!(in_flight.time_at_cap(), second);
+        in_flight.settle(SegmentId::now(), 10);
+        assert_eq!(in_flight.mean_time_to_delete(), Some(2 * second));
     }
 
     #[tokio::test]

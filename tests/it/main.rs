@@ -27,6 +27,7 @@ mod hygiene;
 mod logins;
 mod main_job;
 mod model;
+mod pollers;
 mod postgres_faults;
 mod queues;
 mod recovery;
