@@ -41,7 +41,7 @@ pub struct Config {
 /// How the queue is drained: `[queue]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Parallel receives, and parallel deletes.
+    /// Parallel receives at most, and parallel deletes.
     pub pollers: usize,
     /// `WaitTimeSeconds` of a receive: 1 to 20.
     pub wait_seconds: u32,

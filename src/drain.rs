@@ -6,29 +6,34 @@
 //! and leaves the stages behind it room to finish.
 //!
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
-//! its limits, and at once when every poller came back empty. `emptiness` decides when the queue is empty.
+//! its limits, and at once when every poller came back empty. `crew` decides how many pollers there are, `emptiness`
+//! when the queue is empty.
 
+mod crew;
 mod emptiness;
 mod spooler;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{QueueSettings, SpoolSettings};
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError};
-use crate::queue::{BATCH_MESSAGES, InFlight, Keeper, Message, Queue, ReceiveAttempt};
+use crate::queue::{BATCH_MESSAGES, InFlight, Keeper, Message, Queue, ReceiveAttempt, Reservation};
 use crate::report::Counters;
 use crate::spool::SealedSegment;
 use crate::staging::Staging;
 
+use crew::{Crew, Receive, Seat};
 use emptiness::Emptiness;
 pub use emptiness::{DrainEnd, Proof};
 use spooler::{Spooled, Spooler};
@@ -77,6 +82,7 @@ pub struct Drain<Q> {
 /// What the pollers share.
 struct Polling<Q> {
     drain: Drain<Q>,
+    crew: Arc<Crew>,
     emptiness: Arc<Emptiness>,
     budget: AtomicU64,
     batches: mpsc::Sender<Arrival>,
@@ -86,7 +92,7 @@ struct Polling<Q> {
 
 /// The messages of one receive.
 struct Arrival {
-    at: tokio::time::Instant,
+    at: Instant,
     messages: Vec<Message>,
 }
 
@@ -101,14 +107,16 @@ impl<Q: Queue> Drain<Q> {
     /// Drains until the queue is empty, a limit is met or `stop` is cancelled. Sends each segment as it is sealed.
     pub async fn run(self, sealed: mpsc::Sender<SealedSegment>) -> Result<DrainEnd, Error> {
         let (batches, waiting) = mpsc::channel(WAITING_BATCHES);
-        let emptiness = Arc::new(Emptiness::of_pollers(self.settings.pollers));
-        let spooler = Spooler::new(&self, Arc::clone(&emptiness), sealed);
+        let most = self.most_pollers();
+        let (crew, emptiness) = (Arc::new(Crew::of_at_most(most)), Arc::new(Emptiness::of_pollers(most)));
+        let spooler = Spooler::new(&self, Arc::clone(&crew), Arc::clone(&emptiness), sealed);
         let spooler = tokio::spawn(spooler.run(waiting));
 
         let budget = AtomicU64::new(self.limits.max_messages.unwrap_or(u64::MAX));
-        let polling = Arc::new(Polling { drain: self, emptiness, budget, batches, failing: AtomicBool::new(false) });
+        let failing = AtomicBool::new(false);
+        let polling = Arc::new(Polling { drain: self, crew, emptiness, budget, batches, failing });
         let mut pollers = JoinSet::new();
-        for index in 0..polling.drain.settings.pollers {
+        for index in 0..most {
             pollers.spawn(Arc::clone(&polling).poll(index));
         }
         let end = polling.until_done(&mut pollers).await;
@@ -120,6 +128,11 @@ impl<Q: Queue> Drain<Q> {
             Spooled::Everything => others.and(end),
             Spooled::WhatFits => others.and(Ok(DrainEnd::DiskFull)),
         }
+    }
+
+    /// More of them than the cap has room for would only wait for each other.
+    fn most_pollers(&self) -> usize {
+        self.settings.pollers.min(self.in_flight.cap() as usize / BATCH_MESSAGES).max(1)
     }
 }
 
@@ -140,36 +153,75 @@ impl<Q: Queue> Polling<Q> {
         }
     }
 
+    /// Receives whenever there is a seat for it, until nothing is left to do for it.
     async fn poll(self: Arc<Self>, index: usize) -> Result<(), Error> {
-        let Drain { in_flight, counters, stop, .. } = &self.drain;
-        while let Some(wanted) = self.draw_on_budget() {
-            let room = match self.drain.proof {
-                Proof::Acknowledged => stop.run_until_cancelled(in_flight.reserve(wanted)).await,
-                // A drain on its own deletes nothing, so waiting brings no room.
-                Proof::Spooled => in_flight.reserve(wanted).now_or_never(),
-            };
-            let Some(room) = room else { break };
+        while let Some(Some(seat)) = self.drain.stop.run_until_cancelled(self.crew.seat()).await {
+            self.emptiness.polls(index);
+            let parks = self.poll_seated(index, seat).await;
+            self.emptiness.parks(index);
+            if !parks? {
+                self.crew.dismiss_parked();
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives until its seat is gone; `false` where the drain is to stop, or its limits leave nothing to receive.
+    async fn poll_seated(&self, index: usize, mut seat: Seat<'_>) -> Result<bool, Error> {
+        while let Some(wanted) = self.draw_on_budget()
+            && let Some(room) = self.room_for(wanted).await
+        {
             let asked = self.emptiness.arrivals();
-            let started = Instant::now();
+            let began = Instant::now();
             let Some(messages) = self.receive(wanted).await? else { break };
+            let receive = Receive { began, ended: Instant::now(), asked: wanted, brought: messages.len() };
             self.budget.fetch_add((wanted - messages.len().min(wanted)) as u64, Ordering::AcqRel);
             room.arrived(messages.len());
             if messages.is_empty() {
                 self.emptiness.came_back_empty(index, asked);
             } else {
                 CrashPoint::Receive.pass();
-                counters.drain.add(started, messages.len() as u64, 0);
+                self.drain.counters.drain.add(began.into_std(), messages.len() as u64, 0);
                 self.emptiness.arrived();
-                let arrival = Arrival { at: tokio::time::Instant::now(), messages };
-                if self.batches.send(arrival).await.is_err() {
+                if !self.hand_on(messages).await {
                     break;
                 }
             }
-            if stop.is_cancelled() {
+            if self.drain.stop.is_cancelled() {
                 break;
             }
+            match self.crew.came_back(seat, receive) {
+                Some(kept) => seat = kept,
+                None => return Ok(true),
+            }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Room in flight; `None` where there will be none.
+    async fn room_for(&self, wanted: usize) -> Option<Reservation<'_>> {
+        let Drain { in_flight, proof, stop, .. } = &self.drain;
+        match (in_flight.try_reserve(wanted), proof) {
+            (Some(room), _) => Some(room),
+            (None, Proof::Acknowledged) => {
+                let _held_up = self.crew.held_up();
+                stop.run_until_cancelled(in_flight.reserve(wanted)).await
+            }
+            // A drain on its own deletes nothing, so waiting brings no room.
+            (None, Proof::Spooled) => None,
+        }
+    }
+
+    /// Gives messages to the spooler; `false` where it takes no more.
+    async fn hand_on(&self, messages: Vec<Message>) -> bool {
+        match self.batches.try_send(Arrival { at: Instant::now(), messages }) {
+            Ok(()) => true,
+            Err(TrySendError::Full(arrival)) => {
+                let _held_up = self.crew.held_up();
+                self.batches.send(arrival).await.is_ok()
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
     }
 
     /// One receive, however often it takes; `None` once the drain is to stop and there is no answer yet.

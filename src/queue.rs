@@ -5,6 +5,8 @@
 
 mod attempt;
 mod in_flight;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod sqs;
 mod visibility;
 

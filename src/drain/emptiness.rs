@@ -2,13 +2,15 @@
 //!
 //! One empty receive proves nothing: SQS asks a part of its servers, another poller may just have got the last
 //! messages, and what is in flight can come back. A queue is drained when every poller has had an empty long poll
-//! that began after the last arrival, and the queue's counts are zero but for what this run itself holds.
+//! that began after the last arrival, and the queue's counts are zero but for what this run itself holds. A poller that
+//! is parked has no receive under way, so there is nothing to wait for; but pollers that are all parked prove nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::error::QueueError;
 use crate::queue::{Depth, InFlight, Queue};
@@ -16,6 +18,7 @@ use crate::queue::{Depth, InFlight, Queue};
 /// How often the counts are asked for while somebody else holds messages.
 const RECHECK: Duration = Duration::from_millis(500);
 const NEVER: u64 = u64::MAX;
+const PARKED: u64 = u64::MAX - 1;
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +47,15 @@ pub enum Proof {
 pub(super) struct Emptiness {
     /// Receives that brought messages.
     arrivals: AtomicU64,
-    /// For each poller, `arrivals` at the start of its last empty receive.
+    /// For each poller, `arrivals` at the start of its last empty receive, or that it is parked.
     empty_since: Vec<AtomicU64>,
     changed: Notify,
 }
 
 impl Emptiness {
+    /// All of them parked.
     pub(super) fn of_pollers(pollers: usize) -> Self {
-        let empty_since = (0..pollers).map(|_| AtomicU64::new(NEVER)).collect();
+        let empty_since = (0..pollers).map(|_| AtomicU64::new(PARKED)).collect();
         Self { arrivals: AtomicU64::new(0), empty_since, changed: Notify::new() }
     }
 
@@ -63,24 +67,45 @@ impl Emptiness {
         self.arrivals.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// From now on it may have a receive under way.
+    pub(super) fn polls(&self, poller: usize) {
+        self.empty_since[poller].store(NEVER, Ordering::Release);
+    }
+
+    /// It has no receive under way, and begins none.
+    pub(super) fn parks(&self, poller: usize) {
+        self.empty_since[poller].store(PARKED, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
     /// A receive that was begun after `asked` arrivals brought nothing.
     pub(super) fn came_back_empty(&self, poller: usize, asked: u64) {
         self.empty_since[poller].store(asked, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    /// Waits until every poller has come back empty since the last arrival.
+    /// Waits until every poller that is not parked has come back empty since the last arrival.
     pub(super) async fn all_came_back_empty(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let arrivals = self.arrivals();
-            if self.empty_since.iter().all(|since| since.load(Ordering::Acquire) == arrivals) {
+            if self.polling_came_back_empty() {
                 return;
             }
             changed.await;
         }
+    }
+
+    fn polling_came_back_empty(&self) -> bool {
+        let arrivals = self.arrivals();
+        let mut polling = self
+            .empty_since
+            .iter()
+            .map(|since| since.load(Ordering::Acquire))
+            .filter(|since| *since != PARKED)
+            .peekable();
+        polling.peek().is_some() && polling.all(|since| since == arrivals)
     }
 
     /// Waits until the queue is drained, or until nothing came for `idle` although the counts are not zero.
@@ -122,25 +147,54 @@ mod tests {
 
     use super::*;
 
+    fn polling(pollers: usize) -> Emptiness {
+        let emptiness = Emptiness::of_pollers(pollers);
+        (0..pollers).for_each(|poller| emptiness.polls(poller));
+        emptiness
+    }
+
+    fn is_shown(emptiness: &Emptiness) -> bool {
+        emptiness.all_came_back_empty().now_or_never().is_some()
+    }
+
     #[tokio::test]
     async fn one_poller_that_came_back_empty_proves_nothing() {
-        let emptiness = Emptiness::of_pollers(2);
+        let emptiness = polling(2);
         emptiness.came_back_empty(0, 0);
-        assert!(emptiness.all_came_back_empty().now_or_never().is_none());
+        assert!(!is_shown(&emptiness));
         emptiness.came_back_empty(1, 0);
-        assert!(emptiness.all_came_back_empty().now_or_never().is_some());
+        assert!(is_shown(&emptiness));
     }
 
     #[tokio::test]
     async fn a_receive_that_began_before_the_last_arrival_proves_nothing() {
-        let emptiness = Emptiness::of_pollers(2);
+        let emptiness = polling(2);
         emptiness.came_back_empty(0, 0);
         let asked = emptiness.arrivals();
         emptiness.arrived();
         emptiness.came_back_empty(1, asked);
-        assert!(emptiness.all_came_back_empty().now_or_never().is_none());
+        assert!(!is_shown(&emptiness));
         emptiness.came_back_empty(0, 1);
         emptiness.came_back_empty(1, 1);
-        assert!(emptiness.all_came_back_empty().now_or_never().is_some());
+        assert!(is_shown(&emptiness));
+    }
+
+    #[tokio::test]
+    async fn a_parked_poller_is_not_waited_for_and_one_that_polls_again_is() {
+        let emptiness = polling(2);
+        emptiness.came_back_empty(0, 0);
+        emptiness.parks(1);
+        assert!(is_shown(&emptiness));
+        emptiness.polls(1);
+        assert!(!is_shown(&emptiness));
+    }
+
+    #[tokio::test]
+    async fn pollers_that_are_all_parked_prove_nothing() {
+        let emptiness = polling(2);
+        emptiness.came_back_empty(0, 0);
+        emptiness.parks(0);
+        emptiness.parks(1);
+        assert!(!is_shown(&emptiness));
     }
 }

@@ -11,10 +11,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::crew::Crew;
 use super::emptiness::Emptiness;
 use super::{Arrival, Drain};
 use crate::config::SpoolSettings;
@@ -34,6 +36,7 @@ pub(super) struct Spooler {
     staging: Staging,
     settings: SpoolSettings,
     counters: Arc<Counters>,
+    crew: Arc<Crew>,
     emptiness: Arc<Emptiness>,
     in_flight: Arc<InFlight>,
     seal_within: Duration,
@@ -61,6 +64,7 @@ struct OpenSegment {
 impl Spooler {
     pub(super) fn new<Q: Queue>(
         drain: &Drain<Q>,
+        crew: Arc<Crew>,
         emptiness: Arc<Emptiness>,
         sealed: mpsc::Sender<SealedSegment>,
     ) -> Self {
@@ -73,6 +77,7 @@ impl Spooler {
             staging: drain.staging.clone(),
             settings: drain.spool,
             counters: Arc::clone(&drain.counters),
+            crew,
             emptiness,
             sealed,
             open: None,
@@ -153,8 +158,8 @@ impl Spooler {
         let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(spooled) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
-        let (sealed, counters, in_flight) =
-            (self.sealed.clone(), Arc::clone(&self.counters), Arc::clone(&self.in_flight));
+        let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
+        let (counters, in_flight) = (Arc::clone(&self.counters), Arc::clone(&self.in_flight));
         self.sealing.spawn(async move {
             let started = Instant::now();
             let (segment, spooled) =
@@ -164,8 +169,7 @@ impl Spooler {
                 counters.enter(&segment);
                 in_flight.hold(segment.id, received);
                 drop(flushing);
-                // With the next stage gone, the segment waits in the spool for the next run.
-                _ = sealed.send(segment).await;
+                hand_on(&sealed, segment, &crew).await;
             }
             Ok::<_, Error>(spooled)
         });
@@ -176,6 +180,14 @@ impl Spooler {
 impl Spooled {
     fn and(self, other: Self) -> Self {
         if self == Self::Everything { other } else { self }
+    }
+}
+
+/// Gives a segment to the next stage. With that gone, it waits in the spool for the next run.
+async fn hand_on(sealed: &mpsc::Sender<SealedSegment>, segment: SealedSegment, crew: &Crew) {
+    if let Err(TrySendError::Full(segment)) = sealed.try_send(segment) {
+        let _held_up = crew.held_up();
+        _ = sealed.send(segment).await;
     }
 }
 

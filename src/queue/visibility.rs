@@ -194,64 +194,17 @@ impl Batches<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use super::super::{Depth, Message, ReceiveAttempt};
+    use super::super::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT};
     use super::*;
-    use crate::error::QueueError;
     use crate::spool::{Record, SegmentWriter};
 
-    const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
-
-    /// Notes what it is asked to change, and answers each entry with `code`, if there is one.
-    #[derive(Default)]
-    struct NotingQueue {
-        changes: Mutex<Vec<(usize, Duration)>>,
-        entry_code: Option<&'static str>,
-        sender_fault: bool,
-    }
-
-    impl NotingQueue {
-        fn change(&self, handles: &[String], duration: Duration) -> Vec<FailedEntry> {
-            self.changes.lock().unwrap().push((handles.len(), duration));
-            let failed =
-                |code: &str, index| FailedEntry { index, code: code.to_owned(), sender_fault: self.sender_fault };
-            self.entry_code.map_or_else(Vec::new, |code| (0..handles.len()).map(|index| failed(code, index)).collect())
-        }
-
-        fn changes(&self) -> Vec<(usize, Duration)> {
-            std::mem::take(&mut *self.changes.lock().unwrap())
-        }
-    }
-
-    impl Queue for NotingQueue {
-        fn visibility_timeout(&self) -> Duration {
-            VISIBILITY_TIMEOUT
-        }
-        async fn receive(&self, _: usize, _: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
-            Ok(Vec::new())
-        }
-        async fn delete(&self, _: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
-            Ok(Vec::new())
-        }
-        async fn extend(&self, handles: &[String], duration: Duration) -> Result<Vec<FailedEntry>, QueueError> {
-            Ok(self.change(handles, duration))
-        }
-        async fn release(&self, handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
-            Ok(self.change(handles, Duration::ZERO))
-        }
-        async fn depth(&self) -> Result<Depth, QueueError> {
-            Ok(Depth { visible: 0, in_flight: 0, delayed: 0 })
-        }
-    }
-
     struct Bench {
-        keeper: Keeper<NotingQueue>,
+        keeper: Keeper<SimulatedQueue>,
         _root: tempfile::TempDir,
     }
 
     impl Bench {
-        fn new(queue: NotingQueue) -> Self {
+        fn new(queue: SimulatedQueue) -> Self {
             let root = tempfile::tempdir().unwrap();
             let staging = Staging::open(root.path()).unwrap();
             let in_flight = Arc::new(InFlight::with_cap(1000));
@@ -290,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_past_half_its_timeout_is_extended_in_batches_and_then_left_alone() {
-        let bench = Bench::new(NotingQueue::default());
+        let bench = Bench::new(SimulatedQueue::default());
         bench.hold(25, Duration::from_secs(16));
         bench.hold(5, Duration::from_secs(14));
         assert_eq!(bench.round().await, [10, 10, 5].map(|messages| (messages, VISIBILITY_TIMEOUT)));
@@ -299,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_extension_ends_within_twelve_hours_and_then_the_segment_is_let_go() {
-        let bench = Bench::new(NotingQueue::default());
+        let bench = Bench::new(SimulatedQueue::default());
         // 12 hours, less a minute and 10.5 seconds.
         let segment = bench.hold(1, Duration::from_millis(43_129_500));
         let changes = bench.round().await;
@@ -312,15 +265,12 @@ mod tests {
 
     #[tokio::test]
     async fn entries_that_sqs_failed_are_tried_again_and_stale_ones_are_not() {
-        let failing = NotingQueue { entry_code: Some("InternalError"), ..NotingQueue::default() };
-        let bench = Bench::new(failing);
+        let bench = Bench::new(SimulatedQueue::refusing("InternalError", false));
         bench.hold(1, VISIBILITY_TIMEOUT);
         assert_eq!(bench.round().await.len(), 1);
         assert_eq!(bench.round().await.len(), 1);
 
-        let stale =
-            NotingQueue { entry_code: Some("ReceiptHandleIsInvalid"), sender_fault: true, ..NotingQueue::default() };
-        let bench = Bench::new(stale);
+        let bench = Bench::new(SimulatedQueue::refusing("ReceiptHandleIsInvalid", true));
         bench.hold(1, VISIBILITY_TIMEOUT);
         assert_eq!(bench.round().await.len(), 1);
         assert!(bench.round().await.is_empty());
@@ -329,7 +279,7 @@ mod tests {
     /// After a failure the rest of a round is not asked for, and not taken for extended either.
     #[tokio::test]
     async fn a_round_that_is_given_up_is_made_up_for() {
-        let bench = Bench::new(NotingQueue { entry_code: Some("InternalError"), ..NotingQueue::default() });
+        let bench = Bench::new(SimulatedQueue::refusing("InternalError", false));
         bench.hold(30, VISIBILITY_TIMEOUT);
         bench.hold(30, VISIBILITY_TIMEOUT);
         assert_eq!(bench.round().await.len(), 1);
@@ -339,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_settled_is_neither_extended_nor_released() {
-        let bench = Bench::new(NotingQueue::default());
+        let bench = Bench::new(SimulatedQueue::default());
         let segment = bench.hold(5, VISIBILITY_TIMEOUT);
         bench.hold(7, Duration::ZERO);
         bench.keeper.in_flight.settle(segment, 0);

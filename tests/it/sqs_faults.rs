@@ -22,9 +22,10 @@ const VISIBILITY_SECONDS: u32 = 2;
 /// Longer than the visibility timeout, so that what a fault hid is waited for.
 const RUN: [&str; 3] = ["run", "--idle", "8s"];
 const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 20\n";
-/// Receives among which some hide messages. A few seconds' worth: without an end, one message can be hit again each time
-/// that it comes back, for longer than `--idle`, and the run rightly says that the queue is not empty.
-const HIDING: u32 = 60;
+/// Receives among which some hide messages. What the fewest pollers make of them in less than `--idle`: without an end,
+/// one message can be hit again each time that it comes back, for longer than that, and the run rightly says that the
+/// queue is not empty.
+const HIDING: u32 = 30;
 const DAYS_AHEAD_MS: i64 = 40 * 86_400_000;
 
 /// A queue whose faults a test declares, and somebody who watches what is deleted from it.
@@ -97,7 +98,7 @@ macro_rules! faults {
 faults! {
     receives_fail: 0, None, [Receive, Every(3), Refused(500, "InternalFailure")]
     receives_are_throttled: 0, None, [Receive, Every(3), Refused(400, "RequestThrottled")]
-    the_key_service_is_throttled: 0, None, [Receive, First(40), Refused(400, "KmsThrottled")]
+    the_key_service_is_throttled: 0, None, [Receive, First(8), Refused(400, "KmsThrottled")]
     answers_to_receives_are_lost: 0, None, [Receive, EveryOfFirst(4, HIDING), LostAnswer]
     answers_to_receives_are_cut: 0, None, [Receive, EveryOfFirst(4, HIDING), CutAnswer]
     bodies_do_not_match_their_md5: 0, None, [Receive, EveryOfFirst(3, HIDING), DamagedBodies]
