@@ -200,12 +200,12 @@ impl<Q: Queue> Polling<Q> {
 
     /// Room in flight; `None` where there will be none.
     async fn room_for(&self, wanted: usize) -> Option<Reservation<'_>> {
-        let Drain { in_flight, proof, stop, .. } = &self.drain;
+        let Drain { in_flight, proof, counters, stop, .. } = &self.drain;
         match (in_flight.try_reserve(wanted), proof) {
             (Some(room), _) => Some(room),
             (None, Proof::Acknowledged) => {
                 let _held_up = self.crew.held_up();
-                stop.run_until_cancelled(in_flight.reserve(wanted)).await
+                counters.drain.wait_for(stop.run_until_cancelled(in_flight.reserve(wanted))).await
             }
             // A drain on its own deletes nothing, so waiting brings no room.
             (None, Proof::Spooled) => None,
@@ -218,7 +218,7 @@ impl<Q: Queue> Polling<Q> {
             Ok(()) => true,
             Err(TrySendError::Full(arrival)) => {
                 let _held_up = self.crew.held_up();
-                self.batches.send(arrival).await.is_ok()
+                self.drain.counters.drain.wait_for(self.batches.send(arrival)).await.is_ok()
             }
             Err(TrySendError::Closed(_)) => false,
         }
