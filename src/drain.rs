@@ -178,6 +178,7 @@ impl<Q: Queue> Polling<Q> {
             self.budget.fetch_add((wanted - messages.len().min(wanted)) as u64, Ordering::AcqRel);
             room.arrived(messages.len());
             if messages.is_empty() {
+                self.drain.counters.drain.waited(began.into_std());
                 self.emptiness.came_back_empty(index, asked);
             } else {
                 CrashPoint::Receive.pass();

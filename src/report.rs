@@ -108,8 +108,8 @@ pub struct StageReports {
 pub struct StageReport {
     /// Time its workers worked or waited for an answer, added up: two workers busy for a second make two.
     pub seconds_busy: f64,
-    /// Time its workers waited for the stage before to bring something, or for the one behind to take it, added up.
-    /// The stage that waits least sets the pace.
+    /// Time its workers waited for the stage before (the queue, for drain) to bring something, or for the one behind to
+    /// take it, added up. The stage that waits least sets the pace.
     pub seconds_waiting: f64,
     /// Messages that it finished.
     pub items: u64,
@@ -227,11 +227,16 @@ impl StageCounters {
         add(&self.bytes, bytes);
     }
 
+    /// A worker found nothing to do since `started`.
+    pub fn waited(&self, started: Instant) {
+        add(&self.waiting_micros, micros_since(started));
+    }
+
     /// Waits for another stage, and counts the time.
     pub async fn wait_for<T>(&self, other: impl Future<Output = T>) -> T {
         let started = Instant::now();
         let outcome = other.await;
-        add(&self.waiting_micros, micros_since(started));
+        self.waited(started);
         outcome
     }
 
