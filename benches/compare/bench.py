@@ -1,13 +1,12 @@
 """What all groups share: programs, servers, data, and the variables that programs are given."""
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from contender import WrongResultError
-from database import Content, Database
+from database import Database
 from dataset import Dataset
+from measure import Arguments
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -37,16 +36,11 @@ class Programs:
         return self.release / "examples"
 
     @property
-    def faucet(self) -> str | None:
-        """`None` if it is not installed."""
-        return shutil.which("faucet", path=self.root / "faucet/bin")
+    def faucet(self) -> Path:
+        """Where `make faucet` installs it."""
+        return self.root / "faucet/bin/faucet"
 
-    @property
-    def pgloader(self) -> str | None:
-        """`None` if it is not installed."""
-        return shutil.which("pgloader")
-
-    def peer(self, script: str) -> list[str | Path]:
+    def peer(self, script: str) -> Arguments:
         """A script of `peers/`, run by the Python that has the packages: this one."""
         return [sys.executable, PEERS / script]
 
@@ -67,11 +61,6 @@ class Bench:
             "PGSLUICE_CONFIG": str(config_path(self.programs, config)),
         }
 
-    def check(self, found: Content, expected: Content) -> None:
-        """A result that is fast and wrong is no result."""
-        if found != expected:
-            raise WrongResultError(f"wrong result: {found}, expected {expected}")
-
 
 def config_path(programs: Programs, config: str) -> Path:
     """Where a variant of the configuration lies."""
@@ -79,7 +68,7 @@ def config_path(programs: Programs, config: str) -> Path:
 
 
 def write_configs(programs: Programs) -> None:
-    """The variants of pgsluice.toml: message and segment, by what makes two deliveries the same, and unmasked."""
+    """The variants of pgsluice.toml: `message` and `segment`, after their dedupe; `unmasked`."""
     message = (HERE / "pgsluice.toml").read_text()
     lines = message.splitlines(keepends=True)
     variants = {

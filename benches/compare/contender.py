@@ -1,20 +1,17 @@
 """Who is compared with whom, and the rounds in which they run.
 
-Contenders of a group run in turn, one after the other, and a round begins with another one each time. Ratios are taken
-within a round and only then is their median taken, so that what else the machine does meanwhile touches both sides.
+Contenders of a group run in turn, and each round begins with another one. A ratio is the median of
+those of the rounds, so that what else the machine does meanwhile touches both sides.
 """
 
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+from database import QueryFailedError, WrongResultError
 from measure import ProgramFailedError, Usage
-
-
-class WrongResultError(Exception):
-    """The program ended well, and what it loaded is not what it was given."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +26,6 @@ class Contender:
     remark: str = ""
     missing: str = ""
     """Why it cannot take part; empty if it can."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What one contender shall reach beside another: so many times its rate, or at most so much of its CPU."""
-
-    contender: str
-    beside: str
-    rate_at_least: float | None = None
-    cpu_at_most: float | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Contenders that do one job."""
-
-    name: str
-    title: str
-    unit: str
-    base: str
-    """The contender to whose rate all rates are set in proportion."""
-    contenders: Sequence[Contender]
-    wanted: Sequence[Wanted]
 
 
 @dataclass
@@ -86,11 +60,50 @@ class Outcome:
         """How much of the other's CPU a row or message; `None` if one of them has not run."""
         return self._median_ratio(other, Outcome.cpu_us)
 
-    def _median_ratio(self, other: "Outcome", value: Callable[["Outcome", int], float]) -> float | None:
+    def _median_ratio(
+        self, other: "Outcome", value: Callable[["Outcome", int], float]
+    ) -> float | None:
         rounds = self.usages.keys() & other.usages.keys()
         if not rounds:
             return None
         return statistics.median(value(self, round_) / value(other, round_) for round_ in rounds)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one shall reach beside another: its rate at least, its CPU at most so many times."""
+
+    contender: str
+    beside: str
+    times: float
+    of: Literal["rate", "cpu"] = "rate"
+
+    def measured(self, outcomes: Mapping[str, Outcome]) -> float | None:
+        """How many times it is; `None` if one of the two has failed or not run."""
+        contender, beside = outcomes[self.contender], outcomes[self.beside]
+        if contender.failure or beside.failure:
+            return None
+        return contender.rate_beside(beside) if self.of == "rate" else contender.cpu_beside(beside)
+
+    def is_met_by(self, measured: float) -> bool:
+        """Whether that is enough."""
+        return measured >= self.times if self.of == "rate" else measured <= self.times
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contenders that do one job."""
+
+    name: str
+    title: str
+    unit: str
+    base: str
+    """The contender to whose rate all rates are set in proportion."""
+    contenders: Sequence[Contender]
+    wanted: Sequence[Wanted]
+
+
+Results = Sequence[tuple[Group, Sequence[Outcome]]]
 
 
 def in_turn(group: Group, rounds: int) -> list[Outcome]:
@@ -104,7 +117,7 @@ def in_turn(group: Group, rounds: int) -> list[Outcome]:
                 continue
             try:
                 usage = outcome.contender.run()
-            except (ProgramFailedError, WrongResultError, subprocess.CalledProcessError) as error:
+            except (ProgramFailedError, QueryFailedError, WrongResultError) as error:
                 outcome.failure = str(error)
                 tell(f"{outcome.contender.name}: {error}")
                 continue

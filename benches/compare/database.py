@@ -1,4 +1,4 @@
-"""The database as the driver sees it: emptied before each run, and checked after it. Asked through psql."""
+"""The database as the driver sees it: emptied before each run, checked after it; by psql."""
 
 import os
 import subprocess
@@ -21,18 +21,32 @@ RESET = f"""
     DROP SCHEMA IF EXISTS {DLT_SCHEMA} CASCADE;
     DROP TABLE IF EXISTS {FAUCET_TABLE};
     CREATE TABLE {FAUCET_TABLE} (
-        user_id text, device_type text, ip text, device_id text, locale text, app_version text, foo text, bar text
+        user_id text, device_type text, ip text, device_id text, locale text, app_version text,
+        foo text, bar text
     );
     TRUNCATE public.user_logins, pgsluice.segment, pgsluice.message, pgsluice.reject;
 """
 
 
+class QueryFailedError(Exception):
+    """psql did not end with exit code 0; holds what it said."""
+
+
+class WrongResultError(Exception):
+    """A program ended well, and what it did is not what it was given to do."""
+
+
 @dataclass(frozen=True)
 class Content:
-    """What a table holds: the count of its rows, and a sum over their hashes, in which their order does not matter."""
+    """What a table holds: how many rows, and the sum of their hashes, whatever their order."""
 
     rows: int
     checksum: int
+
+    def must_be(self, expected: "Content") -> None:
+        """A result that is fast and wrong is no result."""
+        if self != expected:
+            raise WrongResultError(f"wrong result: {self}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -44,12 +58,13 @@ class Database:
     def query(self, sql: str) -> str:
         """Runs statements, each a transaction, and gives their rows, columns apart by `|`."""
         psql = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", self.url]
-        return subprocess.run(
-            psql, input=sql, capture_output=True, check=True, text=True
-        ).stdout.strip()
+        done = subprocess.run(psql, input=sql, capture_output=True, check=False, text=True)
+        if done.returncode != 0:
+            raise QueryFailedError(done.stderr.strip())
+        return done.stdout.strip()
 
     def reset(self) -> None:
-        """Empties tables and ledger, and has everything written, so that no run pays for the one before it."""
+        """Empties tables and ledger, and flushes, so that no run pays for the one before it."""
         self.query(f"SET client_min_messages = warning; {RESET} CHECKPOINT;")
         os.sync()
 

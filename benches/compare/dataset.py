@@ -1,12 +1,14 @@
-"""The data of a comparison: a spool and its ready chunks, made anew, and cheap copies of it for each run.
+"""The data of a comparison: a spool and its ready chunks, and cheap copies of them for each run.
 
-Copies are hard links: pgsluice never changes a complete file, so a copy that is worked on leaves the original alone.
+Copies are hard links: pgsluice never changes a complete file, so a copy that is worked on leaves
+the original alone.
 """
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +17,10 @@ SEGMENT_MESSAGES = 20_000
 
 @dataclass(frozen=True)
 class Dataset:
-    """Spooled logins, in segments of `SEGMENT_MESSAGES`, beside the chunks that `pgsluice transform` makes of them."""
+    """Spooled logins in segments of `SEGMENT_MESSAGES`, and their chunks."""
 
     root: Path
     rows: int
-
-    @classmethod
-    def create(
-        cls, root: Path, rows: int, spool_logins: Path, pgsluice: Path, environment: Mapping[str, str]
-    ) -> "Dataset":
-        """Writes the spool and transforms it; what was there is removed."""
-        shutil.rmtree(root, ignore_errors=True)
-        dataset = cls(root, rows)
-        subprocess.run([spool_logins, dataset.original, str(rows)], check=True)
-        subprocess.run(
-            [pgsluice, "transform", "--quiet", "--staging-dir", dataset.original],
-            env=os.environ | dict(environment),
-            check=True,
-        )
-        return dataset
 
     @property
     def original(self) -> Path:
@@ -41,7 +28,7 @@ class Dataset:
         return self.root / "original"
 
     def slice_rows(self, most: int) -> int:
-        """How many rows whole segments hold, if they shall hold no more than this, but one segment at least."""
+        """The rows of as many whole segments as hold no more than this, but of one at least."""
         return min(self.rows, max(most // SEGMENT_MESSAGES, 1) * SEGMENT_MESSAGES)
 
     def spool_files(self, rows: int) -> list[Path]:
@@ -57,7 +44,7 @@ class Dataset:
         return self._staging({"spool": self.spool_files(self.rows)})
 
     def staging_with_chunks(self) -> Path:
-        """A staging directory as a transform leaves it, but for the spool, which a load does not read."""
+        """A staging directory as a transform leaves it; without the spool, which no load reads."""
         chunks = self.chunks(self.rows)
         ids = [chunk.with_suffix(".ids.csv") for chunk in chunks]
         return self._staging({"chunks": chunks + ids})
@@ -84,6 +71,25 @@ class Dataset:
     @staticmethod
     def _first(rows: int, files: list[Path]) -> list[Path]:
         return files[: -(-rows // SEGMENT_MESSAGES)]
+
+
+@contextmanager
+def spooled(
+    root: Path, rows: int, spool_logins: Path, pgsluice: Path, environment: Mapping[str, str]
+) -> Iterator[Dataset]:
+    """Writes a spool and transforms it; removed at the end, as is what an earlier one left."""
+    shutil.rmtree(root, ignore_errors=True)
+    dataset = Dataset(root, rows)
+    try:
+        subprocess.run([spool_logins, dataset.original, str(rows)], check=True)
+        subprocess.run(
+            [pgsluice, "transform", "--quiet", "--staging-dir", dataset.original],
+            env=os.environ | dict(environment),
+            check=True,
+        )
+        yield dataset
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def chunks_in(staging: Path) -> list[Path]:

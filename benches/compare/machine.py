@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,18 +24,19 @@ SETTINGS = (
 GIB = 1 << 30
 
 
-def describe(programs: Programs, database: Database, command: str) -> dict:
+def describe(programs: Programs, database: Database) -> dict:
     """Everything beside the figures that the result has to say."""
     repository = Path(__file__).parent
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": command,
-        "commit": said_by("git", "-C", repository, "describe", "--always", "--dirty", "--abbrev=12"),
+        "commit": said_by(
+            "git", "-C", repository, "describe", "--always", "--dirty", "--abbrev=12"
+        ),
         "machine": {
             "cores": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
-            "architecture": platform.machine(),
-            "system": f"{platform.system()} {platform.release()}",
+            "processor": processor(),
+            "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
             "load_average_before": round(os.getloadavg()[0], 2),
         },
         "versions": versions(programs, database),
@@ -50,11 +52,21 @@ def versions(programs: Programs, database: Database) -> dict[str, str]:
         "psql": said_by("psql", "--version"),
         "Python": ".".join(map(str, sys.version_info[:3])),
     }
-    if programs.pgloader:
-        found["pgloader"] = said_by(programs.pgloader, "--version")
-    if programs.faucet:
+    if shutil.which("pgloader"):
+        found["pgloader"] = said_by("pgloader", "--version")
+    if programs.faucet.exists():
         found["faucet"] = said_by(programs.faucet, "--version")
     return found | {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def processor() -> str:
+    """Its name as Linux tells it, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def said_by(*arguments: str | Path) -> str:

@@ -1,7 +1,8 @@
 """Runs one program and tells what it cost: wall-clock seconds, CPU seconds, peak memory.
 
-Always true: CPU and memory are the kernel's own account of the program and of those that it waited for (`wait4`), not
-of the servers that it talks to. A program that fails, or an interrupt of the driver, leaves no process of it behind.
+Always true: CPU and memory are the kernel's own account (`wait4`) of the program and of those that
+it waited for, not of the servers that it talks to; memory is that of the largest of them. An
+interrupt of the driver leaves no process of it behind.
 """
 
 import os
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+Arguments = list[str | Path]
+
 # Isolated and without packages, so that it is small.
-LAUNCHER = [sys.executable, "-I", "-S", Path(__file__).with_name("launch.py")]
+LAUNCHER: Arguments = [sys.executable, "-I", "-S", Path(__file__).with_name("launch.py")]
 # getrusage counts kibibytes on Linux and bytes on macOS.
 RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 # The launcher itself grows a little between its two runs.
@@ -38,7 +41,7 @@ class Usage:
     output: str
 
 
-def run(arguments: Sequence[str | Path], environment: Mapping[str, str]) -> Usage:
+def run(arguments: Arguments, environment: Mapping[str, str]) -> Usage:
     """Runs a program to its end, with these variables added to the driver's."""
     with tempfile.TemporaryDirectory() as directory:
         account_file = Path(directory, "account")

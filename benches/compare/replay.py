@@ -12,7 +12,7 @@ from contender import Contender, Group, Wanted
 from database import DLT_SCHEMA, Content
 from dataset import chunks_in
 from load import into_user_logins, psql_contender, reference
-from measure import Usage
+from measure import Arguments, Usage
 
 PSYCOPG_ROWS = 400_000
 DLT_ROWS = 200_000
@@ -32,17 +32,17 @@ def replay(bench: Bench) -> Group:
         unit="rows",
         base=psql.name,
         contenders=[
-            Contender(psql.name, rows, psql.run, remark="loads ready chunks: no transform"),
-            Contender(segment, rows, lambda: run_replay(bench, "segment")),
-            Contender(message, rows, lambda: run_replay(bench, "message")),
-            Contender(script, psycopg_rows, lambda: run_psycopg(bench, psycopg_rows)),
-            Contender(dlt, dlt_rows, lambda: run_dlt(bench, dlt_rows)),
+            Contender(psql.name, rows, psql.run, "only loads: the chunks are ready"),
+            Contender(segment, rows, lambda: run_replay(bench, "segment"), "two connections"),
+            Contender(message, rows, lambda: run_replay(bench, "message"), "two connections"),
+            Contender(script, psycopg_rows, lambda: run_psycopg(bench, psycopg_rows), "no dedupe"),
+            Contender(dlt, dlt_rows, lambda: run_dlt(bench, dlt_rows), "no dedupe"),
         ],
         wanted=[
-            Wanted(segment, psql.name, rate_at_least=0.70),
-            Wanted(message, psql.name, rate_at_least=0.40),
-            Wanted(message, script, rate_at_least=15),
-            Wanted(message, dlt, rate_at_least=40),
+            Wanted(segment, psql.name, 0.70),
+            Wanted(message, psql.name, 0.40),
+            Wanted(message, script, 15),
+            Wanted(message, dlt, 40),
         ],
     )
 
@@ -56,18 +56,18 @@ def transform(bench: Bench) -> Group:
         unit="rows",
         base="DuckDB",
         contenders=[
-            Contender("DuckDB", rows, lambda: run_duckdb(bench), remark="no masking: it has no AES"),
+            Contender("DuckDB", rows, lambda: run_duckdb(bench), "no masking: it has no AES"),
             Contender(
                 "pgsluice transform, unmasked",
                 rows,
                 lambda: run_transform(bench, "unmasked"),
-                remark="flushes each file to disk",
+                "each file flushed to disk",
             ),
             Contender(
                 "pgsluice transform",
                 rows,
                 lambda: run_transform(bench, "message"),
-                remark="masks two columns, flushes each file to disk",
+                "two columns masked, each file flushed to disk",
             ),
         ],
         wanted=[],
@@ -77,24 +77,31 @@ def transform(bench: Bench) -> Group:
 def run_replay(bench: Bench, dedupe: str) -> Usage:
     """`pgsluice replay` of the whole spool."""
     staging = bench.dataset.staging_with_spool()
-    arguments = [bench.programs.pgsluice, "replay", "--quiet", "--staging-dir", staging]
-    return into_user_logins(bench, bench.dataset.rows, lambda: measure.run(arguments, bench.environment(dedupe)))
+    arguments: Arguments = [bench.programs.pgsluice, "replay", "--quiet", "--staging-dir", staging]
+    return into_user_logins(bench, bench.dataset.rows, arguments, bench.environment(dedupe))
 
 
 def run_psycopg(bench: Bench, rows: int) -> Usage:
     """The script on the first segments."""
-    arguments = [*bench.programs.peer("psycopg_copy.py"), *bench.dataset.spool_files(rows)]
-    return into_user_logins(bench, rows, lambda: measure.run(arguments, bench.environment()))
+    arguments: Arguments = [
+        *bench.programs.peer("psycopg_copy.py"),
+        *bench.dataset.spool_files(rows),
+    ]
+    return into_user_logins(bench, rows, arguments, bench.environment())
 
 
 def run_dlt(bench: Bench, rows: int) -> Usage:
-    """dlt on the first segments, into a table that it makes itself."""
+    """The program dlt on the first segments, into a table that it makes itself."""
     expected = reference(bench, rows)
-    arguments = [*bench.programs.peer("dlt_load.py"), DLT_SCHEMA, bench.dataset.scratch()]
+    arguments: Arguments = [
+        *bench.programs.peer("dlt_load.py"),
+        DLT_SCHEMA,
+        bench.dataset.scratch(),
+    ]
     arguments += bench.dataset.spool_files(rows)
     bench.database.reset()
     usage = measure.run(arguments, bench.environment())
-    bench.check(bench.database.content(f"{DLT_SCHEMA}.user_logins"), expected)
+    bench.database.content(f"{DLT_SCHEMA}.user_logins").must_be(expected)
     return usage
 
 
@@ -102,10 +109,16 @@ def run_transform(bench: Bench, config: str) -> Usage:
     """`pgsluice transform` of the whole spool."""
     expected = masked_csv(bench) if config == "message" else unmasked_csv(bench)
     staging = bench.dataset.staging_with_spool()
-    arguments = [bench.programs.pgsluice, "transform", "--quiet", "--staging-dir", staging]
+    arguments: Arguments = [
+        bench.programs.pgsluice,
+        "transform",
+        "--quiet",
+        "--staging-dir",
+        staging,
+    ]
     os.sync()
     usage = measure.run(arguments, bench.environment(config))
-    bench.check(csv_content(chunks_in(staging)), expected)
+    csv_content(chunks_in(staging)).must_be(expected)
     return usage
 
 
@@ -114,19 +127,20 @@ def run_duckdb(bench: Bench) -> Usage:
     expected = unmasked_csv(bench)
     os.sync()
     usage, csv_file = duckdb(bench)
-    bench.check(csv_content([csv_file]), expected)
+    csv_content([csv_file]).must_be(expected)
     return usage
 
 
 def duckdb(bench: Bench) -> tuple[Usage, Path]:
     """Runs DuckDB, and tells where its rows are."""
     spool, csv_file = bench.dataset.original / "spool", bench.dataset.scratch() / "logins.csv"
-    return measure.run([*bench.programs.peer("duckdb_transform.py"), spool, csv_file], {}), csv_file
+    arguments: Arguments = [*bench.programs.peer("duckdb_transform.py"), spool, csv_file]
+    return measure.run(arguments, {}), csv_file
 
 
 @functools.cache
 def masked_csv(bench: Bench) -> Content:
-    """What the rows of the whole spool must be: those of the chunks, which other contenders confirm."""
+    """What the whole spool must become: the chunks, which other contenders have confirmed."""
     return csv_content(bench.dataset.chunks(bench.dataset.rows))
 
 

@@ -1,18 +1,21 @@
-"""The queue server and Postgres, each a process of its own, so that clients are measured apart from them.
+"""The queue server and Postgres, each a process of its own: clients are measured apart from them.
 
-Always true: a server ends when its standard input closes, so at the end of its `with`, and also when the driver ends in
-any other way.
+Always true: a server ends when its standard input closes, so at the end of its `with`, and also
+when the driver ends in any other way.
 """
 
 import json
+import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# Whatever the local queue server is asked with, it accepts.
+# The local queue server accepts any. The user's own files might lead a client elsewhere.
 CREDENTIALS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "compare",
@@ -29,7 +32,7 @@ def postgres(examples: Path) -> Iterator[str]:
 
 @contextmanager
 def queue(examples: Path, messages: int) -> Iterator[dict[str, str]]:
-    """A queue that holds so many messages, the same in every run; gives the variables that lead to it."""
+    """A queue with so many messages, the same in every run; gives what leads to it."""
     with _serving([examples / "local-queue", "login-queue", str(messages)], lines=2) as environment:
         yield environment | CREDENTIALS
 

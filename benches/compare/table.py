@@ -3,10 +3,9 @@
 import statistics
 from collections.abc import Sequence
 
-from contender import Group, Outcome, Wanted
+from contender import Group, Outcome, Results, Wanted
 
 MB = 1_000_000
-Results = Sequence[tuple[Group, list[Outcome]]]
 
 
 def markdown(results: Results, about: dict) -> str:
@@ -14,7 +13,8 @@ def markdown(results: Results, about: dict) -> str:
     parts = [_head(about)]
     parts += [_group(group, outcomes) for group, outcomes in results]
     parts.append(_wanted(results))
-    parts.append("Versions: " + ", ".join(_version(*item) for item in about["versions"].items()) + ".")
+    versions = ", ".join(_version(*item) for item in about["versions"].items())
+    parts.append(f"Versions: {versions}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -26,17 +26,17 @@ def data(results: Results, about: dict) -> dict:
 def _head(about: dict) -> str:
     machine = about["machine"]
     return (
-        f"Measured on {about['date']} at commit {about['commit']} by `{about['command']}`: {machine['cores']} cores "
-        f"({machine['architecture']}) that also carry the servers, {machine['memory_gib']:g} GiB, "
-        f"{machine['system']}, PostgreSQL {about['versions']['PostgreSQL']} "
-        f"(fsync {about['postgres_settings']['fsync']}), load average before it "
-        f"{machine['load_average_before']:g}. Medians of {about['rounds']} rounds; "
-        "CPU and memory are the client's."
+        f"Measured on {about['date']} at commit {about['commit']}\n"
+        f"by `{about['command']}`,\n"
+        f"on {machine['cores']} cores ({machine['processor']}) that carried the servers, too,\n"
+        f"{machine['memory_gib']:g} GiB, {machine['system']}, "
+        f"PostgreSQL with fsync {about['postgres_settings']['fsync']}, "
+        f"load average {machine['load_average_before']:g} before it.\n"
+        f"Rounds: {about['rounds']}; medians. CPU and memory are those of the client."
     )
 
 
-def _group(group: Group, outcomes: list[Outcome]) -> str:
-    base = next(outcome for outcome in outcomes if outcome.contender.name == group.base)
+def _group(group: Group, outcomes: Sequence[Outcome]) -> str:
     unit = group.unit
     lines = [
         f"**({group.name}) {group.title}**",
@@ -44,6 +44,7 @@ def _group(group: Group, outcomes: list[Outcome]) -> str:
         f"| | {unit} | {unit}/s | least – most | × {group.base} | CPU µs each | peak MB | |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
+    base = _by_name(outcomes)[group.base]
     lines += [_row(outcome, base) for outcome in outcomes]
     return "\n".join(lines)
 
@@ -51,16 +52,16 @@ def _group(group: Group, outcomes: list[Outcome]) -> str:
 def _row(outcome: Outcome, base: Outcome) -> str:
     contender = outcome.contender
     cells = [contender.name, f"{contender.items:,}"]
-    if outcome.failure or not outcome.usages:
+    if contender.missing or outcome.failure:
         failure = " ".join(outcome.failure.split()).replace("|", "/")
         cells += [""] * 5 + [contender.missing or f"**failed**: {failure}"]
     else:
         rates = outcome.rates()
         cells += [
-            _rate(statistics.median(rates)),
-            f"{_rate(min(rates))} – {_rate(max(rates))}",
+            _three_digits(statistics.median(rates)),
+            f"{_three_digits(min(rates))} – {_three_digits(max(rates))}",
             _ratio(outcome.rate_beside(base)),
-            f"{outcome.median_cpu_us():.3g}",
+            _three_digits(outcome.median_cpu_us()),
             _peak(outcome),
             contender.remark,
         ]
@@ -68,78 +69,77 @@ def _row(outcome: Outcome, base: Outcome) -> str:
 
 
 def _wanted(results: Results) -> str:
-    lines = ["**What is wanted**", "", "| pgsluice | beside | wanted | measured | |", "|---|---|--:|--:|---|"]
+    lines = [
+        "**What is wanted**",
+        "",
+        "| pgsluice | beside | wanted | measured | |",
+        "|---|---|--:|--:|---|",
+    ]
     for group, outcomes in results:
-        by_name = {outcome.contender.name: outcome for outcome in outcomes}
         for wanted in group.wanted:
-            measured, met = _measured(wanted, by_name)
-            bound = (
-                f"≥ {wanted.rate_at_least:g} × {group.unit}/s"
-                if wanted.rate_at_least is not None
-                else f"≤ {wanted.cpu_at_most:g} × CPU"
-            )
-            verdict = {True: "met", False: "**not met**", None: "not measured"}[met]
+            measured = wanted.measured(_by_name(outcomes))
             lines.append(
-                f"| {wanted.contender.removeprefix('pgsluice ')} | {wanted.beside} | {bound} | "
-                f"{_ratio(measured)} | {verdict} |"
+                f"| {wanted.contender.removeprefix('pgsluice ')} | {wanted.beside} "
+                f"| {_bound(wanted, group.unit)} | {_ratio(measured)} "
+                f"| {_verdict(wanted, measured)} |"
             )
     return "\n".join(lines)
 
 
-def _measured(wanted: Wanted, outcomes: dict[str, Outcome]) -> tuple[float | None, bool | None]:
-    contender, beside = outcomes[wanted.contender], outcomes[wanted.beside]
-    if contender.failure or beside.failure:
-        return None, None
-    if wanted.rate_at_least is not None:
-        ratio = contender.rate_beside(beside)
-        return ratio, None if ratio is None else ratio >= wanted.rate_at_least
-    ratio = contender.cpu_beside(beside)
-    return ratio, None if ratio is None else ratio <= wanted.cpu_at_most
+def _bound(wanted: Wanted, unit: str) -> str:
+    return f"≥ {wanted.times:g} × {unit}/s" if wanted.of == "rate" else f"≤ {wanted.times:g} × CPU"
 
 
-def _group_data(group: Group, outcomes: list[Outcome]) -> dict:
-    base = next(outcome for outcome in outcomes if outcome.contender.name == group.base)
-    by_name = {outcome.contender.name: outcome for outcome in outcomes}
-    contenders = []
-    for outcome in outcomes:
-        contender = outcome.contender
-        found: dict = {"name": contender.name, group.unit: contender.items}
-        if note := contender.missing or outcome.failure:
-            found["not_measured"] = note
-        else:
-            found |= {
-                "median_rate": statistics.median(outcome.rates()),
-                "median_ratio": outcome.rate_beside(base),
-                "median_cpu_us": outcome.median_cpu_us(),
-                "runs": [
-                    {
-                        "round": round_ + 1,
-                        "wall_seconds": usage.wall_seconds,
-                        "cpu_seconds": usage.cpu_seconds,
-                        "peak_rss_bytes": usage.peak_rss_bytes,
-                        "peak_rss_is_bound": usage.peak_rss_is_bound,
-                    }
-                    for round_, usage in outcome.usages.items()
-                ],
-            }
-        contenders.append(found)
-    wanted = []
-    for each in group.wanted:
-        measured, met = _measured(each, by_name)
-        wanted.append(vars(each) | {"measured": measured, "met": met})
+def _verdict(wanted: Wanted, measured: float | None) -> str:
+    if measured is None:
+        return "not measured"
+    return "met" if wanted.is_met_by(measured) else "**not met**"
+
+
+def _by_name(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
+    return {outcome.contender.name: outcome for outcome in outcomes}
+
+
+def _group_data(group: Group, outcomes: Sequence[Outcome]) -> dict:
+    by_name = _by_name(outcomes)
     return {
         "name": group.name,
         "title": group.title,
         "unit": group.unit,
         "base": group.base,
-        "contenders": contenders,
-        "wanted": wanted,
+        "contenders": [_outcome_data(outcome, by_name[group.base]) for outcome in outcomes],
+        "wanted": [
+            vars(wanted) | {"measured": wanted.measured(by_name)} for wanted in group.wanted
+        ],
     }
 
 
-def _rate(rate: float) -> str:
-    """Three digits say all that such a measurement knows."""
-    return f"{float(f'{rate:.3g}'):,.0f}"
+def _outcome_data(outcome: Outcome, base: Outcome) -> dict:
+    contender = outcome.contender
+    head = {"name": contender.name, "items": contender.items, "remark": contender.remark}
+    if not_measured := contender.missing or outcome.failure:
+        return head | {"not_measured": not_measured}
+    return head | {
+        "median_rate": statistics.median(outcome.rates()),
+        "median_rate_beside_base": outcome.rate_beside(base),
+        "median_cpu_us": outcome.median_cpu_us(),
+        "runs": [
+            {
+                "round": round_ + 1,
+                "wall_seconds": usage.wall_seconds,
+                "cpu_seconds": usage.cpu_seconds,
+                "peak_rss_bytes": usage.peak_rss_bytes,
+                "peak_rss_is_bound": usage.peak_rss_is_bound,
+            }
+            for round_, usage in outcome.usages.items()
+        ],
+    }
+
+
+def _three_digits(value: float) -> str:
+    """All that such a measurement knows: 1,420,000, 21.7, 0.129."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
 
 
 def _ratio(ratio: float | None) -> str:

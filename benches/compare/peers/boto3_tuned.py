@@ -1,7 +1,8 @@
-"""Empties a queue with boto3 as fast as threads allow: receives and deletes of ten, a COPY for a thousand rows.
+"""Empties a queue with boto3 and threads: receives and deletes of ten, a COPY for a thousand rows.
 
-Each thread receives until it has enough for a COPY, commits, and then deletes. A message that is no login goes to a
-file, so that it is not lost, and is deleted with the others. Delivered twice, a message is two rows.
+Each thread receives until it has enough for a COPY, commits, and then deletes. A message that is no
+login goes to a file, so that it is not lost, and is deleted with the others. A message that is
+delivered twice becomes two rows.
 
 usage: boto3_tuned.py REJECTS_FILE
 """
@@ -17,6 +18,7 @@ import psycopg
 from botocore.config import Config
 from login import COLUMNS, Login, NotALoginError, login
 
+# More of them only wait for each other: Python runs one at a time.
 THREADS = 8
 BATCH_MESSAGES = 10
 COPY_MESSAGES = 1000
@@ -56,10 +58,13 @@ def rows(messages: list[dict], rejects: TextIO) -> list[Login]:
 
 def store(connection: psycopg.Connection, logins: list[Login]) -> None:
     """Commits all rows by one COPY."""
-    with connection.transaction(), connection.cursor() as cursor:
-        with cursor.copy(f"COPY user_logins ({COLUMNS}) FROM STDIN") as copy:
-            for row in logins:
-                copy.write_row(row)
+    with (
+        connection.transaction(),
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY user_logins ({COLUMNS}) FROM STDIN") as copy,
+    ):
+        for row in logins:
+            copy.write_row(row)
 
 
 def delete(messages: list[dict]) -> None:
@@ -84,7 +89,11 @@ def work(rejects: TextIO) -> None:
 
 
 def main() -> None:
-    with Path(sys.argv[1]).open("w", encoding="utf-8") as rejects, ThreadPoolExecutor(THREADS) as threads:
+    """All threads, until the queue is empty."""
+    with (
+        Path(sys.argv[1]).open("w", encoding="utf-8") as rejects,
+        ThreadPoolExecutor(THREADS) as threads,
+    ):
         for worker in [threads.submit(work, rejects) for _ in range(THREADS)]:
             worker.result()
 

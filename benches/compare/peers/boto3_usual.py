@@ -18,6 +18,7 @@ INSERT = f"INSERT INTO user_logins ({COLUMNS}) VALUES ({', '.join(['%s'] * len(L
 
 
 def main() -> None:
+    """Until the queue is empty."""
     sqs = boto3.client("sqs")
     queue_url = os.environ["PGSLUICE_QUEUE_URL"]
     with (

@@ -1,7 +1,7 @@
 """Loads spool files with dlt, into a schema of its own.
 
-Pages of dictionaries, as dlt recommends for speed; CSV as the format between, which its Postgres destination loads by
-COPY; a normalizer a core.
+Pages of dictionaries, as dlt recommends for speed; CSV as the format between, which its Postgres
+destination loads by COPY; a normalizer for each core, and files small enough to share among them.
 
 usage: dlt_load.py SCHEMA PIPELINES_DIR SPOOL_FILE…
 """
@@ -13,19 +13,18 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-os.environ.update(
-    RUNTIME__DLTHUB_TELEMETRY="false",
-    RUNTIME__LOG_LEVEL="ERROR",
-    # Files of this size let the normalizers share the work.
-    DATA_WRITER__FILE_MAX_ITEMS="20000",
-    DATA_WRITER__BUFFER_MAX_ITEMS="20000",
-    NORMALIZE__WORKERS=str(os.cpu_count()),
-)
-
-import dlt  # noqa: E402 - reads its settings from the environment
-from login import NotALoginError, login  # noqa: E402
+import dlt
+from login import NotALoginError, login
 
 PAGE_ROWS = 5000
+FILE_ROWS = 20_000
+SETTINGS = {
+    "runtime.dlthub_telemetry": False,
+    "runtime.log_level": "ERROR",
+    "normalize.workers": os.cpu_count(),
+    "data_writer.file_max_items": FILE_ROWS,
+    "data_writer.buffer_max_items": FILE_ROWS,
+}
 
 
 def rows(spool_files: list[Path]) -> Iterator[dict]:
@@ -49,6 +48,9 @@ def user_logins(spool_files: list[Path]) -> Iterator[list[dict]]:
 
 
 def main() -> None:
+    """All files in one run of a pipeline."""
+    for setting, value in SETTINGS.items():
+        dlt.config[setting] = value
     schema, pipelines_dir, *spool_files = sys.argv[1:]
     pipeline = dlt.pipeline(
         "compare",

@@ -15,10 +15,14 @@ TRANSFORM = """
                replace(login.app_version, '.', '')::INTEGER, epoch_ms(sent_at)::DATE
         FROM (
             SELECT sent_at, from_json(body, '{
-                "user_id": "VARCHAR", "device_type": "VARCHAR", "ip": "VARCHAR", "device_id": "VARCHAR",
-                "locale": "VARCHAR", "app_version": "VARCHAR"
+                "user_id": "VARCHAR", "device_type": "VARCHAR", "ip": "VARCHAR",
+                "device_id": "VARCHAR", "locale": "VARCHAR", "app_version": "VARCHAR"
             }') AS login
-            FROM read_json($spool, format = 'newline_delimited', columns = {sent_at: 'BIGINT', body: 'VARCHAR'})
+            FROM read_json(
+                $spool,
+                format = 'newline_delimited',
+                columns = {sent_at: 'BIGINT', body: 'VARCHAR'}
+            )
         )
         WHERE login.user_id IS NOT NULL AND login.device_type IS NOT NULL AND login.ip IS NOT NULL
           AND login.device_id IS NOT NULL AND login.app_version IS NOT NULL
@@ -27,6 +31,7 @@ TRANSFORM = """
 
 
 def main() -> None:
+    """All files at once."""
     spool_dir, csv_file = sys.argv[1:]
     connection = duckdb.connect()
     # The order of rows does not matter to a table, and keeping it would cost time and memory.

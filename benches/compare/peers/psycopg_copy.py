@@ -29,6 +29,7 @@ def load(connection: psycopg.Connection, spool_file: Path) -> None:
 
 
 def main() -> None:
+    """All files, one after the other."""
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         for spool_file in sys.argv[1:]:
             load(connection, Path(spool_file))
