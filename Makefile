@@ -83,7 +83,7 @@ $(LOCALSTACK): tests/localstack/requirements.txt
 	$(call create-venv,LocalStack,half a minute and 240 MB)
 
 $(PEERS): benches/compare/requirements.txt
-	$(call create-venv,the Python peers,half a minute and 300 MB)
+	$(call create-venv,the Python peers,half a minute and 230 MB)
 
 pgloader: ## install pgloader, a peer of `make compare`, where it is missing
 	@if command -v pgloader >/dev/null; then :; \

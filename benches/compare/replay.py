@@ -140,7 +140,7 @@ def duckdb(bench: Bench) -> tuple[Usage, Path]:
 
 @functools.cache
 def masked_csv(bench: Bench) -> Content:
-    """What the whole spool must become: the chunks, which other contenders have confirmed."""
+    """What the whole spool must become: the chunks, whose rows the replay's peers confirm."""
     return csv_content(bench.dataset.chunks(bench.dataset.rows))
 
 

@@ -1,7 +1,8 @@
 """Loads spool files with dlt, into a schema of its own.
 
-Pages of dictionaries, as dlt recommends for speed; CSV as the format between, which its Postgres
-destination loads by COPY; a normalizer for each core, and files small enough to share among them.
+Pages of dictionaries, as dlt recommends for speed; CSV as the format between, not compressed, which
+its Postgres destination loads by COPY; a normalizer for each core, and files small enough to share
+among them.
 
 usage: dlt_load.py SCHEMA PIPELINES_DIR SPOOL_FILE…
 """
@@ -24,6 +25,7 @@ SETTINGS = {
     "normalize.workers": os.cpu_count(),
     "data_writer.file_max_items": FILE_ROWS,
     "data_writer.buffer_max_items": FILE_ROWS,
+    "data_writer.disable_compression": True,
 }
 
 
