@@ -10,6 +10,13 @@ export RUST_TEST_THREADS ?= 8
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 
+# `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
+REPEAT   ?= 3
+ROWS     ?= 2000000
+MESSAGES ?= 100000
+FAUCET   ?=
+PEERS    := $(TARGET)/compare/venv/ready
+
 # Where PostgreSQL's server may be: on PATH, or where packages put it without telling PATH.
 INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb /usr/libexec/postgresql*/initdb \
@@ -17,7 +24,19 @@ INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin/initdb \
 	/Applications/Postgres.app/Contents/Versions/*/bin/initdb /usr/local/pgsql/bin/initdb))
 
-.PHONY: help demo test soak lint bench postgres localstack
+# A virtual environment of the file $@, which says that it is complete. Debian ships venv apart from Python.
+define create-venv
+	@test -n "$(PYTHON)" || { echo "python3 was not found; install Python 3.11 or newer, with venv" >&2; exit 1; }
+	@rm -rf $(@D)
+	@mkdir -p $(dir $(@D))
+	@$(PYTHON) -m venv $(@D) || { command -v apt-get >/dev/null && echo "installing python3-venv" \
+		&& $(SUDO) apt-get update && $(SUDO) apt-get install --yes python3-venv && $(PYTHON) -m venv --clear $(@D); }
+	@echo "installing $(1) into $(@D): $(2)"
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+endef
+
+.PHONY: help demo test soak lint bench compare postgres localstack pgloader faucet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +59,12 @@ lint: ## formatting, lints and links in the documentation; a warning is an error
 bench: postgres ## benchmarks; results in target/criterion
 	$(CARGO) bench --locked
 
+compare: postgres pgloader $(PEERS) $(if $(FAUCET),faucet) ## pgsluice beside its peers; REPEAT=3 ROWS=2000000 MESSAGES=100000 FAUCET=1
+	$(CARGO) build --release --locked --bins --examples
+	PATH="$$PATH$(INITDB:%/initdb=:%)" $(TARGET)/compare/venv/bin/python benches/compare --target $(TARGET) \
+		--repeat $(REPEAT) --rows $(ROWS) --messages $(MESSAGES) \
+		--command "make compare REPEAT=$(REPEAT) ROWS=$(ROWS) MESSAGES=$(MESSAGES)"
+
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)
 	@echo "PostgreSQL's server (initdb) was not found; installing it"
@@ -55,12 +80,21 @@ endif
 localstack: $(LOCALSTACK) ## install LocalStack, a second queue server for the tests, into target/
 
 $(LOCALSTACK): tests/localstack/requirements.txt
-	@test -n "$(PYTHON)" || { echo "python3 was not found; install Python 3.11 or newer, with venv" >&2; exit 1; }
-	@rm -rf $(@D)
-	@mkdir -p $(dir $(@D))
-	@# Debian ships venv apart from Python.
-	@$(PYTHON) -m venv $(@D) || { command -v apt-get >/dev/null && echo "installing python3-venv" \
-		&& $(SUDO) apt-get update && $(SUDO) apt-get install --yes python3-venv && $(PYTHON) -m venv --clear $(@D); }
-	@echo "installing LocalStack into $(@D): half a minute, 240 MB"
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
+	$(call create-venv,LocalStack,half a minute and 240 MB)
+
+$(PEERS): benches/compare/requirements.txt
+	$(call create-venv,the Python peers,half a minute and 230 MB)
+
+pgloader: ## install pgloader, a peer of `make compare`, where it is missing
+	@if command -v pgloader >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends pgloader; \
+	elif command -v brew >/dev/null; then \
+		brew install pgloader; \
+	else \
+		echo "neither apt-get nor brew is here; the comparison goes on without pgloader" >&2; \
+	fi
+
+faucet: ## build faucet, a peer of `make compare`, into target/: minutes
+	$(CARGO) install --locked --root $(TARGET)/compare/faucet faucet-cli --version 1.15.1 \
+		--no-default-features --features source-sqs,sink-postgres --ignore-rust-version
