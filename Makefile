@@ -37,7 +37,7 @@ lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
-bench: postgres ## benchmarks; results in target/criterion
+bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
 
 postgres: ## install the PostgreSQL server, where it is missing
