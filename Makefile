@@ -8,6 +8,9 @@ SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Most of an end-to-end test is waiting for long polls, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 8
 
+# How far `make flat` goes.
+MESSAGES ?= 10000000
+
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 
 # Where PostgreSQL's server may be: on PATH, or where packages put it without telling PATH.
@@ -17,7 +20,7 @@ INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin/initdb \
 	/Applications/Postgres.app/Contents/Versions/*/bin/initdb /usr/local/pgsql/bin/initdb))
 
-.PHONY: help demo test soak lint bench postgres localstack
+.PHONY: help demo test soak lint bench flat postgres localstack
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +42,9 @@ lint: ## formatting, lints and links in the documentation; a warning is an error
 
 bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
+
+flat: postgres ## memory and rows a second up to MESSAGES (10,000,000)
+	$(CARGO) bench --locked --bench flat -- --messages $(MESSAGES)
 
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)
