@@ -13,7 +13,6 @@ LOCALSTACK := $(TARGET)/localstack-venv/ready
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
 ROWS     ?= 2000000
-MESSAGES ?= 100000
 FAUCET   ?=
 PEERS    := $(TARGET)/compare/venv/ready
 
@@ -36,7 +35,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint bench compare postgres localstack pgloader faucet
+.PHONY: help demo test soak lint bench compare flat postgres localstack pgloader faucet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,14 +55,19 @@ lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
-bench: postgres ## benchmarks; results in target/criterion
+bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
 
-compare: postgres pgloader $(PEERS) $(if $(FAUCET),faucet) ## pgsluice beside its peers; REPEAT=3 ROWS=2000000 MESSAGES=100000 FAUCET=1
+compare: postgres pgloader $(PEERS) $(if $(FAUCET),faucet) ## pgsluice beside its peers; REPEAT=3 ROWS=2000000 MESSAGES=200000 FAUCET=1
 	$(CARGO) build --release --locked --bins --examples
 	PATH="$$PATH$(INITDB:%/initdb=:%)" $(TARGET)/compare/venv/bin/python benches/compare --target $(TARGET) \
 		--repeat $(REPEAT) --rows $(ROWS) --messages $(MESSAGES) \
 		--command "make compare REPEAT=$(REPEAT) ROWS=$(ROWS) MESSAGES=$(MESSAGES)"
+compare: MESSAGES ?= 200000
+
+flat: postgres ## memory and rows a second up to MESSAGES (10,000,000)
+	$(CARGO) bench --locked --bench flat -- --messages $(MESSAGES)
+flat: MESSAGES ?= 10000000
 
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)

@@ -1,13 +1,21 @@
-//! What the transform stage costs: logins a second from a sealed segment to durable files, by threads, with and
-//! without masking; and the CSV writer alone.
+//! What the transform stage costs: parsing a segment's lines; the whole pass by threads, with and without masking, to
+//! durable files and to files in memory, where next to nothing but parsing and mapping is left; and the CSV writer.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
-use std::hint::black_box;
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/memory.rs"]
+mod memory;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use pgsluice::config::{Key, Keys, Pipeline};
 use pgsluice::local::Logins;
+use pgsluice::spool::SegmentReader;
 use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, csv, transform};
 use rayon::ThreadPoolBuilder;
@@ -15,17 +23,45 @@ use rayon::ThreadPoolBuilder;
 const MESSAGES: usize = 20_000;
 const SEED: u64 = 1;
 
-fn full_pass(criterion: &mut Criterion) {
-    let root = tempfile::tempdir().expect("a temporary directory");
+fn parse(criterion: &mut Criterion) {
+    let root = disk::directory();
     let staging = Staging::open(root.path()).expect("a new staging directory");
+    let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room");
+    let path = staging.spool(segment.id);
+
+    let mut group = criterion.benchmark_group("parse");
+    group.throughput(Throughput::ElementsAndBytes { elements: segment.messages, bytes: segment.bytes });
+    group.bench_function("spool lines", |bencher| {
+        bencher.iter(|| {
+            let mut reader = SegmentReader::open(&path).expect("the segment");
+            while let Some(block) = reader.next_block().expect("an undamaged segment") {
+                for line in block.lines() {
+                    black_box(line.expect("an undamaged line"));
+                }
+            }
+        });
+    });
+    group.finish();
+}
+
+fn full_pass(criterion: &mut Criterion) {
+    full_pass_in(criterion, "transform", disk::directory().path());
+    if let Some(root) = memory::directory() {
+        full_pass_in(criterion, "transform in memory", root.path());
+    }
+}
+
+fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
+    let staging = Staging::open(root).expect("a new staging directory");
     let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room").id;
     let key = Key::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
     let masked = Pipeline::user_logins();
     let mut unmasked = Pipeline::user_logins();
     unmasked.columns.iter_mut().for_each(|column| column.mask = None);
 
-    let mut group = criterion.benchmark_group("transform");
-    group.sample_size(20).throughput(Throughput::Elements(MESSAGES as u64));
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(20).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(3));
+    group.throughput(Throughput::Elements(MESSAGES as u64));
     for (name, pipeline) in [("siv", masked), ("unmasked", unmasked)] {
         let keys = Keys { key: Some(key.clone()), fixed_iv: None };
         let plan = Plan::compile(&pipeline, &keys, None).expect("the built-in mapping");
@@ -61,5 +97,5 @@ fn csv_encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, full_pass, csv_encode);
+criterion_group!(benches, parse, full_pass, csv_encode);
 criterion_main!(benches);

@@ -17,8 +17,9 @@ use crate::error::{LoadError, StagingError};
 use crate::staging::{SegmentId, Staging};
 use crate::transform::reject::{self, Rejects, Stage};
 
-/// 32 MB of keys. A segment of the default size is one run.
-const RUN_KEYS: usize = 1_000_000;
+/// 8 MB of keys. A loader holds the first run, and the next one twice while it is read and sorted; so a segment of 1 GiB
+/// takes 24 MB a connection. A segment of the default size is one run.
+const RUN_KEYS: usize = 250_000;
 const DAY_US: i64 = 86_400_000_000;
 /// 9999-12-31: what lies outside of here is an odd time that only has to stay the same, not to be right.
 const LAST_MS: i64 = 253_402_300_799_999;

@@ -24,13 +24,23 @@ const LOCALES: [&str; 12] = ["BR", "CN", "DE", "FR", "GR", "ID", "KR", "PH", "PT
 pub struct Logins {
     random: StdRng,
     of_another_kind: usize,
+    next_sent_at_ms: i64,
+    sent_every_ms: i64,
 }
 
 impl Logins {
-    /// Starts a supply; two of the same seed give the same bodies.
+    /// Starts a supply; two of the same seed give the same bodies. Its segments' messages were sent in the first days
+    /// of 2026, a millisecond apart.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), of_another_kind: 0 }
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, of_another_kind: 0, next_sent_at_ms: FIRST_SENT_AT_MS, sent_every_ms: 1 }
+    }
+
+    /// Lets the messages of its segments be sent from this time on, so far apart.
+    #[must_use]
+    pub fn sent(self, first_ms: i64, every_ms: i64) -> Self {
+        Self { next_sent_at_ms: first_ms, sent_every_ms: every_ms, ..self }
     }
 
     /// How many of the bodies given so far are no logins.
@@ -39,10 +49,13 @@ impl Logins {
         self.of_another_kind
     }
 
-    /// Spools the next `messages` as one sealed segment, as if a queue had delivered them, sent a millisecond apart.
+    /// Spools the next `messages` as one sealed segment, as if a queue had delivered them. Their times go on where
+    /// those of the segment before end.
     pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, StagingError> {
         let mut writer = SegmentWriter::create(staging)?;
-        for sent_at in (FIRST_SENT_AT_MS..).take(messages) {
+        for _ in 0..messages {
+            let sent_at = self.next_sent_at_ms;
+            self.next_sent_at_ms += self.sent_every_ms;
             let message_id = Builder::from_random_bytes(self.random.random()).into_uuid();
             let body = self.login();
             writer.append(&Record {
@@ -111,6 +124,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::spool::SegmentReader;
 
     fn parsed(count: usize) -> (Vec<Value>, usize) {
         let mut logins = Logins::new(1);
@@ -135,6 +149,22 @@ mod tests {
         assert!((2500..3300).contains(&without_locale), "{without_locale} without locale");
         let three_parts = logins.iter().filter(|login| login["app_version"].as_str().unwrap().split('.').count() == 3);
         assert!((4000..6000).contains(&three_parts.count()));
+    }
+
+    #[test]
+    fn a_segment_goes_on_with_the_times_of_the_one_before() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let mut logins = Logins::new(1).sent(1000, 10);
+        let sent_at: Vec<i64> = [2, 3]
+            .into_iter()
+            .flat_map(|messages| {
+                let segment = logins.seal_segment(&staging, messages).unwrap().id;
+                let block = SegmentReader::open(&staging.spool(segment)).unwrap().next_block().unwrap().unwrap();
+                block.lines().map(|line| line.unwrap().record.sent_at).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(sent_at, [1000, 1010, 1020, 1030, 1040]);
     }
 
     #[test]
