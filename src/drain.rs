@@ -171,7 +171,6 @@ impl<Q: Queue> Polling<Q> {
         while let Some(wanted) = self.draw_on_budget()
             && let Some(room) = self.room_for(wanted).await
         {
-            let asked = self.emptiness.arrivals();
             let began = Instant::now();
             let Some(messages) = self.receive(wanted).await? else { break };
             let receive = Receive { began, ended: Instant::now(), asked: wanted, brought: messages.len() };
@@ -179,7 +178,7 @@ impl<Q: Queue> Polling<Q> {
             room.arrived(messages.len());
             if messages.is_empty() {
                 self.drain.counters.drain.waited(began.into_std());
-                self.emptiness.came_back_empty(index, asked);
+                self.emptiness.came_back_empty(index);
             } else {
                 CrashPoint::Receive.pass();
                 self.drain.counters.drain.add(began.into_std(), messages.len() as u64, 0);
@@ -194,6 +193,11 @@ impl<Q: Queue> Polling<Q> {
             match self.crew.came_back(seat, receive) {
                 Some(kept) => seat = kept,
                 None => return Ok(true),
+            }
+            // A drain that ends when the queue is empty may have proved it in a moment.
+            if receive.brought == 0 && self.drain.limits.idle.is_some() {
+                let long_poll = Duration::from_secs(self.drain.settings.wait_seconds.into());
+                self.drain.stop.run_until_cancelled(self.emptiness.pause(index, long_poll)).await;
             }
         }
         Ok(false)

@@ -2,8 +2,13 @@
 //!
 //! One empty receive proves nothing: SQS asks a part of its servers, another poller may just have got the last
 //! messages, and what is in flight can come back. A queue is drained when every poller has had an empty long poll
-//! that began after the last arrival, and the queue's counts are zero but for what this run itself holds. A poller that
-//! is parked has no receive under way, so there is nothing to wait for; but pollers that are all parked prove nothing.
+//! since the last arrival, and the queue's counts are zero but for what this run itself holds. A poller that is parked
+//! has no receive under way, so there is nothing to wait for; but pollers that are all parked prove nothing.
+//!
+//! A long poll speaks for all of its time, so one that ends after the last arrival counts, although it may have begun
+//! before: what was there at the arrival would have ended it. And who brought the last messages polls once more.
+//!
+//! While the verdict is near, pollers pause: a receive that begins then would have to be waited for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,24 +52,26 @@ pub enum Proof {
 pub(super) struct Emptiness {
     /// Receives that brought messages.
     arrivals: AtomicU64,
-    /// For each poller, `arrivals` at the start of its last empty receive, or that it is parked.
+    /// For each poller, `arrivals` at the end of its last empty receive, or that it is parked.
     empty_since: Vec<AtomicU64>,
     changed: Notify,
+    resumed: Notify,
 }
 
 impl Emptiness {
     /// All of them parked.
     pub(super) fn of_pollers(pollers: usize) -> Self {
         let empty_since = (0..pollers).map(|_| AtomicU64::new(PARKED)).collect();
-        Self { arrivals: AtomicU64::new(0), empty_since, changed: Notify::new() }
+        Self { arrivals: AtomicU64::new(0), empty_since, changed: Notify::new(), resumed: Notify::new() }
     }
 
-    pub(super) fn arrivals(&self) -> u64 {
+    fn arrivals(&self) -> u64 {
         self.arrivals.load(Ordering::Acquire)
     }
 
     pub(super) fn arrived(&self) {
         self.arrivals.fetch_add(1, Ordering::AcqRel);
+        self.resumed.notify_waiters();
     }
 
     /// From now on it may have a receive under way.
@@ -78,10 +85,22 @@ impl Emptiness {
         self.changed.notify_waiters();
     }
 
-    /// A receive that was begun after `asked` arrivals brought nothing.
-    pub(super) fn came_back_empty(&self, poller: usize, asked: u64) {
-        self.empty_since[poller].store(asked, Ordering::Release);
+    /// Its receive brought nothing.
+    pub(super) fn came_back_empty(&self, poller: usize) {
+        self.empty_since[poller].store(self.arrivals(), Ordering::Release);
         self.changed.notify_waiters();
+    }
+
+    /// Keeps a poller that came back empty from polling again while the proof may be about to succeed: until there is
+    /// something to receive, another poller has received something, or this time has passed.
+    pub(super) async fn pause(&self, poller: usize, most: Duration) {
+        let resumed = self.resumed.notified();
+        tokio::pin!(resumed);
+        resumed.as_mut().enable();
+        if self.empty_since[poller].load(Ordering::Acquire) == self.arrivals() {
+            // That nothing resumed it is an answer, too.
+            _ = tokio::time::timeout(most, resumed).await;
+        }
     }
 
     /// Waits until every poller that is not parked has come back empty since the last arrival.
@@ -135,6 +154,7 @@ impl Emptiness {
                 if quiet.1.elapsed() >= idle {
                     return Ok(DrainEnd::NotEmpty(depth));
                 }
+                self.resumed.notify_waiters();
                 tokio::time::sleep(RECHECK.min(idle)).await;
             }
         }
@@ -160,29 +180,40 @@ mod tests {
     #[tokio::test]
     async fn one_poller_that_came_back_empty_proves_nothing() {
         let emptiness = polling(2);
-        emptiness.came_back_empty(0, 0);
+        emptiness.came_back_empty(0);
         assert!(!is_shown(&emptiness));
-        emptiness.came_back_empty(1, 0);
+        emptiness.came_back_empty(1);
         assert!(is_shown(&emptiness));
     }
 
     #[tokio::test]
-    async fn a_receive_that_began_before_the_last_arrival_proves_nothing() {
+    async fn a_receive_that_ended_before_the_last_arrival_proves_nothing() {
         let emptiness = polling(2);
-        emptiness.came_back_empty(0, 0);
-        let asked = emptiness.arrivals();
+        emptiness.came_back_empty(0);
         emptiness.arrived();
-        emptiness.came_back_empty(1, asked);
+        emptiness.came_back_empty(1);
         assert!(!is_shown(&emptiness));
-        emptiness.came_back_empty(0, 1);
-        emptiness.came_back_empty(1, 1);
+        emptiness.came_back_empty(0);
         assert!(is_shown(&emptiness));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poller_that_came_back_empty_pauses_until_something_arrives() {
+        const MOST: Duration = Duration::from_secs(1);
+        let emptiness = polling(2);
+        emptiness.came_back_empty(0);
+        let began = Instant::now();
+        emptiness.pause(0, MOST).await;
+        assert_eq!(began.elapsed(), MOST);
+        tokio::join!(emptiness.pause(0, MOST), async { emptiness.arrived() });
+        emptiness.pause(0, MOST).await;
+        assert_eq!(began.elapsed(), MOST, "what arrived before the pause counts, too");
     }
 
     #[tokio::test]
     async fn a_parked_poller_is_not_waited_for_and_one_that_polls_again_is() {
         let emptiness = polling(2);
-        emptiness.came_back_empty(0, 0);
+        emptiness.came_back_empty(0);
         emptiness.parks(1);
         assert!(is_shown(&emptiness));
         emptiness.polls(1);
@@ -192,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn pollers_that_are_all_parked_prove_nothing() {
         let emptiness = polling(2);
-        emptiness.came_back_empty(0, 0);
+        emptiness.came_back_empty(0);
         emptiness.parks(0);
         emptiness.parks(1);
         assert!(!is_shown(&emptiness));

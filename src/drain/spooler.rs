@@ -1,5 +1,6 @@
 //! Appends what the pollers bring to the open segment, and seals it: at its limits, and at once when every poller
-//! came back empty, because then waiting brings nothing and a FIFO group waits for its deletes.
+//! came back empty, because then waiting brings nothing and a FIFO group waits for its deletes. A segment that is worth
+//! it is sealed at the first lull already, so that it is loaded while the pollers still wait for more.
 //!
 //! Always true: a message is in a sealed segment well before half its visibility timeout is over, also while the stages
 //! behind stand still, because the keeper extends sealed segments only. So sealing never waits for the next stage;
@@ -28,6 +29,10 @@ use crate::staging::Staging;
 
 /// Segments that are being flushed to disk while the next one fills.
 const FLUSHING_SEGMENTS: u32 = 2;
+/// Nothing arrived for so long: far more than there is between two receives of a queue that has messages.
+const LULL: Duration = Duration::from_millis(200);
+/// A segment is sealed at a lull from this part of `segment_max_messages` on: a trickle must not become many tiny ones.
+const WORTH_SEALING: u64 = 20;
 /// A segment, its chunk and rejects, which are as large at most, and something for what is under way: that many times
 /// the largest segment is free when one is begun.
 const ROOM_IN_SEGMENTS: u64 = 3;
@@ -58,7 +63,7 @@ pub(super) enum Spooled {
 struct OpenSegment {
     writer: SegmentWriter,
     received: tokio::time::Instant,
-    seal_at: tokio::time::Instant,
+    last_arrival: tokio::time::Instant,
 }
 
 impl Spooler {
@@ -89,7 +94,7 @@ impl Spooler {
     pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<Spooled, Error> {
         let mut spooled = Spooled::Everything;
         while spooled == Spooled::Everything {
-            let seal_at = self.open.as_ref().map(|open| open.seal_at);
+            let seal_at = self.open.as_ref().map(|open| self.seal_at(open));
             let emptiness = Arc::clone(&self.emptiness);
             tokio::select! {
                 // What was received is spooled before anything is sealed for want of more.
@@ -116,6 +121,12 @@ impl Spooler {
         Ok(spooled)
     }
 
+    fn seal_at(&self, open: &OpenSegment) -> tokio::time::Instant {
+        let at_age = open.received + self.seal_within;
+        let is_worth_it = open.writer.messages() * WORTH_SEALING >= self.settings.segment_max_messages;
+        if is_worth_it { at_age.min(open.last_arrival + LULL) } else { at_age }
+    }
+
     async fn append(&mut self, arrival: &Arrival) -> Result<Spooled, Error> {
         let started = Instant::now();
         let mut bytes = 0;
@@ -123,14 +134,11 @@ impl Spooler {
             let open = match &mut self.open {
                 Some(open) => open,
                 none => match begin_segment(&self.staging, self.settings.segment_max_bytes)? {
-                    Some(writer) => none.insert(OpenSegment {
-                        writer,
-                        received: arrival.at,
-                        seal_at: arrival.at + self.seal_within,
-                    }),
+                    Some(writer) => none.insert(OpenSegment { writer, received: arrival.at, last_arrival: arrival.at }),
                     None => return Ok(Spooled::WhatFits),
                 },
             };
+            open.last_arrival = arrival.at;
             let before = open.writer.bytes();
             match open.writer.append(&Record::from(message)) {
                 Err(error) if error.is_disk_full() => return Ok(Spooled::WhatFits),
