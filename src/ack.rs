@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 pub use rejected::RejectRoute;
 
+use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError, SpoolError, StagingError};
 use crate::load::{Committed, message_uuid};
@@ -71,22 +72,24 @@ pub async fn acknowledge<Q: Queue>(
     let outcome = delete_all(queue, &staging.spool(committed.segment()), &left, parallel).await?;
     let receives = if left.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left).await? };
     if outcome.failed == 0 {
-        archive(staging, committed)?;
+        archive(staging, committed).await?;
     }
     route.check(receives)?;
     Ok(outcome)
 }
 
 /// Moves a segment that is done with SQS into the archive.
-pub fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingError> {
-    rename_durably(&staging.spool(committed.segment()), &staging.archive(committed.segment()))?;
+pub async fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingError> {
+    let (spool, archive) = (staging.spool(committed.segment()), staging.archive(committed.segment()));
+    blocking(move || rename_durably(&spool, &archive)).await?;
     CrashPoint::Archive.pass();
     Ok(())
 }
 
 /// No message of the segment has a receipt handle: it was imported.
-pub fn nothing_to_acknowledge(staging: &Staging, committed: &Committed) -> Result<bool, SpoolError> {
-    Ok(Receipts::open(&staging.spool(committed.segment()))?.next().transpose()?.is_none())
+pub async fn nothing_to_acknowledge(staging: &Staging, committed: &Committed) -> Result<bool, SpoolError> {
+    let spool = staging.spool(committed.segment());
+    blocking(move || Ok(Receipts::open(&spool)?.next().transpose()?.is_none())).await
 }
 
 /// Removes archived segments that are older than `archive_days`.

@@ -22,6 +22,7 @@
 //! Imports run one way: cli → pipeline → {queue, drain, spool, transform, load, ack} → {staging, config, error}.
 
 pub mod ack;
+mod blocking;
 pub mod cli;
 pub mod config;
 mod crash_point;

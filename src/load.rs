@@ -47,6 +47,7 @@ pub(crate) use ledger::ledger_error;
 pub use rejects::RejectRow;
 pub use schema::{init, init_sql};
 
+use crate::blocking::blocking;
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
@@ -221,8 +222,9 @@ impl Loader {
         let segment = staged.id;
         let files = staging.clone();
         let leaves = self.pipeline.rejects.on_reject == OnReject::Leave;
-        let read = blocking(move || Ok((SegmentKeys::read(&files, segment)?, leaves && is_in_queue(&files, segment)?)));
-        let (keys, leave_rejects) = read.await?;
+        let read =
+            move || Ok::<_, LoadError>((SegmentKeys::read(&files, segment)?, leaves && is_in_queue(&files, segment)?));
+        let (keys, leave_rejects) = blocking(read).await?;
         let keys = Arc::new(keys);
         if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
             let problem = "it was staged with other counts";
@@ -348,16 +350,6 @@ fn refused(action: &str, error: tokio_postgres::Error) -> LoadError {
     let names = [("table", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
     let place = names.iter().filter_map(|(kind, name)| Some(format!(", {kind} {}", (*name)?))).collect();
     LoadError::Refused { action, sqlstate: refusal.code().code().to_owned(), place }
-}
-
-/// Runs what blocks on a thread where it may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
-) -> Result<T, LoadError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 fn host_name() -> String {

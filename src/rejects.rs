@@ -18,6 +18,7 @@ use futures::{Stream, TryStreamExt};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use crate::blocking::blocking;
 use crate::error::{Error, LoadError, SpoolError, StagingError};
 use crate::load::{Loader, ledger_error, message_uuid};
 use crate::spool::{SegmentReader, SegmentWriter};
@@ -255,10 +256,6 @@ impl Drop for Workshop {
     fn drop(&mut self) {
         _ = fs::remove_dir_all(self.staging.root());
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(Error::panicked).flatten()
 }
 
 fn instant(row: &Row, column: usize) -> Result<jiff::Timestamp, tokio_postgres::Error> {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::crew::Crew;
 use super::emptiness::Emptiness;
 use super::{Arrival, Drain};
+use crate::blocking::blocking;
 use crate::config::SpoolSettings;
 use crate::error::{Error, StagingError};
 use crate::queue::{InFlight, Queue};
@@ -170,8 +171,7 @@ impl Spooler {
         let (counters, in_flight) = (Arc::clone(&self.counters), Arc::clone(&self.in_flight));
         self.sealing.spawn(async move {
             let started = Instant::now();
-            let (segment, spooled) =
-                tokio::task::spawn_blocking(|| seal_what_fits(writer)).await.map_err(Error::panicked)??;
+            let (segment, spooled) = blocking(|| seal_what_fits(writer)).await?;
             counters.drain.add(started, 0, 0);
             if let Some(segment) = segment {
                 counters.enter(&segment);

@@ -6,7 +6,7 @@ use futures::SinkExt;
 use tokio::sync::mpsc;
 use tokio_postgres::Transaction;
 
-use super::blocking;
+use crate::blocking::blocking;
 use crate::error::LoadError;
 
 /// Large enough that waking the sending task costs nothing beside sending.

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use tokio_postgres::Transaction;
 use tokio_postgres::error::DbError;
 
-use super::blocking;
 use super::chunk::{Chunk, send_whole};
 use super::copy::{CopyError, copy_in};
 use super::reason::{self, Target};
 use super::refused;
+use crate::blocking::blocking;
 use crate::error::LoadError;
 use crate::error::sqlstate::{Meaning, judge};
 use crate::staging::SegmentId;

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use super::blocking;
+use crate::blocking::blocking;
 use crate::error::{LoadError, StagingError};
 use crate::staging::{SegmentId, Staging};
 use crate::transform::reject::{self, Rejects, Stage};

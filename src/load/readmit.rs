@@ -16,7 +16,8 @@ use super::keys::SegmentKeys;
 use super::ledger::{BATCH_KEYS, RejectColumns, ledger_error, reject_columns};
 use super::rejects::{self, NewReject, RejectRow};
 use super::retry::Retries;
-use super::{Loader, blocking, refused};
+use super::{Loader, refused};
+use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
 use crate::staging::{SegmentId, Staging};
@@ -82,7 +83,7 @@ impl Loader {
         let (staging, staged, keys) = (work.staging.clone(), work.staged, Arc::clone(&work.keys));
         let (unfit, again) = blocking(move || {
             let unfit = rejects::of_transform(&staging, staged, |_| true)?;
-            Ok((unfit, rejects::add_refusals(&staging, staged, &keys, refusals)?))
+            Ok::<_, LoadError>((unfit, rejects::add_refusals(&staging, staged, &keys, refusals)?))
         })
         .await?;
         ledger.insert_rejects(&transaction, work.segment, &again).await?;

@@ -13,7 +13,8 @@ use super::keys::SegmentKeys;
 use super::ledger::Ledger;
 use super::reason::Target;
 use super::rejects::{self, NewReject};
-use super::{Committed, LoadMode, blocking};
+use super::{Committed, LoadMode};
+use crate::blocking::blocking;
 use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
 use crate::error::LoadError;
@@ -105,7 +106,7 @@ impl Destination {
             rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
             // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
             rejects.sort_unstable_by_key(|reject| reject.key.message_id);
-            Ok(rejects)
+            Ok::<_, LoadError>(rejects)
         })
         .await?;
         self.record_rejects(transaction, work, received, loaded, rejects).await

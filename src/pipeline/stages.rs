@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
 use crate::ack::{self, RejectRoute};
+use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
@@ -70,12 +71,13 @@ impl Pipeline {
             if let Some(segment) = known.remove(&id) {
                 tracing::info!(segment = %id, "in the ledger already, skipped");
                 self.counters.recognise(&segment);
-                self.staging.remove_chunk(id)?;
+                self.remove_chunk(id).await?;
                 if committed.send(segment).await.is_err() {
                     break;
                 }
             } else {
-                let segment = spool::sealed_segment(&self.staging, id)?;
+                let staging = self.staging.clone();
+                let segment = blocking(move || spool::sealed_segment(&staging, id)).await?;
                 self.counters.enter(&segment);
                 if sealed.send(segment).await.is_err() {
                     break;
@@ -94,7 +96,8 @@ impl Pipeline {
             if self.stop.is_cancelled() {
                 break;
             }
-            let segment = StagedSegment::open(&self.staging, id)?;
+            let staging = self.staging.clone();
+            let segment = blocking(move || StagedSegment::open(&staging, id)).await?;
             self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
             self.begin_chunk();
             if staged.send(segment).await.is_err() {
@@ -125,7 +128,7 @@ impl Pipeline {
     async fn transform_next(self: Arc<Self>, work: Arc<Transforming>) -> Result<(), Error> {
         let counters = &self.counters.transform;
         while let Some(segment) = counters.wait_for(async { work.segments.lock().await.recv().await }).await {
-            match self.transform_one(segment.id, &work).await? {
+            match self.transform_one(segment.id, &work).await {
                 Ok(done) => {
                     if counters.wait_for(work.staged.send(done)).await.is_err() {
                         break;
@@ -139,35 +142,30 @@ impl Pipeline {
 
     /// Tries a segment again while the disk is full and loads make room. One worker does that at a time: two chunks
     /// that do not fit beside each other may fit one after the other.
-    async fn transform_one(
-        &self,
-        segment: SegmentId,
-        work: &Transforming,
-    ) -> Result<Result<StagedSegment, SpoolError>, Error> {
+    async fn transform_one(&self, segment: SegmentId, work: &Transforming) -> Result<StagedSegment, SpoolError> {
         let counters = &self.counters.transform;
         let mut alone = None;
         loop {
             let others = self.begin_chunk();
             let started = Instant::now();
             let (staging, plan) = (self.staging.clone(), Arc::clone(&work.plan));
-            let transformed = tokio::task::spawn_blocking(move || transform(&staging, segment, &plan)).await;
-            let error = match transformed.map_err(Error::panicked)? {
+            let error = match blocking(move || transform(&staging, segment, &plan)).await {
                 Ok(done) => {
                     CrashPoint::Transform.pass();
                     counters.add(started, done.received, done.chunk_bytes);
-                    return Ok(Ok(done));
+                    return Ok(done);
                 }
                 Err(error) => error,
             };
             self.chunk_is_done();
             if !error.is_disk_full() {
-                return Ok(Err(error));
+                return Err(error);
             }
             self.receive_no_more(work.own.as_deref());
             if alone.is_none() {
                 alone = Some(counters.wait_for(work.crowded.lock()).await);
             } else if !counters.wait_for(self.waits_for_room(others, &work.staged)).await {
-                return Ok(Err(error));
+                return Err(error);
             }
         }
     }
@@ -180,6 +178,11 @@ impl Pipeline {
             *chunks += 1;
         });
         others
+    }
+
+    async fn remove_chunk(&self, segment: SegmentId) -> Result<(), Error> {
+        let staging = self.staging.clone();
+        Ok(blocking(move || staging.remove_chunk(segment)).await?)
     }
 
     /// Nobody waits for the room of this chunk any more.
@@ -266,7 +269,7 @@ impl Pipeline {
             };
             counters.add(started, segment.received, segment.chunk_bytes);
             self.counters.commit(&done);
-            self.staging.remove_chunk(segment.id)?;
+            self.remove_chunk(segment.id).await?;
             self.chunk_is_done();
             CrashPoint::RemoveChunk.pass();
             if counters.wait_for(committed.send(done)).await.is_err() {
@@ -300,7 +303,8 @@ impl Pipeline {
                 own.settle(segment.segment(), segment.received());
             }
             if self.keeps_no_archive {
-                ack::expire_archive(&self.staging, 0)?;
+                let staging = self.staging.clone();
+                blocking(move || ack::expire_archive(&staging, 0)).await?;
             }
         }
         Ok(())
@@ -309,8 +313,9 @@ impl Pipeline {
     /// What has receipt handles stays for `ack`; what came by `import` is done.
     pub(super) async fn keep_all(self: Arc<Self>, mut segments: mpsc::Receiver<Committed>) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
-            if self.staging.spool(segment.segment()).exists() && ack::nothing_to_acknowledge(&self.staging, &segment)? {
-                ack::archive(&self.staging, &segment)?;
+            let is_in_spool = self.staging.spool(segment.segment()).exists();
+            if is_in_spool && ack::nothing_to_acknowledge(&self.staging, &segment).await? {
+                ack::archive(&self.staging, &segment).await?;
             }
         }
         Ok(())

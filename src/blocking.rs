@@ -1,0 +1,15 @@
+//! Work that blocks or computes, away from the thread on which everything waits.
+
+use std::panic::resume_unwind;
+
+/// Runs `work` on a thread where it may block. A panic in it goes on in the caller.
+pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => resume_unwind(error.into_panic()),
+    }
+}
