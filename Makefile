@@ -36,7 +36,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint bench compare postgres localstack pgloader faucet
+.PHONY: help demo test soak lint bench hosts compare postgres localstack pgloader faucet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ lint: ## formatting, lints and links in the documentation; a warning is an error
 
 bench: postgres ## benchmarks; results in target/criterion
 	$(CARGO) bench --locked
+
+hosts: postgres ## one, two and four processes on one queue, the books checked; a minute
+	$(CARGO) bench --locked --bench hosts
 
 compare: postgres pgloader $(PEERS) $(if $(FAUCET),faucet) ## pgsluice beside its peers; REPEAT=3 ROWS=2000000 MESSAGES=100000 FAUCET=1
 	$(CARGO) build --release --locked --bins --examples
