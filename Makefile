@@ -35,7 +35,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint bench compare flat postgres localstack pgloader faucet
+.PHONY: help demo test soak lint bench compare flat hosts postgres localstack pgloader faucet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ compare: MESSAGES ?= 200000
 flat: postgres ## memory and rows a second up to MESSAGES (10,000,000)
 	$(CARGO) bench --locked --bench flat -- --messages $(MESSAGES)
 flat: MESSAGES ?= 10000000
+
+hosts: postgres ## one, two and four processes on one queue, the books checked; a minute
+	$(CARGO) bench --locked --bench hosts
 
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)
