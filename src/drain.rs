@@ -197,7 +197,10 @@ impl<Q: Queue> Polling<Q> {
             // A drain that ends when the queue is empty may have proved it in a moment.
             if receive.brought == 0 && self.drain.limits.idle.is_some() {
                 let long_poll = Duration::from_secs(self.drain.settings.wait_seconds.into());
-                self.drain.stop.run_until_cancelled(self.emptiness.pause(index, long_poll)).await;
+                let pause = self.emptiness.pause(index, long_poll);
+                if self.drain.stop.run_until_cancelled(pause).await.is_none() {
+                    break;
+                }
             }
         }
         Ok(false)

@@ -191,6 +191,17 @@ async fn a_queue_is_proven_empty_while_the_number_of_pollers_changes() {
     }
 }
 
+/// A receive that begins while the verdict is near would have to be waited for.
+#[tokio::test(start_paused = true)]
+async fn one_long_poll_after_the_last_message_proves_the_queue_empty() {
+    for messages in [0, 500] {
+        let began = Instant::now();
+        let running = Setup { latency_ms: 1, limits: UNTIL_EMPTY, ..Setup::default() }.start(messages);
+        assert_eq!(running.ends().await, DrainEnd::Empty);
+        assert!(began.elapsed() < LONG_POLL * 3 / 2, "{messages} messages: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stage_behind_that_stands_still_stops_the_growth() {
     let running = Setup { behind: Behind::StandsStill, segment_max_messages: 20, ..Setup::default() }.start(PLENTY);

@@ -248,7 +248,8 @@ impl KeyReader {
     }
 }
 
-/// Measured: reading but the one form of a time, and checking but the id as UTF-8, saves 13 % of a load's CPU.
+/// Measured: reading only the one form of a time, and only the id as UTF-8, saves an eighth of the CPU of a load by
+/// `dedupe = "segment"`.
 fn parse(record: &csv::ByteRecord, position: usize) -> Option<Key> {
     let sent_at = Instant::milliseconds_of(record.get(0)?)?;
     Some(Key::new(sent_at, std::str::from_utf8(record.get(1)?).ok()?, position))
