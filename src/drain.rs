@@ -148,7 +148,7 @@ impl<Q: Queue> Polling<Q> {
         };
         tokio::select! {
             end = proven => Ok(end?),
-            end = until_ended(pollers) => end,
+            ended = until_ended(pollers) => ended.map(|()| DrainEnd::Stopped),
             () = self.batches.closed() => Ok(DrainEnd::Stopped),
         }
     }
@@ -288,12 +288,12 @@ impl<Q: Queue> Polling<Q> {
     }
 }
 
-/// Waits for all pollers, or for the first that fails.
-async fn until_ended(pollers: &mut JoinSet<Result<(), Error>>) -> Result<DrainEnd, Error> {
-    while let Some(end) = pollers.join_next().await {
+/// Waits for all workers of a stage, or for the first that fails.
+pub(crate) async fn until_ended(workers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
+    while let Some(end) = workers.join_next().await {
         end.map_err(Error::panicked)??;
     }
-    Ok(DrainEnd::Stopped)
+    Ok(())
 }
 
 /// About 40 s altogether, beside what the SDK takes for each try: throttling and a restart pass.

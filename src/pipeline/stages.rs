@@ -15,15 +15,19 @@ use super::Pipeline;
 use crate::ack::{self, RejectRoute};
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
+use crate::drain::until_ended;
 use crate::error::{Error, SpoolError};
 use crate::load::{Committed, Loader};
 use crate::queue::{InFlight, Queue};
 use crate::spool::{self, SealedSegment};
-use crate::staging::SegmentId;
+use crate::staging::{SegmentId, remove_if_present};
 use crate::transform::{Plan, StagedSegment, transform};
 
 /// Segments that are transformed at a time: while one is flushed to disk, the other has the cores.
 const TRANSFORMING_SEGMENTS: usize = 2;
+/// Segments that are acknowledged at a time: while one waits for a delete that SQS is slow or fails to do, for up to 20 s,
+/// the other goes on. They share the deletes that may be under way.
+const ACKNOWLEDGING_SEGMENTS: usize = 2;
 
 /// The messages that this run received, as opposed to those that an earlier one left in the spool.
 pub(super) struct OwnMessages {
@@ -53,6 +57,16 @@ struct Transforming {
     own: Option<Arc<OwnMessages>>,
     /// Held by the worker that tries again because the disk is full.
     crowded: Mutex<()>,
+}
+
+/// What the workers of the acknowledgement share.
+struct Acknowledging<Q> {
+    queue: Arc<Q>,
+    segments: Mutex<mpsc::Receiver<Committed>>,
+    own: Option<Arc<OwnMessages>>,
+    /// Deletes under way at a time, for each worker.
+    parallel: usize,
+    route: RejectRoute,
 }
 
 impl Pipeline {
@@ -122,7 +136,7 @@ impl Pipeline {
             workers.spawn(Arc::clone(&self).transform_next(Arc::clone(&work)));
         }
         drop(work);
-        until_ended(workers).await
+        until_ended(&mut workers).await
     }
 
     async fn transform_next(self: Arc<Self>, work: Arc<Transforming>) -> Result<(), Error> {
@@ -246,7 +260,7 @@ impl Pipeline {
             workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&segments), committed.clone(), own.clone()));
         }
         drop((segments, committed));
-        until_ended(workers).await
+        until_ended(&mut workers).await
     }
 
     async fn load_next(
@@ -279,18 +293,31 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Each worker takes the next segment as soon as it is free. All together have up to `parallel` deletes under way.
     pub(super) async fn acknowledge_all<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
         own: Option<Arc<OwnMessages>>,
         parallel: usize,
         route: RejectRoute,
-        mut segments: mpsc::Receiver<Committed>,
+        segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
+        let (segments, parallel) = (Mutex::new(segments), parallel.div_ceil(ACKNOWLEDGING_SEGMENTS));
+        let work = Arc::new(Acknowledging { queue, segments, own, parallel, route });
+        let mut workers = JoinSet::new();
+        for _ in 0..ACKNOWLEDGING_SEGMENTS {
+            workers.spawn(Arc::clone(&self).acknowledge_next(Arc::clone(&work)));
+        }
+        drop(work);
+        until_ended(&mut workers).await
+    }
+
+    async fn acknowledge_next<Q: Queue>(self: Arc<Self>, work: Arc<Acknowledging<Q>>) -> Result<(), Error> {
+        let Acknowledging { queue, own, route, .. } = &*work;
         let counters = &self.counters.ack;
-        while let Some(segment) = counters.wait_for(segments.recv()).await {
+        while let Some(segment) = counters.wait_for(async { work.segments.lock().await.recv().await }).await {
             let started = Instant::now();
-            let done = match ack::acknowledge(&*queue, &self.staging, &segment, parallel, &route).await {
+            let done = match ack::acknowledge(&**queue, &self.staging, &segment, work.parallel, route).await {
                 Ok(done) => done,
                 Err(error) => {
                     self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;
@@ -299,12 +326,12 @@ impl Pipeline {
             };
             counters.add(started, done.deleted, 0);
             self.counters.add_acknowledged(done.deleted, done.failed);
-            if let Some(own) = &own {
+            if let Some(own) = own {
                 own.settle(segment.segment(), segment.received());
             }
             if self.keeps_no_archive {
-                let staging = self.staging.clone();
-                blocking(move || ack::expire_archive(&staging, 0)).await?;
+                let archived = self.staging.archive(segment.segment());
+                blocking(move || remove_if_present(&archived)).await?;
             }
         }
         Ok(())
@@ -320,13 +347,4 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-/// Waits for all workers of a stage. The first failure ends the others, too: their transactions roll back, and the
-/// segments stay in the spool.
-async fn until_ended(mut workers: JoinSet<Result<(), Error>>) -> Result<(), Error> {
-    while let Some(end) = workers.join_next().await {
-        end.map_err(Error::panicked)??;
-    }
-    Ok(())
 }

@@ -261,11 +261,16 @@ fn run_to_end(mut command: Command, input: &str, report_path: PathBuf) -> Outcom
     let pid = child.id();
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
-    let Ok(output) = ended.recv_timeout(COMMAND_LIMIT) else {
-        _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-        panic!("{shown} did not end within {} s", COMMAND_LIMIT.as_secs());
+    let (output, hung) = match ended.recv_timeout(COMMAND_LIMIT) {
+        Ok(output) => (output, false),
+        Err(_) => {
+            _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+            (ended.recv().expect("the thread that waits for the command"), true)
+        }
     };
-    Outcome::new(shown, &output.expect("the output of a command"), report_path)
+    let outcome = Outcome::new(shown, &output.expect("the output of a command"), report_path);
+    assert!(!hung, "not ended within {} s: {outcome}", COMMAND_LIMIT.as_secs());
+    outcome
 }
 
 /// A path in the project.
