@@ -105,7 +105,9 @@ mod tests {
         for segment in staging.sealed_segments().unwrap() {
             let mut reader = SegmentReader::open(&staging.spool(segment)).unwrap();
             while let Some(block) = reader.next_block().unwrap() {
-                bodies.extend(block.lines().map(|line| line.unwrap().record.body.into_owned()));
+                bodies.extend(
+                    block.lines().map(|line| line.unwrap().record.body.text(&mut String::new()).unwrap().to_owned()),
+                );
             }
         }
         bodies

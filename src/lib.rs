@@ -41,3 +41,4 @@ pub mod report;
 pub mod spool;
 pub mod staging;
 pub mod transform;
+mod unescape;

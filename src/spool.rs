@@ -13,12 +13,14 @@
 //! renames it to `S.ndjson` and flushes the directory; [`SegmentReader`] reads it in blocks of whole lines.
 //! What a crash leaves is an `.open` file whose last line may be torn: [`recover`] cuts that line and seals the rest.
 
+mod body;
 mod reader;
 mod receipts;
 mod record;
 mod recovery;
 mod writer;
 
+pub use body::Body;
 pub use reader::{Block, Line, SegmentReader};
 pub use receipts::Receipts;
 pub(crate) use record::line_fields;

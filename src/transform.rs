@@ -13,7 +13,6 @@
 
 mod body;
 pub mod csv;
-mod escape;
 mod field;
 mod instant;
 mod mapping;

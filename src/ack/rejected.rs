@@ -16,7 +16,7 @@ use crate::crash_point::CrashPoint;
 use crate::error::{Error, QueueError};
 use crate::load::{Committed, RejectRow, message_uuid};
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue};
-use crate::spool::{Record, SegmentReader};
+use crate::spool::{Line, Record, SegmentReader};
 use crate::staging::Staging;
 
 /// A batch of more than one message stays below this, the smallest limit that any server of SQS's protocol has.
@@ -42,15 +42,17 @@ impl RejectRoute {
             committed.rejects().iter().map(|reject| (reject.message_id, reject)).collect();
         let mut batch: Vec<DeadLetter> = Vec::new();
         let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
+        let mut memory = String::new();
         while !rejects.is_empty() {
             let Some(block) = reader.next_block()? else { break };
             for line in block.lines() {
-                let record = line?.record;
+                let Line { record, offset, .. } = line?;
                 let Some(reject) = rejects.remove(&message_uuid(&record.message_id)) else { continue };
                 if record.receipt_handle.is_empty() {
                     continue; // imported: it came from no queue
                 }
-                let letter = dead_letter(&record, reject);
+                let body = record.body.text(&mut memory).map_err(|problem| block.damaged(offset, problem))?;
+                let letter = dead_letter(&record, body, reject);
                 let bytes: usize = batch.iter().map(DeadLetter::bytes).sum();
                 if batch.len() == BATCH_MESSAGES || (!batch.is_empty() && bytes + letter.bytes() > BATCH_BYTES) {
                     send_batch(queue, &batch).await?;
@@ -105,10 +107,10 @@ pub(super) async fn release<Q: Queue>(
     Ok(receives)
 }
 
-fn dead_letter(record: &Record<'_>, reject: &RejectRow) -> DeadLetter {
+fn dead_letter(record: &Record<'_>, body: &str, reject: &RejectRow) -> DeadLetter {
     DeadLetter {
         message_id: record.message_id.clone().into_owned(),
-        body: record.body.clone().into_owned(),
+        body: body.to_owned(),
         attributes: record.attributes.map(ToOwned::to_owned),
         group_id: record.group_id.as_deref().map(str::to_owned),
         stage: reject.stage.clone().into_owned(),

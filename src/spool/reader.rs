@@ -171,7 +171,7 @@ mod tests {
         let mut bodies = Vec::new();
         while let Some(block) = reader.next_block()? {
             for line in block.lines() {
-                bodies.push(line?.record.body.into_owned());
+                bodies.push(line?.record.body.text(&mut String::new()).unwrap().to_owned());
             }
         }
         Ok(bodies)

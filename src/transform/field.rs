@@ -8,9 +8,9 @@ use std::fmt::{self, Write};
 use jiff::civil::{Date, DateTime};
 use uuid::Uuid;
 
-use super::escape::unescape;
 use super::numeric::{self, NumberProblem};
 use crate::config::ColumnType;
+use crate::unescape::{LoneSurrogate, unescape};
 
 /// What is wrong with a field. Reads after the field's name, and never holds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,12 @@ impl fmt::Display for Problem {
             Self::Nul => formatter.write_str("holds \\u0000, which Postgres cannot store"),
             Self::LoneSurrogate => formatter.write_str("holds half of a surrogate pair, which is no Unicode text"),
         }
+    }
+}
+
+impl From<LoneSurrogate> for Problem {
+    fn from(LoneSurrogate: LoneSurrogate) -> Self {
+        Self::LoneSurrogate
     }
 }
 
@@ -113,8 +119,16 @@ fn string<'a>(json: &'a str, unescaped: &'a mut String) -> Result<&'a str, Probl
         return Ok(inside);
     }
     unescaped.clear();
-    unescape(inside, |piece| unescaped.push_str(piece))?;
+    unescape(inside, |piece| {
+        unescaped.push_str(piece);
+        without_nul(piece)
+    })?;
     Ok(unescaped)
+}
+
+/// Of a piece of unescaped JSON, where NUL is always a piece of its own.
+fn without_nul(piece: &str) -> Result<(), Problem> {
+    if piece == "\0" { Err(Problem::Nul) } else { Ok(()) }
 }
 
 fn integer<T: std::str::FromStr>(kind: ColumnType, json: &str) -> Result<&str, Problem> {
@@ -134,7 +148,7 @@ fn number(text: &str) -> Result<&str, Problem> {
 }
 
 fn jsonb(json: &str) -> Result<&str, Problem> {
-    unescape(json, |_| {})?;
+    unescape(json, without_nul)?;
     if numeric::all_in_range(json) { Ok(json) } else { Err(Problem::OutOfRange(ColumnType::Jsonb)) }
 }
 

@@ -39,6 +39,16 @@ enum Value {
     Constant(String),
 }
 
+/// What a row is made of.
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    pub(super) record: &'a Record<'a>,
+    /// The text of the record's body.
+    pub(super) body: &'a str,
+    /// The record's `sent_at`.
+    pub(super) sent: Instant,
+}
+
 /// Why a message is no row.
 #[derive(Debug)]
 pub(super) struct Refusal<'plan> {
@@ -74,8 +84,7 @@ impl Plan {
     /// Appends the message's row to `rows`, its line feed included.
     pub(super) fn push_row(
         &self,
-        record: &Record<'_>,
-        sent: Instant,
+        message: &Message<'_>,
         scratch: &mut Scratch,
         rows: &mut Vec<u8>,
     ) -> Result<(), Refusal<'_>> {
@@ -84,9 +93,9 @@ impl Plan {
         found.resize(self.pointers.slots(), None);
         let pushed = self
             .pointers
-            .find(&record.body, &mut found)
+            .find(message.body, &mut found)
             .map_err(Refusal::of_body)
-            .and_then(|()| self.push_fields(&Message { record, sent, found: &found }, scratch, rows));
+            .and_then(|()| self.push_fields(message, &found, scratch, rows));
         scratch.found = emptied(found);
         if pushed.is_err() {
             rows.truncate(start);
@@ -94,21 +103,20 @@ impl Plan {
         pushed
     }
 
-    fn push_fields(&self, message: &Message<'_>, scratch: &mut Scratch, rows: &mut Vec<u8>) -> Result<(), Refusal<'_>> {
+    fn push_fields(
+        &self,
+        message: &Message<'_>,
+        found: &[Option<&str>],
+        scratch: &mut Scratch,
+        rows: &mut Vec<u8>,
+    ) -> Result<(), Refusal<'_>> {
         for (position, column) in self.columns.iter().enumerate() {
             csv::push_separator(rows, position);
-            column.push_field(message, scratch, rows).map_err(|problem| Refusal::of_field(column, problem))?;
+            column.push_field(message, found, scratch, rows).map_err(|problem| Refusal::of_field(column, problem))?;
         }
         rows.push(b'\n');
         Ok(())
     }
-}
-
-/// One message and what the walk over its body found.
-struct Message<'a> {
-    record: &'a Record<'a>,
-    sent: Instant,
-    found: &'a [Option<&'a str>],
 }
 
 impl PlannedColumn {
@@ -130,8 +138,15 @@ impl PlannedColumn {
         Ok(Self { field, value, kind, required, max_length, masker })
     }
 
-    fn push_field(&self, message: &Message<'_>, scratch: &mut Scratch, row: &mut Vec<u8>) -> Result<(), Problem> {
-        let text = match self.text(message, &mut scratch.buffers) {
+    /// `found` is what the walk over the message's body found, by slot.
+    fn push_field(
+        &self,
+        message: &Message<'_>,
+        found: &[Option<&str>],
+        scratch: &mut Scratch,
+        row: &mut Vec<u8>,
+    ) -> Result<(), Problem> {
+        let text = match self.text(message, found, &mut scratch.buffers) {
             Err(Problem::Missing | Problem::Null) if !self.required => return Ok(()),
             text => text?,
         };
@@ -152,9 +167,14 @@ impl PlannedColumn {
         Ok(())
     }
 
-    fn text<'a>(&'a self, message: &'a Message<'_>, buffers: &'a mut Buffers) -> Result<&'a str, Problem> {
+    fn text<'a>(
+        &'a self,
+        message: &'a Message<'_>,
+        found: &[Option<&'a str>],
+        buffers: &'a mut Buffers,
+    ) -> Result<&'a str, Problem> {
         match &self.value {
-            Value::Body { slot } => match message.found[*slot] {
+            Value::Body { slot } => match found[*slot] {
                 None => Err(Problem::Missing),
                 Some("null") => Err(Problem::Null),
                 Some(json) => field::from_json(self.kind, json, buffers),

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::csv;
 use super::instant::Instant;
-use super::mapping::{Plan, Scratch};
+use super::mapping::{Message, Plan, Scratch};
 use super::reject::{self, Stage};
 use crate::error::{SpoolError, StagingError};
-use crate::spool::{Block, Line};
+use crate::spool::Block;
 use crate::staging::{AtomicFile, SegmentId, Staging, remove_if_present};
 
 /// What a block of spool lines became. Each line gave a row and its id, or a reject.
@@ -31,27 +31,30 @@ impl Output {
     /// Replaces the content by what `block` becomes; a damaged line ends the segment.
     pub(super) fn fill(&mut self, block: &Block, plan: &Plan, scratch: &mut Scratch) -> Result<(), SpoolError> {
         self.clear();
+        let mut memory = String::new();
         for line in block.lines() {
             let line = line?;
-            let sent = Instant::from_milliseconds(line.record.sent_at);
-            let sent = sent.ok_or_else(|| block.damaged(line.offset, "sent_at is outside the years 0001 to 9999"))?;
-            self.push(&line, sent, plan, scratch);
+            let damaged = |problem| block.damaged(line.offset, problem);
+            let sent = Instant::from_milliseconds(line.record.sent_at)
+                .ok_or_else(|| damaged("sent_at is outside the years 0001 to 9999"))?;
+            let body = line.record.body.text(&mut memory).map_err(damaged)?;
+            self.push(line.bytes, &Message { record: &line.record, body, sent }, plan, scratch);
         }
         self.counts.chunk_bytes = self.rows.len() as u64;
         Ok(())
     }
 
-    fn push(&mut self, line: &Line<'_>, sent: Instant, plan: &Plan, scratch: &mut Scratch) {
-        match plan.push_row(&line.record, sent, scratch, &mut self.rows) {
+    fn push(&mut self, line: &[u8], message: &Message<'_>, plan: &Plan, scratch: &mut Scratch) {
+        match plan.push_row(message, scratch, &mut self.rows) {
             Ok(()) => {
-                self.ids.extend_from_slice(sent.as_str().as_bytes());
+                self.ids.extend_from_slice(message.sent.as_str().as_bytes());
                 csv::push_separator(&mut self.ids, 1);
-                csv::push_field(&mut self.ids, line.record.message_id.as_bytes());
+                csv::push_field(&mut self.ids, message.record.message_id.as_bytes());
                 self.ids.push(b'\n');
                 self.counts.rows += 1;
             }
             Err(refusal) => {
-                reject::append(&mut self.rejects, line.bytes, Stage::Transform, &refusal.reason, refusal.field);
+                reject::append(&mut self.rejects, line, Stage::Transform, &refusal.reason, refusal.field);
                 self.counts.rejected += 1;
             }
         }

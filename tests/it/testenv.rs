@@ -261,13 +261,13 @@ fn run_to_end(mut command: Command, input: &str, report_path: PathBuf) -> Outcom
     let pid = child.id();
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || sender.send(child.wait_with_output()));
-    let (output, hung) = match ended.recv_timeout(COMMAND_LIMIT) {
-        Ok(output) => (output, false),
-        Err(_) => {
-            _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-            (ended.recv().expect("the thread that waits for the command"), true)
-        }
-    };
+    let in_time = ended.recv_timeout(COMMAND_LIMIT);
+    let hung = in_time.is_err();
+    let output = in_time.or_else(|_| {
+        _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        ended.recv()
+    });
+    let output = output.expect("the thread that waits for the command");
     let outcome = Outcome::new(shown, &output.expect("the output of a command"), report_path);
     assert!(!hung, "not ended within {} s: {outcome}", COMMAND_LIMIT.as_secs());
     outcome

@@ -46,7 +46,9 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     let plan = Plan::compile(&pipeline(columns), &keys(), Some("login-queue")).unwrap();
     let sent = Instant::from_milliseconds(record.sent_at).unwrap();
     let mut rows = b"earlier\n".to_vec();
-    let pushed = plan.push_row(record, sent, &mut Scratch::default(), &mut rows);
+    let mut memory = String::new();
+    let message = Message { record, body: record.body.text(&mut memory).unwrap(), sent };
+    let pushed = plan.push_row(&message, &mut Scratch::default(), &mut rows);
     let rows = String::from_utf8(rows).unwrap();
     let own = rows.strip_prefix("earlier\n").unwrap();
     match pushed {
