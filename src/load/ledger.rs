@@ -42,6 +42,10 @@ const FORGET_MESSAGES: &str = "DELETE FROM pgsluice.message USING pgsluice.segme
      unnest($2::timestamptz[], $3::uuid[]) AS key (sent_at, message_id) \
      WHERE segment.id = $4 AND (segment.duplicates = 0 OR message.xmin = segment.loaded_in::xid) \
      AND message.pipeline = $1 AND message.sent_at = key.sent_at AND message.message_id = key.message_id";
+// Planned for the keys that it gets, that statement reads whole partitions, once for each batch; planned for any keys, it
+// looks each up. Measured over two million messages: 11 s instead of 45 s and more.
+const PLAN_FOR_ANY_KEYS: &str = "SET LOCAL plan_cache_mode = force_generic_plan";
+const PLAN_AS_BEFORE: &str = "SET LOCAL plan_cache_mode TO DEFAULT";
 const FORGET_REJECTS: &str = "DELETE FROM pgsluice.reject WHERE pipeline = $1 AND segment = $2";
 const FORGET_SEGMENT: &str = "DELETE FROM pgsluice.segment WHERE id = $1";
 const REJECTS_OF: &str = "SELECT message_id, stage, field, reason FROM pgsluice.reject \
@@ -174,6 +178,7 @@ impl Ledger {
     ) -> Result<(), LoadError> {
         let id = segment.as_uuid();
         let failed = || ledger_error("removing a segment from");
+        transaction.batch_execute(PLAN_FOR_ANY_KEYS).await.map_err(failed())?;
         let mut runs = keys.runs();
         while let Some((run, rest)) = runs.advance().await? {
             runs = rest;
@@ -183,6 +188,7 @@ impl Ledger {
                 forgotten.map_err(failed())?;
             }
         }
+        transaction.batch_execute(PLAN_AS_BEFORE).await.map_err(failed())?;
         transaction.execute(FORGET_REJECTS, &[&&*self.pipeline, &id]).await.map_err(failed())?;
         transaction.execute(FORGET_SEGMENT, &[&id]).await.map_err(failed())?;
         Ok(())
