@@ -216,19 +216,8 @@ mod tests {
             let mut writer = SegmentWriter::create(&self.keeper.staging).unwrap();
             for index in 0..messages {
                 let receipt_handle = format!("r{index}");
-                writer
-                    .append(&Record {
-                        message_id: "m".into(),
-                        sent_at: 1,
-                        received_at: 2,
-                        receive_count: 1,
-                        receipt_handle: receipt_handle.into(),
-                        body: "{}".into(),
-                        attributes: None,
-                        group_id: None,
-                        sequence_number: None,
-                    })
-                    .unwrap();
+                let record = Record { receipt_handle: receipt_handle.into(), ..Record::with_body("{}") };
+                writer.append(&record).unwrap();
             }
             let segment = writer.seal().unwrap().id;
             self.keeper.in_flight.hold(segment, Instant::now() - age);

@@ -152,20 +152,6 @@ mod tests {
     use super::*;
     use crate::staging::Staging;
 
-    fn record(body: &str) -> Record<'_> {
-        Record {
-            message_id: "m".into(),
-            sent_at: 1,
-            received_at: 2,
-            receive_count: 1,
-            receipt_handle: "r".into(),
-            body: body.into(),
-            attributes: None,
-            group_id: None,
-            sequence_number: None,
-        }
-    }
-
     fn read_bodies(path: &Path) -> Result<Vec<String>, SpoolError> {
         let mut reader = SegmentReader::open(path)?;
         let mut bodies = Vec::new();
@@ -186,7 +172,7 @@ mod tests {
             .collect();
         let mut writer = SegmentWriter::create(&staging).unwrap();
         for body in &bodies {
-            writer.append(&record(body)).unwrap();
+            writer.append(&Record::with_body(body)).unwrap();
         }
         let sealed = writer.seal().unwrap();
         let path = staging.spool(sealed.id);
@@ -200,9 +186,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
         let mut writer = SegmentWriter::create(&staging).unwrap();
-        writer.append(&record("first")).unwrap();
+        writer.append(&Record::with_body("first")).unwrap();
         let second = writer.bytes();
-        writer.append(&record("second")).unwrap();
+        writer.append(&Record::with_body("second")).unwrap();
         let path = staging.spool(writer.seal().unwrap().id);
 
         let mut bytes = fs::read(&path).unwrap();

@@ -115,6 +115,24 @@ impl<'a> Record<'a> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Record<'a> {
+    /// A first delivery, for tests of something else.
+    pub(crate) fn with_body(body: &'a str) -> Self {
+        Self {
+            message_id: "m".into(),
+            sent_at: 1,
+            received_at: 2,
+            receive_count: 1,
+            receipt_handle: "r".into(),
+            body: body.into(),
+            attributes: None,
+            group_id: None,
+            sequence_number: None,
+        }
+    }
+}
+
 /// Whether a quote stands anywhere but behind a backslash. Looks at all pairs, so that it takes many at a time.
 fn has_bare_quote(bytes: &[u8]) -> bool {
     let bare = |pair: &[u8]| pair[1] == b'"' && pair[0] != b'\\';
@@ -242,17 +260,7 @@ mod tests {
     #[test]
     fn attributes_are_kept_as_they_are() {
         let attributes: Box<RawValue> = serde_json::from_str(r#"{"trace":{"type":"String","value":"x"}}"#).unwrap();
-        let line = line_of(&Record {
-            message_id: "m".into(),
-            sent_at: 1,
-            received_at: 2,
-            receive_count: 1,
-            receipt_handle: "r".into(),
-            body: "{}".into(),
-            attributes: Some(&attributes),
-            group_id: None,
-            sequence_number: None,
-        });
+        let line = line_of(&Record { attributes: Some(&attributes), ..Record::with_body("{}") });
         assert_eq!(Record::parse_line(&line).unwrap().attributes.unwrap().get(), attributes.get());
     }
 

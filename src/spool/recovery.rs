@@ -79,19 +79,7 @@ mod tests {
     fn write_segment(staging: &Staging, bodies: &[String]) -> SealedSegment {
         let mut writer = SegmentWriter::create(staging).unwrap();
         for body in bodies {
-            writer
-                .append(&Record {
-                    message_id: "m".into(),
-                    sent_at: 1,
-                    received_at: 2,
-                    receive_count: 1,
-                    receipt_handle: "r".into(),
-                    body: body.as_str().into(),
-                    attributes: None,
-                    group_id: None,
-                    sequence_number: None,
-                })
-                .unwrap();
+            writer.append(&Record::with_body(body)).unwrap();
         }
         writer.seal().unwrap()
     }

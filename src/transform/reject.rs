@@ -126,13 +126,8 @@ mod tests {
         let record = Record {
             message_id: "m\"1".into(),
             sent_at: 5,
-            received_at: 6,
-            receive_count: 1,
-            receipt_handle: "r".into(),
-            body: "{\"ip\": 1}".into(),
-            attributes: None,
             group_id: Some("g".into()),
-            sequence_number: None,
+            ..Record::with_body("{\"ip\": 1}")
         };
         writer.append(&record).unwrap();
         let segment = writer.seal().unwrap().id;

@@ -32,13 +32,7 @@ impl TestEnv {
                 .append(&Record {
                     message_id: format!("m{index}").into(),
                     sent_at: 1_767_323_045_678 + i64::try_from(index).unwrap(),
-                    received_at: 2,
-                    receive_count: 1,
-                    receipt_handle: "r".into(),
-                    body: body.into(),
-                    attributes: None,
-                    group_id: None,
-                    sequence_number: None,
+                    ..Record::with_body(body)
                 })
                 .unwrap();
         }

@@ -70,17 +70,7 @@ impl Fixture {
         let mut writer = SegmentWriter::create(&self.staging).unwrap();
         for (id, sent_at, body) in messages {
             writer
-                .append(&Record {
-                    message_id: id.as_str().into(),
-                    sent_at: *sent_at,
-                    received_at: OLD_MS,
-                    receive_count: 1,
-                    receipt_handle: "r".into(),
-                    body: body.as_str().into(),
-                    attributes: None,
-                    group_id: None,
-                    sequence_number: None,
-                })
+                .append(&Record { message_id: id.as_str().into(), sent_at: *sent_at, ..Record::with_body(body) })
                 .unwrap();
         }
         let sealed = writer.seal().unwrap();

@@ -33,11 +33,8 @@ fn record(body: &str) -> Record<'_> {
         sent_at: 1_767_323_045_678,
         received_at: 1_767_400_000_000,
         receive_count: 2,
-        receipt_handle: "r".into(),
-        body: body.into(),
-        attributes: None,
         group_id: Some("a,b".into()),
-        sequence_number: None,
+        ..Record::with_body(body)
     }
 }
 
