@@ -3,6 +3,7 @@
 //! still flow.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -141,6 +142,32 @@ faults! {
         ChangeVisibility, EveryOfFirst(2, HINDERED), Refused(500, "InternalFailure");
         Attributes, Every(3), CutAnswer;
     ]
+}
+
+/// While one delete takes its time, at least one whole segment is deleted that was received after it.
+#[test]
+fn a_slow_delete_does_not_hold_up_the_next_segment() {
+    let bodies = generated(MESSAGES);
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.configure(SMALL_SEGMENTS);
+    env.queue.send(&bodies);
+    env.queue.inject(&[Rule { operation: Delete, when: Nth(1), fault: Slow(Duration::from_secs(5)) }]);
+    let deleted: Arc<Mutex<Vec<String>>> = Arc::default();
+    let witnessed = Arc::clone(&deleted);
+    env.queue.witness_deletes(move |messages| witnessed.lock().unwrap().extend_from_slice(messages));
+    env.job(&RUN).succeeds();
+
+    let deleted = deleted.lock().unwrap();
+    assert_eq!(deleted.len(), MESSAGES);
+    let spans = env.staged_files("archive").into_iter().map(|segment| {
+        let segment = fs::read_to_string(segment).unwrap();
+        let mut positions = deleted.iter().enumerate().filter(|(_, message)| segment.contains(message.as_str()));
+        let (first, _) = positions.next().unwrap();
+        (first, positions.next_back().unwrap().0)
+    });
+    let spans: Vec<(usize, usize)> = spans.collect();
+    let is_within = |inner: &(usize, usize), outer: &(usize, usize)| outer.0 < inner.0 && inner.1 < outer.1;
+    assert!(spans.iter().any(|outer| spans.iter().any(|inner| is_within(inner, outer))), "{spans:?}");
 }
 
 /// Whatever SQS says is reported, the message comes again, is recognised and deleted.
