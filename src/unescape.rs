@@ -109,6 +109,13 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_no_json_is_survived(text in r#"[\\u"d8én0+]{0,20}"#) {
+            _ = unescaped(&text);
+        }
+    }
+
     #[test]
     fn an_escaped_backslash_hides_what_follows() {
         assert_eq!(unescaped(r"\\u0000"), Ok(r"\u0000".to_owned()));

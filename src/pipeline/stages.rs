@@ -1,6 +1,8 @@
 //! One loop a stage: take the next segment, do the stage's work on it, count, hand it on.
 //!
-//! A loop ends when the stage before it has ended, and quietly when the stage behind it has: that one says why.
+//! A loop ends when the stage before it has ended, and quietly when the stage behind it has: that one says why. Where a
+//! stage has several workers, the first that fails ends the others: their transactions roll back, and their segments
+//! stay in the spool.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -293,7 +295,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Each worker takes the next segment as soon as it is free. All together have up to `parallel` deletes under way.
+    /// Each worker takes the next segment as soon as it is free. Together they have up to `parallel` deletes under way, but
+    /// at least one each.
     pub(super) async fn acknowledge_all<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
@@ -302,7 +305,7 @@ impl Pipeline {
         route: RejectRoute,
         segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
-        let (segments, parallel) = (Mutex::new(segments), parallel.div_ceil(ACKNOWLEDGING_SEGMENTS));
+        let (segments, parallel) = (Mutex::new(segments), (parallel / ACKNOWLEDGING_SEGMENTS).max(1));
         let work = Arc::new(Acknowledging { queue, segments, own, parallel, route });
         let mut workers = JoinSet::new();
         for _ in 0..ACKNOWLEDGING_SEGMENTS {
