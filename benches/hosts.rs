@@ -10,20 +10,28 @@
 //!
 //! Where the books do not balance, or a process fails, it ends with an error and no further row is printed.
 
+#![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![allow(clippy::print_stdout, reason = "what a program prints is its result")]
 
-use std::panic::resume_unwind;
-use std::process::{Command, Output};
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/program.rs"]
+mod program;
+
+use std::process::Child;
 use std::time::{Duration, Instant};
-use std::{fs, iter, thread};
+use std::{fs, io};
 
 use anyhow::{Context, ensure};
+use pgsluice::config::DatabaseUrl;
+use pgsluice::load;
 use pgsluice::local::{
     Fault, Faults, LocalPostgres, LocalPostgresOptions, LocalQueue, Logins, Operation, QueueCounts, Rule, When,
 };
 use pgsluice::report::grouped;
+use program::{Program, queue_environment};
 use serde::Deserialize;
-use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::NoTls;
 
 const PROCESSES: [u16; 3] = [1, 2, 4];
@@ -40,7 +48,7 @@ const SLOW_CALLS: [Operation; 4] =
 struct Site {
     queue: LocalQueue,
     postgres: LocalPostgres,
-    directory: TempDir,
+    runtime: Runtime,
 }
 
 /// What was sent in a round, and so must be found.
@@ -93,15 +101,14 @@ impl Site {
         let queue = LocalQueue::start(Faults { redeliver_every: Some(REDELIVER_EVERY) })?;
         queue.inject(&SLOW_CALLS.map(|operation| Rule { operation, when: When::Always, fault: Fault::Slow(LATENCY) }));
         let postgres = LocalPostgres::start(LocalPostgresOptions { durable: true })?;
-        let directory = TempDir::with_prefix("pgsluice-hosts-")?;
-        fs::write(directory.path().join("pgsluice.toml"), format!("[queue]\npollers = {POLLERS}\n"))?;
-        Ok(Self { queue, postgres, directory })
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { queue, postgres, runtime })
     }
 
     /// Fills a queue of this name, and creates the tables in a database of this name.
     fn prepare(&self, round: &str, processes: u16) -> anyhow::Result<Sent> {
         self.postgres.create_database(round)?;
-        succeeded(&self.pgsluice(round, &["init"]).output()?)?;
+        self.runtime.block_on(load::init(&DatabaseUrl::from(self.postgres.url(round))))?;
         self.queue.create_queue(round)?;
         let mut logins = Logins::new(SEED);
         let bodies = logins.by_ref().take(usize::from(processes) * MESSAGES_PER_PROCESS).collect();
@@ -109,19 +116,24 @@ impl Site {
         Ok(Sent { messages, rejects: u64::try_from(logins.of_another_kind())? })
     }
 
-    /// Runs so many processes, each with a staging directory of its own, until the last one has ended.
+    /// Runs so many processes, each in a directory of its own, until the last one has ended.
     fn run_side_by_side(&self, round: &str, processes: u16) -> anyhow::Result<Vec<Report>> {
-        let run = |process: u16| {
-            let (staging, report) = (format!("{round}-{process}"), format!("{round}-{process}.json"));
-            let arguments = ["run", "--staging-dir", &staging, "--report", &report];
-            succeeded(&self.pgsluice(round, &arguments).output()?)?;
-            let json = fs::read(self.directory.path().join(&report))?;
-            serde_json::from_slice(&json).context("report.json")
-        };
-        thread::scope(|scope| {
-            let running: Vec<_> = (0..processes).map(|process| scope.spawn(move || run(process))).collect();
-            running.into_iter().map(|process| process.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-        })
+        let programs = (0..processes).map(|_| self.program(round)).collect::<io::Result<Vec<_>>>()?;
+        let mut running: Vec<Child> = programs.iter().map(|program| program.start(&["run"])).collect();
+        for ended in running.iter_mut().map(Child::wait).collect::<Vec<_>>() {
+            let status = ended?;
+            ensure!(status.success(), "a process ended with {status}");
+        }
+        programs.iter().map(|program| serde_json::from_value(program.report()).context("report.json")).collect()
+    }
+
+    /// One of several processes on the round's queue and database.
+    fn program(&self, round: &str) -> io::Result<Program> {
+        let mut environment = queue_environment(&self.queue, round);
+        environment.push(("DATABASE_URL", self.postgres.url(round)));
+        let program = Program::new(environment);
+        fs::write(program.directory.path().join("pgsluice.toml"), format!("[queue]\npollers = {POLLERS}\n"))?;
+        Ok(program)
     }
 
     /// Every message is one row or one reject, whoever received it and how often; the queue holds nothing more.
@@ -150,35 +162,12 @@ impl Site {
         Ok(())
     }
 
-    /// A command in an environment that holds these servers and nothing else.
-    fn pgsluice(&self, round: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
-        command
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .env_clear()
-            .env("AWS_ENDPOINT_URL", self.queue.endpoint())
-            .env("AWS_REGION", self.queue.region())
-            .env("AWS_ACCESS_KEY_ID", "bench")
-            .env("AWS_SECRET_ACCESS_KEY", "bench")
-            .env("PGSLUICE_QUEUE_URL", self.queue.queue_url(round))
-            .env("DATABASE_URL", self.postgres.url(round))
-            .env("PGSLUICE_KEY", iter::repeat_n("07", 32).collect::<String>());
-        command
-    }
-
     fn count(&self, database: &str, of: &str) -> anyhow::Result<u64> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        self.runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(&self.postgres.url(database), NoTls).await?;
             tokio::spawn(connection);
             let count: i64 = client.query_one(&format!("select {of}"), &[]).await?.get(0);
             Ok(u64::try_from(count)?)
         })
     }
-}
-
-fn succeeded(output: &Output) -> anyhow::Result<()> {
-    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

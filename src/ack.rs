@@ -5,8 +5,8 @@
 //! and that delivery, recognised as a duplicate, brings the handle that deletes it.
 //!
 //! A message that a segment holds twice is deleted by both handles, so the newest, which is the one that counts with
-//! SQS, is among them. Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group has
-//! ten in flight at most, and gives no more before they are deleted, so beyond that the order does not matter.
+//! SQS, is among them. Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group
+//! has ten in flight at most, and gives no more before they are deleted, so beyond that the order does not matter.
 //!
 //! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
 

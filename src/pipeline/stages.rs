@@ -27,8 +27,8 @@ use crate::transform::{Plan, StagedSegment, transform};
 
 /// Segments that are transformed at a time: while one is flushed to disk, the other has the cores.
 const TRANSFORMING_SEGMENTS: usize = 2;
-/// Segments that are acknowledged at a time: while one waits for a delete that SQS is slow or fails to do, for up to 20 s,
-/// the other goes on. They share the deletes that may be under way.
+/// Segments that are acknowledged at a time: while one waits for a delete that SQS is slow or fails to do, for up to
+/// 20 s, the other goes on. They share the deletes that may be under way.
 const ACKNOWLEDGING_SEGMENTS: usize = 2;
 
 /// The messages that this run received, as opposed to those that an earlier one left in the spool.
@@ -295,8 +295,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Each worker takes the next segment as soon as it is free. Together they have up to `parallel` deletes under way, but
-    /// at least one each.
+    /// Each worker takes the next segment as soon as it is free. Together they have up to `parallel` deletes under way,
+    /// but at least one each.
     pub(super) async fn acknowledge_all<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,

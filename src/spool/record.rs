@@ -97,10 +97,11 @@ impl<'a> Record<'a> {
         let (receive_count, rest) = rest.strip_prefix("\"receive_count\":")?.split_once(',')?;
         let (receipt_handle, rest) = rest.strip_prefix("\"receipt_handle\":\"")?.split_once('"')?;
         let body = rest.strip_prefix(",\"body\":\"")?.strip_suffix('"')?;
-        // Another field after the body would begin with a quote that has no backslash before it.
-        let holds_no_field = !has_bare_quote(body.as_bytes());
         let is_plain = |text: &str| memchr::memchr(b'\\', text.as_bytes()).is_none();
-        (holds_no_field && is_plain(message_id) && is_plain(receipt_handle)).then_some(())?;
+        // Another field after the body would begin with a quote that has no backslash before it.
+        if !is_plain(message_id) || !is_plain(receipt_handle) || has_bare_quote(body.as_bytes()) {
+            return None;
+        }
         Some(Self {
             message_id: message_id.into(),
             sent_at: sent_at.parse().ok()?,

@@ -26,8 +26,8 @@ const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 20\n";
 /// Receives among which some hide messages: few more than the queue is emptied with. Without an end, one message can be
 /// hit again each time that it comes back, for longer than `--idle`, and the run rightly says that the queue is not empty.
 const HIDING: u32 = 20;
-/// Requests to delete or to extend among which some fail, where receives hide messages, too. Without an end, deletes can
-/// be slower than messages come back, on a machine that is busy enough, and such a run does not end either.
+/// Requests to delete or to extend among which some fail, where receives hide messages, too. Without an end, deletes
+/// can be slower than messages come back, on a machine that is busy enough, and such a run does not end either.
 const HINDERED: u32 = 60;
 const DAYS_AHEAD_MS: i64 = 40 * 86_400_000;
 
