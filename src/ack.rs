@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use rejected::RejectRoute;
@@ -36,6 +37,22 @@ use lanes::Lanes;
 
 /// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
 const RETRIES: usize = 7;
+
+/// The deletes that may be under way at a time, of however many segments.
+#[derive(Debug)]
+pub struct Deletes {
+    most: usize,
+    free: Semaphore,
+}
+
+impl Deletes {
+    /// `parallel` requests, at least one.
+    #[must_use]
+    pub fn at_most(parallel: usize) -> Self {
+        let most = parallel.max(1);
+        Self { most, free: Semaphore::new(most) }
+    }
+}
 
 /// What became of a segment's deletes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,19 +75,19 @@ impl Acknowledged {
     }
 }
 
-/// Deletes the messages of a committed segment, `parallel` batches at a time, and archives it if none failed. Rejects
-/// go their `route`.
+/// Deletes the messages of a committed segment, as many batches at a time as `deletes` allows, and archives it if none
+/// failed. Rejects go their `route`.
 #[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
     staging: &Staging,
     committed: &Committed,
-    parallel: usize,
+    deletes: &Deletes,
     route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
     route.send(staging, committed).await?;
     let left: HashSet<Uuid> = committed.left().iter().copied().collect();
-    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left, parallel).await?;
+    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left, deletes).await?;
     let receives = if left.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left).await? };
     if outcome.failed == 0 {
         archive(staging, committed).await?;
@@ -114,10 +131,10 @@ async fn delete_all<Q: Queue>(
     queue: &Q,
     segment: &Path,
     left: &HashSet<Uuid>,
-    parallel: usize,
+    deletes: &Deletes,
 ) -> Result<Acknowledged, Error> {
     let mut receipts = Receipts::open(segment)?;
-    let mut lanes = Lanes::new(parallel);
+    let mut lanes = Lanes::new(deletes.most);
     let mut running = FuturesUnordered::new();
     let (mut outcome, mut all_read) = (Acknowledged::default(), false);
     loop {
@@ -129,7 +146,11 @@ async fn delete_all<Q: Queue>(
             }
         }
         while let Some((lane, handles)) = lanes.take(all_read) {
-            running.push(async move { (lane, delete_batch(queue, handles).await) });
+            running.push(async move {
+                // The semaphore is never closed, so waiting cannot fail.
+                let _turn = deletes.free.acquire().await;
+                (lane, delete_batch(queue, handles).await)
+            });
         }
         let Some((lane, batch)) = running.next().await else { return Ok(outcome) };
         lanes.done(lane);

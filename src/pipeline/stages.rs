@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use crate::ack::{self, RejectRoute};
+use crate::ack::{self, Deletes, RejectRoute};
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::drain::until_ended;
@@ -66,8 +66,7 @@ struct Acknowledging<Q> {
     queue: Arc<Q>,
     segments: Mutex<mpsc::Receiver<Committed>>,
     own: Option<Arc<OwnMessages>>,
-    /// Deletes under way at a time, for each worker.
-    parallel: usize,
+    deletes: Deletes,
     route: RejectRoute,
 }
 
@@ -295,8 +294,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Each worker takes the next segment as soon as it is free. Together they have up to `parallel` deletes under way,
-    /// but at least one each.
+    /// Each worker takes the next segment as soon as it is free. Together they have up to `parallel` deletes under way.
     pub(super) async fn acknowledge_all<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
@@ -305,8 +303,8 @@ impl Pipeline {
         route: RejectRoute,
         segments: mpsc::Receiver<Committed>,
     ) -> Result<(), Error> {
-        let (segments, parallel) = (Mutex::new(segments), (parallel / ACKNOWLEDGING_SEGMENTS).max(1));
-        let work = Arc::new(Acknowledging { queue, segments, own, parallel, route });
+        let (segments, deletes) = (Mutex::new(segments), Deletes::at_most(parallel));
+        let work = Arc::new(Acknowledging { queue, segments, own, deletes, route });
         let mut workers = JoinSet::new();
         for _ in 0..ACKNOWLEDGING_SEGMENTS {
             workers.spawn(Arc::clone(&self).acknowledge_next(Arc::clone(&work)));
@@ -316,11 +314,11 @@ impl Pipeline {
     }
 
     async fn acknowledge_next<Q: Queue>(self: Arc<Self>, work: Arc<Acknowledging<Q>>) -> Result<(), Error> {
-        let Acknowledging { queue, own, route, .. } = &*work;
+        let Acknowledging { queue, own, deletes, route, .. } = &*work;
         let counters = &self.counters.ack;
         while let Some(segment) = counters.wait_for(async { work.segments.lock().await.recv().await }).await {
             let started = Instant::now();
-            let done = match ack::acknowledge(&**queue, &self.staging, &segment, work.parallel, route).await {
+            let done = match ack::acknowledge(&**queue, &self.staging, &segment, deletes, route).await {
                 Ok(done) => done,
                 Err(error) => {
                     self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use pgsluice::ack::{self, RejectRoute};
+use pgsluice::ack::{self, Deletes, RejectRoute};
 use pgsluice::config::{Key, Keys, Pipeline};
 use pgsluice::error::QueueError;
 use pgsluice::load::{Committed, LoadMode, Loader};
@@ -151,8 +151,8 @@ impl Real<'_> {
             }
             Step::Acknowledge => {
                 if let Some(committed) = self.committed.pop_front() {
-                    let route = RejectRoute::default();
-                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, 2, &route);
+                    let (deletes, route) = (Deletes::at_most(2), RejectRoute::default());
+                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, &deletes, &route);
                     self.runtime.block_on(acknowledged).unwrap();
                 }
             }
