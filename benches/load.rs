@@ -13,11 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use database::Database;
-use pgsluice::config::{Dedupe, Key, Keys, Pipeline};
+use pgsluice::chunk::StagedSegment;
+use pgsluice::config::{Dedupe, MaskingKey, MaskingKeys, Pipeline};
 use pgsluice::load::{Committed, LoadMode, Loader};
 use pgsluice::local::Logins;
 use pgsluice::staging::Staging;
-use pgsluice::transform::{Plan, StagedSegment, transform};
+use pgsluice::transform::{Plan, transform};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -39,8 +40,8 @@ impl Bench {
         let database = runtime.block_on(Database::start());
         let root = disk::directory();
         let staging = Staging::open(root.path()).expect("a staging directory");
-        let key = Key::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
-        let keys = Keys { key: Some(key), fixed_iv: None };
+        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
+        let keys = MaskingKeys { key: Some(key), fixed_iv: None };
         let plan = Plan::compile(&Pipeline::user_logins(), &keys, None).expect("the built-in mapping");
         // Today: older messages have no partition of their own in the ledger.
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that is right");

@@ -13,11 +13,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use pgsluice::config::{Key, Keys, Pipeline};
+use pgsluice::chunk::csv;
+use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
 use pgsluice::local::Logins;
 use pgsluice::spool::SegmentReader;
 use pgsluice::staging::Staging;
-use pgsluice::transform::{Plan, csv, transform};
+use pgsluice::transform::{Plan, transform};
 use rayon::ThreadPoolBuilder;
 
 const MESSAGES: usize = 20_000;
@@ -54,7 +55,7 @@ fn full_pass(criterion: &mut Criterion) {
 fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     let staging = Staging::open(root).expect("a new staging directory");
     let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room").id;
-    let key = Key::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
+    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
     let masked = Pipeline::user_logins();
     let mut unmasked = Pipeline::user_logins();
     unmasked.columns.iter_mut().for_each(|column| column.mask = None);
@@ -63,7 +64,7 @@ fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     group.sample_size(20).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Elements(MESSAGES as u64));
     for (name, pipeline) in [("siv", masked), ("unmasked", unmasked)] {
-        let keys = Keys { key: Some(key.clone()), fixed_iv: None };
+        let keys = MaskingKeys { key: Some(key.clone()), fixed_iv: None };
         let plan = Plan::compile(&pipeline, &keys, None).expect("the built-in mapping");
         for threads in [1, 2] {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");

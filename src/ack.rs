@@ -14,9 +14,8 @@ mod lanes;
 mod rejected;
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
@@ -26,13 +25,15 @@ use uuid::Uuid;
 
 pub use rejected::RejectRoute;
 
+use crate::advice::Advised;
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
-use crate::error::{Error, QueueError, SpoolError, StagingError};
-use crate::load::{Committed, message_uuid};
-use crate::queue::Queue;
-use crate::spool::Receipts;
-use crate::staging::{Staging, remove_if_present, rename_durably};
+use crate::error::Error;
+use crate::load::Committed;
+use crate::queue::{Queue, QueueError};
+use crate::segment::SegmentId;
+use crate::spool::{Receipts, SpoolError, message_uuid};
+use crate::staging::Staging;
 use lanes::Lanes;
 
 /// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
@@ -63,6 +64,10 @@ pub struct Acknowledged {
     pub stale: u64,
     /// Deletes that failed for good.
     pub failed: u64,
+    /// Requests that were tried again.
+    pub retries: u64,
+    /// Answers in which SQS asked for patience.
+    pub throttles: u64,
 }
 
 impl Acknowledged {
@@ -71,6 +76,8 @@ impl Acknowledged {
             deleted: self.deleted + other.deleted,
             stale: self.stale + other.stale,
             failed: self.failed + other.failed,
+            retries: self.retries + other.retries,
+            throttles: self.throttles + other.throttles,
         }
     }
 }
@@ -86,51 +93,34 @@ pub async fn acknowledge<Q: Queue>(
     route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
     route.send(staging, committed).await?;
-    let left: HashSet<Uuid> = committed.left().iter().copied().collect();
-    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left, deletes).await?;
-    let receives = if left.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left).await? };
+    let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
+    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left_in_queue, deletes).await?;
+    let receives =
+        if left_in_queue.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left_in_queue).await? };
     if outcome.failed == 0 {
-        archive(staging, committed).await?;
+        archive(staging, committed.segment()).await?;
     }
     route.check(receives)?;
     Ok(outcome)
 }
 
 /// Moves a segment that is done with SQS into the archive.
-pub async fn archive(staging: &Staging, committed: &Committed) -> Result<(), StagingError> {
-    let (spool, archive) = (staging.spool(committed.segment()), staging.archive(committed.segment()));
-    blocking(move || rename_durably(&spool, &archive)).await?;
-    CrashPoint::Archive.pass();
-    Ok(())
+pub async fn archive(staging: &Staging, segment: SegmentId) -> Result<(), Error> {
+    let staging = staging.clone();
+    Ok(blocking(move || staging.archive_segment(segment)).await?)
 }
 
 /// No message of the segment has a receipt handle: it was imported.
-pub async fn nothing_to_acknowledge(staging: &Staging, committed: &Committed) -> Result<bool, SpoolError> {
-    let spool = staging.spool(committed.segment());
+pub async fn has_nothing_to_delete(staging: &Staging, segment: SegmentId) -> Result<bool, SpoolError> {
+    let spool = staging.spool(segment);
     blocking(move || Ok(Receipts::open(&spool)?.next().transpose()?.is_none())).await
 }
 
-/// Removes archived segments that are older than `archive_days`.
-pub fn expire_archive(staging: &Staging, archive_days: u32) -> Result<usize, StagingError> {
-    let keep = Duration::from_hours(24 * u64::from(archive_days));
-    let mut removed = 0;
-    for segment in staging.archived_segments()? {
-        let path = staging.archive(segment);
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        let modified = modified.map_err(StagingError::io("inspect", &path))?;
-        if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
-            remove_if_present(&path)?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-/// Deletes the messages of a segment file but for those that are `left` in the queue.
+/// Deletes the messages of a segment file, except those that are left in the queue.
 async fn delete_all<Q: Queue>(
     queue: &Q,
     segment: &Path,
-    left: &HashSet<Uuid>,
+    left_in_queue: &HashSet<Uuid>,
     deletes: &Deletes,
 ) -> Result<Acknowledged, Error> {
     let mut receipts = Receipts::open(segment)?;
@@ -140,7 +130,7 @@ async fn delete_all<Q: Queue>(
     loop {
         while !all_read && lanes.has_room() {
             match receipts.next().transpose()? {
-                Some(receipt) if left.contains(&message_uuid(&receipt.message_id)) => {}
+                Some(receipt) if left_in_queue.contains(&message_uuid(&receipt.message_id)) => {}
                 Some(receipt) => lanes.push(receipt),
                 None => all_read = true,
             }
@@ -164,16 +154,23 @@ async fn delete_all<Q: Queue>(
 /// by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the next
 /// run deletes these messages, they may be delivered again, and are recognised.
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
-    let mut left = handles;
+    let mut remaining = handles;
     let mut outcome = Acknowledged::default();
     for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
         tokio::time::sleep(delay).await;
-        let failed = (|| queue.delete(&left)).retry(retry_policy()).when(QueueError::is_transient).await?;
+        let failed = (|| queue.delete(&remaining))
+            .retry(retry_policy())
+            .when(QueueError::is_transient)
+            .notify(|error, _| {
+                outcome.retries += 1;
+                outcome.throttles += u64::from(error.is_throttling());
+            })
+            .await?;
         CrashPoint::Delete.pass();
-        outcome.deleted += (left.len() - failed.len().min(left.len())) as u64;
+        outcome.deleted += (remaining.len() - failed.len().min(remaining.len())) as u64;
         let mut again = Vec::new();
         for entry in failed {
-            match left.get(entry.index) {
+            match remaining.get(entry.index) {
                 _ if entry.is_stale_handle() => outcome.stale += 1,
                 Some(handle) if entry.is_transient() => again.push(handle.clone()),
                 _ => {
@@ -185,10 +182,11 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
         if again.is_empty() {
             return Ok(outcome);
         }
-        left = again;
+        outcome.retries += 1;
+        remaining = again;
     }
-    tracing::warn!(messages = left.len(), "SQS failed to delete messages again and again");
-    outcome.failed += left.len() as u64;
+    tracing::warn!(messages = remaining.len(), "SQS failed to delete messages again and again");
+    outcome.failed += remaining.len() as u64;
     Ok(outcome)
 }
 

@@ -1,17 +1,18 @@
 //! The command line: one file a command, which parses, calls and prints.
 //!
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command line is for")]
 
 mod ack;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
+mod end;
 mod import;
 mod init;
 mod keygen;
 mod load;
 mod logging;
+mod output;
 mod rejects;
 mod replay;
 mod reveal;
@@ -177,9 +178,9 @@ pub fn run() -> Result<ExitCode, Error> {
 
 /// Prints the error in one line, and what to do in another.
 pub fn print_error(error: &Error) {
-    eprintln!("error: {}", error.one_line());
+    output::say(format_args!("error: {}", error.one_line()));
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        output::say(format_args!("hint: {hint}"));
     }
 }
 

@@ -2,20 +2,20 @@
 //!
 //! The rest of the program never sees a flag, an environment variable or the file. Secrets do not `Debug`-print.
 
+mod error;
 mod file;
-mod keys;
 mod pipeline;
 mod rejects;
+mod secrets;
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::ConfigError;
-
-pub use keys::{DatabaseUrl, Key, Keys};
-pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName, quote_identifier};
+pub use error::ConfigError;
+pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
+pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -33,7 +33,7 @@ pub struct Config {
     /// How Postgres is loaded.
     pub load: LoadSettings,
     /// The masking keys that the environment gives.
-    pub keys: Keys,
+    pub keys: MaskingKeys,
     queue_url: Option<String>,
     database_url: Option<DatabaseUrl>,
 }
@@ -139,10 +139,10 @@ impl Config {
     }
 }
 
-fn keys_from_environment() -> Result<Keys, ConfigError> {
+fn keys_from_environment() -> Result<MaskingKeys, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-    Ok(Keys {
-        key: variable("PGSLUICE_KEY").map(|text| Key::from_hex("PGSLUICE_KEY", &text)).transpose()?,
-        fixed_iv: variable("PGSLUICE_FIXED_IV").map(|text| Keys::fixed_iv_from_hex(&text)).transpose()?,
+    Ok(MaskingKeys {
+        key: variable("PGSLUICE_KEY").map(|text| MaskingKey::from_hex("PGSLUICE_KEY", &text)).transpose()?,
+        fixed_iv: variable("PGSLUICE_FIXED_IV").map(|text| MaskingKeys::fixed_iv_from_hex(&text)).transpose()?,
     })
 }

@@ -25,18 +25,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::advice::Advised;
 use crate::config::{QueueSettings, SpoolSettings};
+use crate::counters::Counters;
 use crate::crash_point::CrashPoint;
-use crate::error::{Error, QueueError};
-use crate::queue::{BATCH_MESSAGES, InFlight, Keeper, Message, Queue, ReceiveAttempt, Reservation};
-use crate::report::Counters;
+use crate::error::Error;
+use crate::in_flight::{InFlight, Keeper, Reservation};
+use crate::queue::{BATCH_MESSAGES, Message, Queue, QueueError, ReceiveAttempt};
 use crate::spool::SealedSegment;
 use crate::staging::Staging;
+use crate::workers::until_ended;
 
 use crew::{Crew, Receive, Seat};
 use emptiness::Emptiness;
 pub use emptiness::{DrainEnd, Proof};
-use spooler::{Spooled, Spooler};
+use spooler::{Spooler, Taken};
 
 /// Batches that may wait for the spooler; beyond it, receives wait.
 const WAITING_BATCHES: usize = 256;
@@ -125,8 +128,8 @@ impl<Q: Queue> Drain<Q> {
         drop(polling);
         // The spooler's own failure ends the pollers, so it is the one to tell.
         match spooler.await.map_err(Error::panicked)?? {
-            Spooled::Everything => others.and(end),
-            Spooled::WhatFits => others.and(Ok(DrainEnd::DiskFull)),
+            Taken::Everything => others.and(end),
+            Taken::WhatFits => others.and(Ok(DrainEnd::DiskFull)),
         }
     }
 
@@ -181,7 +184,7 @@ impl<Q: Queue> Polling<Q> {
                 self.emptiness.came_back_empty(index);
             } else {
                 CrashPoint::Receive.pass();
-                self.drain.counters.drain.add(began.into_std(), messages.len() as u64, 0);
+                self.drain.counters.drain.finished(began.into_std(), messages.len() as u64);
                 self.emptiness.arrived();
                 if !self.hand_on(messages).await {
                     break;
@@ -248,12 +251,15 @@ impl<Q: Queue> Polling<Q> {
                     return Ok(Some(messages));
                 }
                 Err(QueueError::OverLimit { .. }) => {
+                    self.drain.counters.add_throttles(1);
                     self.pause(OVER_LIMIT_PAUSE).await;
                     return Ok(Some(Vec::new()));
                 }
                 Err(error) => error,
             };
             let Some(delay) = delays.next().filter(|_| error.is_transient()) else { return Err(error.into()) };
+            self.drain.counters.add_retries(1);
+            self.drain.counters.add_throttles(u64::from(error.is_throttling()));
             self.tell_outage(error);
             if !self.pause(delay).await {
                 return Ok(None);
@@ -281,19 +287,12 @@ impl<Q: Queue> Polling<Q> {
 
     /// How many messages the next receive may bring; `None` once `max_messages` are received or asked for.
     fn draw_on_budget(&self) -> Option<usize> {
-        let draw = |left: u64| left.min(BATCH_MESSAGES as u64);
-        let drawn =
-            self.budget.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| (left > 0).then(|| left - draw(left)));
-        drawn.ok().map(|left| usize::try_from(draw(left)).unwrap_or(BATCH_MESSAGES))
+        let draw = |budget: u64| budget.min(BATCH_MESSAGES as u64);
+        let drawn = self
+            .budget
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |budget| (budget > 0).then(|| budget - draw(budget)));
+        drawn.ok().map(|budget| usize::try_from(draw(budget)).unwrap_or(BATCH_MESSAGES))
     }
-}
-
-/// Waits for all workers of a stage, or for the first that fails.
-pub(crate) async fn until_ended(workers: &mut JoinSet<Result<(), Error>>) -> Result<(), Error> {
-    while let Some(end) = workers.join_next().await {
-        end.map_err(Error::panicked)??;
-    }
-    Ok(())
 }
 
 /// About 40 s altogether, beside what the SDK takes for each try: throttling and a restart pass.

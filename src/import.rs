@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::config::SpoolSettings;
-use crate::error::{Error, SpoolError, StagingError};
-use crate::spool::{Record, SealedSegment, SegmentWriter};
+use crate::durable::FileError;
+use crate::spool::{Record, SealedSegment, SegmentWriter, SpoolError};
 use crate::staging::Staging;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -28,8 +28,8 @@ pub fn import(
     settings: SpoolSettings,
     path: &Path,
     sent_at: Option<Timestamp>,
-) -> Result<Vec<SealedSegment>, Error> {
-    let io = |action| StagingError::io(action, path);
+) -> Result<Vec<SealedSegment>, SpoolError> {
+    let io = |action| FileError::of(action, path);
     let file = File::open(path).map_err(io("open"))?;
     let sent_at = match sent_at {
         Some(sent_at) => sent_at,
@@ -62,7 +62,7 @@ pub fn import(
         None => Ok(sealed),
         Some(offset) => {
             let problem = "a line is not UTF-8; the others are imported";
-            Err(SpoolError::Damaged { path: path.to_owned(), offset, problem }.into())
+            Err(SpoolError::Damaged { path: path.to_owned(), offset, problem })
         }
     }
 }
@@ -122,7 +122,7 @@ mod tests {
 
         let error = import(&staging, SETTINGS, &file, None).unwrap_err();
 
-        assert!(matches!(error, Error::Spool(SpoolError::Damaged { offset: 7, .. })), "{error}");
+        assert!(matches!(error, SpoolError::Damaged { offset: 7, .. }), "{error}");
         assert_eq!(bodies(&staging), ["one ", "three", "four"], "in segments of two, byte for byte");
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One sealed spool segment = one CSV chunk = one COPY transaction = one batch of acknowledgements. A segment is named
-//! once, by a [`staging::SegmentId`], and its boundary is fixed when it is sealed; so to resume and to replay are the
+//! once, by a [`segment::SegmentId`], and its boundary is fixed when it is sealed; so to resume and to replay are the
 //! same: do the files that are left. Postgres holds the only record of what is loaded.
 //!
 //! Guarantees, and where they are kept:
@@ -15,30 +15,44 @@
 //!    [`ack::acknowledge`] takes a [`load::Committed`], and only [`load`] can make one.
 //! 2. A message delivered twice yields one row: the ledger's key, see [`load`].
 //! 3. Killed at any instant, a second run finishes the work: [`staging`], [`spool::recover`], the ledger.
-//! 4. A message that cannot become a row stops nothing and is kept raw with the reason: [`transform`].
-//! 5. Every run ends with a sum that must hold: [`report`].
-//! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`transform`], [`error`].
+//! 4. A message that cannot become a row stops nothing and is kept raw with the reason: [`transform`], [`load`].
+//! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
+//! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way: cli → pipeline → {queue, drain, spool, transform, load, ack} → {staging, config, error}.
+//! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config, queue → spool,
+//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → cli.
+//! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
+pub mod advice;
 mod blocking;
+pub mod chunk;
 pub mod cli;
 pub mod config;
+pub mod counters;
 mod crash_point;
 pub mod drain;
+pub mod durable;
 pub mod error;
 pub mod exit_code;
 pub mod import;
+pub mod in_flight;
 pub mod load;
 #[cfg(feature = "local")]
 pub mod local;
-pub mod pipeline;
+pub mod mask;
+pub mod postgres;
 pub mod progress;
 pub mod queue;
-pub mod rejects;
+pub mod reason;
 pub mod report;
+pub mod segment;
 pub mod spool;
+pub mod stages;
 pub mod staging;
 pub mod transform;
 mod unescape;
+mod workers;
+
+#[cfg(test)]
+mod import_order;

@@ -12,55 +12,43 @@
 //! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see `watch`.
 
 mod allowance;
-mod chunk;
-mod connection;
-mod copy;
+mod committed;
+mod error;
 mod isolate;
-mod keys;
 mod ledger;
+mod message_keys;
 mod preflight;
 mod readmit;
-mod reason;
 mod rejects;
-mod retry;
-mod schema;
-mod settings;
+mod target;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
-mod timeouts;
-mod tls;
 mod transaction;
-mod watch;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 pub use allowance::RejectAllowance;
-pub use connection::connect;
-pub use keys::message_uuid;
-pub(crate) use ledger::ledger_error;
-pub use rejects::RejectRow;
-pub use schema::{init, init_sql};
+pub use committed::Committed;
+pub use error::LoadError;
+pub use ledger::{LedgerTotals, ListedReject, RejectGroup, RejectRow, Selection, init, init_sql};
 
 use crate::blocking::blocking;
+use crate::chunk::{ChunkError, StagedSegment};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
-use crate::error::LoadError;
+use crate::postgres::watch::{Watch, answered};
+use crate::postgres::{Connection, Database, PostgresError, Retries};
+use crate::segment::SegmentId;
 use crate::spool::Receipts;
-use crate::staging::{SegmentId, Staging};
-use crate::transform::StagedSegment;
-use connection::{Connection, Database};
-use keys::SegmentKeys;
+use crate::staging::Staging;
 use ledger::Ledger;
-use reason::Target;
-use retry::Retries;
+use message_keys::SegmentKeys;
+use target::Target;
 use transaction::{Destination, Filled, Work};
-use watch::{Watch, answered};
 
 /// Whether a segment that is in the ledger is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,86 +58,6 @@ pub enum LoadMode {
     Once,
     /// Again: the ledger forgets the segment in the same transaction. For a table that was emptied.
     Again,
-}
-
-/// Proof that a segment's transaction has committed, and what became of its messages.
-///
-/// `received() == loaded() + duplicates() + rejected()`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    segment: SegmentId,
-    received: u64,
-    loaded: u64,
-    duplicates: u64,
-    rejected: u64,
-    recognised: bool,
-    left: Arc<[Uuid]>,
-    rejects: Arc<[RejectRow]>,
-}
-
-impl Committed {
-    /// The segment.
-    #[must_use]
-    pub const fn segment(&self) -> SegmentId {
-        self.segment
-    }
-
-    /// Messages in the segment.
-    #[must_use]
-    pub const fn received(&self) -> u64 {
-        self.received
-    }
-
-    /// Rows that its transaction added to the table.
-    #[must_use]
-    pub const fn loaded(&self) -> u64 {
-        self.loaded
-    }
-
-    /// Messages that had been loaded or rejected before, or that were there twice.
-    #[must_use]
-    pub const fn duplicates(&self) -> u64 {
-        self.duplicates
-    }
-
-    /// Messages that could not become rows.
-    #[must_use]
-    pub const fn rejected(&self) -> u64 {
-        self.rejected
-    }
-
-    /// Messages that were rejected and not recorded: they stay in the queue, for its redrive policy.
-    #[must_use]
-    pub fn left(&self) -> &[Uuid] {
-        &self.left
-    }
-
-    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
-    #[must_use]
-    pub fn rejects(&self) -> &[RejectRow] {
-        &self.rejects
-    }
-
-    /// Whether the ledger had the segment before, so that the counts are those of an earlier load.
-    #[must_use]
-    pub const fn recognised(&self) -> bool {
-        self.recognised
-    }
-}
-
-/// What the ledger holds of a pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LedgerTotals {
-    /// Segments that are loaded.
-    pub segments: u64,
-    /// Rows that they added.
-    pub loaded: u64,
-    /// Messages that had been loaded before.
-    pub duplicates: u64,
-    /// Messages that could not become rows.
-    pub rejected: u64,
-    /// When the last one was loaded, if any was.
-    pub last_loaded_at: Option<SystemTime>,
 }
 
 /// Loads segments of one pipeline over one connection, which it opens again when it is lost.
@@ -162,6 +70,7 @@ pub struct Loader {
     allowance: Arc<RejectAllowance>,
     /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
     ensured_days: BTreeSet<i32>,
+    retries: u64,
 }
 
 impl Loader {
@@ -172,7 +81,7 @@ impl Loader {
         let mut retries = Retries::new();
         let connection = loop {
             match database.connect().await {
-                Err(error @ (LoadError::ConnectionRefused { .. } | LoadError::ConnectionLost { .. })) => {
+                Err(error @ (PostgresError::ConnectionRefused { .. } | PostgresError::ConnectionLost { .. })) => {
                     retries.wait_after(error).await?;
                 }
                 connected => break connected?,
@@ -194,6 +103,7 @@ impl Loader {
             pipeline: pipeline.clone(),
             allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
             ensured_days: BTreeSet::new(),
+            retries: 0,
         })
     }
 
@@ -209,7 +119,7 @@ impl Loader {
         self.ask(async |client| preflight::check(client, &pipeline).await).await
     }
 
-    /// Loads a staged segment, or recognises it as loaded.
+    /// Loads a staged segment, unless the ledger knows it.
     ///
     /// Dropping the future rolls back, unless COMMIT was sent.
     #[tracing::instrument(skip_all, fields(segment = %staged.id))]
@@ -228,7 +138,7 @@ impl Loader {
         let keys = Arc::new(keys);
         if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
             let problem = "it was staged with other counts";
-            return Err(LoadError::InconsistentChunk { segment, problem });
+            return Err(ChunkError::Inconsistent { segment, problem }.into());
         }
         let mut work = Work { staging, segment, mode, keys, leave_rejects, claim: false, in_doubt: None };
         let mut retries = Retries::new();
@@ -237,16 +147,22 @@ impl Loader {
             match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => return Ok(committed),
                 Ok(None) => work.claim = true,
-                Err(error) => self.recover(&mut retries, error).await?,
+                Err(error) => self.prepare_retry(&mut retries, error).await?,
             }
         }
     }
 
-    /// Which of the segments are loaded, and how. One query.
-    pub async fn committed(&mut self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
+    /// Which of the segments the ledger knows, and how they were loaded. One query.
+    pub async fn known(&mut self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
         let ledger = self.destination.ledger.clone();
         let found = self.ask(async |client| ledger.find(client, segments).await).await?;
-        Ok(found.into_iter().map(|(committed, _)| (committed.segment, committed)).collect())
+        let known = found.into_iter().map(|(record, _)| (record.segment, Committed::found_in_ledger(record)));
+        Ok(known.collect())
+    }
+
+    /// How often it tried something again since the last call.
+    pub fn take_retries(&mut self) -> u64 {
+        std::mem::take(&mut self.retries)
     }
 
     /// What the ledger holds of this pipeline.
@@ -265,17 +181,19 @@ impl Loader {
             };
             match asked.await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => self.recover(&mut retries, error).await?,
+                Err(error) => self.prepare_retry(&mut retries, error).await?,
             }
         }
     }
 
-    /// Waits before the next attempt, or gives the error back.
-    async fn recover(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
-        if matches!(error, LoadError::ConnectionLost { .. }) {
+    /// Waits before the next attempt, which will have a new connection if this one was lost; or gives the error back.
+    async fn prepare_retry(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
+        if matches!(error, LoadError::Postgres(PostgresError::ConnectionLost { .. })) {
             self.connection.sever();
         }
-        retries.wait_after(error).await
+        retries.wait_after(error).await?;
+        self.retries += 1;
+        Ok(())
     }
 
     /// Opens a new connection where there is none any more.
@@ -293,27 +211,26 @@ impl Loader {
         self.ensure_partitions(&work.keys).await?;
         let lost = |action: &str| {
             let action = format!("{action} of segment {}", work.segment);
-            move |error| refused(&action, error)
+            move |error| PostgresError::of_statement(&action, error)
         };
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         self.watch.began(self.destination.ledger.begin(&transaction).await?);
         match self.destination.fill(&transaction, work).await? {
-            Filled::Found(committed) => {
-                if !committed.recognised {
-                    self.allowance.count(&committed);
-                }
-                Ok(Some(committed))
+            Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
+            Filled::CommittedBefore(record) => {
+                self.allowance.count(&record);
+                Ok(Some(Committed::confirmed(record)))
             }
             Filled::MessageKnown => Ok(None),
-            Filled::Now(committed, loaded_at) => {
-                let admission = self.allowance.admit(&committed)?;
+            Filled::Ready(record, loaded_at) => {
+                let admission = self.allowance.admit(&record)?;
                 let unanswered = lost("COMMIT");
                 work.in_doubt = Some(loaded_at);
                 CrashPoint::BeforeCommit.pass();
                 transaction.commit().await.map_err(unanswered)?;
                 CrashPoint::Commit.pass();
                 admission.committed();
-                Ok(Some(committed))
+                Ok(Some(Committed::confirmed(record)))
             }
         }
     }
@@ -339,17 +256,6 @@ fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError>
         return Ok(false);
     }
     Ok(Receipts::open(&path)?.next().transpose()?.is_some())
-}
-
-/// An error of a statement, without the server's text, which may quote a value.
-fn refused(action: &str, error: tokio_postgres::Error) -> LoadError {
-    let action = action.to_owned();
-    let Some(refusal) = error.as_db_error() else {
-        return LoadError::ConnectionLost { action, source: error.into() };
-    };
-    let names = [("table", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
-    let place = names.iter().filter_map(|(kind, name)| Some(format!(", {kind} {}", (*name)?))).collect();
-    LoadError::Refused { action, sqlstate: refusal.code().code().to_owned(), place }
 }
 
 fn host_name() -> String {

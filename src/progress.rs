@@ -7,7 +7,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
-use crate::report::Counters;
+use crate::counters::Counters;
+use crate::report::grouped;
 
 const REDRAW: Duration = Duration::from_millis(100);
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -62,7 +63,7 @@ async fn redraw(bar: ProgressBar, counters: Arc<Counters>) {
     let mut ticks = tokio::time::interval(REDRAW);
     loop {
         ticks.tick().await;
-        bar.set_message(counters.line());
+        bar.set_message(line(&counters));
         bar.tick();
     }
 }
@@ -72,6 +73,18 @@ async fn log(counters: Arc<Counters>) {
     ticks.tick().await; // the first comes at once, when there is nothing to tell
     loop {
         ticks.tick().await;
-        tracing::info!("{}", counters.line());
+        tracing::info!("{}", line(&counters));
     }
+}
+
+/// What went through so far.
+fn line(counters: &Counters) -> String {
+    let counts = counters.counts();
+    let received = counters.drain.counts().items;
+    let [received, loaded, duplicates, rejected, acknowledged] =
+        [received, counts.loaded, counts.duplicates, counts.rejected, counts.acknowledged].map(grouped);
+    format!(
+        "received {received} · loaded {loaded} · duplicates {duplicates} · rejected {rejected} · \
+         acknowledged {acknowledged}"
+    )
 }

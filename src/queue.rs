@@ -4,23 +4,19 @@
 //! unless it was given a receipt handle. [`Sqs`] is the queue of a run; tests bring simulated ones.
 
 mod attempt;
-mod in_flight;
+mod error;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod sqs;
-mod visibility;
 
 use std::future::Future;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::error::QueueError;
-
 pub use attempt::ReceiveAttempt;
-pub use in_flight::{InFlight, Reservation};
+pub use error::QueueError;
 pub use sqs::{DeadLetter, DeadLetterQueue, Sqs};
-pub use visibility::Keeper;
 
 /// SQS's limit for receives, deletes and visibility changes alike.
 pub const BATCH_MESSAGES: usize = 10;

@@ -14,21 +14,25 @@
 //! What a crash leaves is an `.open` file whose last line may be torn: [`recover`] cuts that line and seals the rest.
 
 mod body;
+mod error;
 mod reader;
 mod receipts;
 mod record;
 mod recovery;
+mod rejects;
 mod writer;
 
 pub use body::Body;
+pub use error::SpoolError;
 pub use reader::{Block, Line, SegmentReader};
 pub use receipts::Receipts;
-pub(crate) use record::line_fields;
-pub use record::{Receipt, Record};
+use record::line_fields;
+pub use record::{Receipt, Record, message_uuid};
 pub use recovery::{recover, sealed_segment};
+pub use rejects::{RejectEntry, Rejects, push_reject, read_rejects};
 pub use writer::SegmentWriter;
 
-use crate::staging::SegmentId;
+use crate::segment::SegmentId;
 
 /// A segment whose boundary is fixed and whose messages are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

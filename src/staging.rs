@@ -1,66 +1,55 @@
 //! The staging directory: where each stage's files lie, how they are named, and who may touch them.
 //!
 //! Always true:
-//! - a file under its final name is complete: it was written under another name, flushed to disk, then renamed,
-//!   and the directory was flushed after that;
 //! - a segment keeps one name, its [`SegmentId`], in every stage, so the files alone tell its state up to "staged"
 //!   (what is loaded, only the ledger knows);
 //! - directories are 0700 and files 0600, because spool and reject files hold personal data;
 //! - one process at a time holds [`StagingLock`].
 //!
-//! A crash leaves at worst a `*.tmp` file, which the next writer of the same name replaces, or an open segment,
-//! which [`crate::spool`] recovers.
+//! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers.
 
-use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use thiserror::Error;
 
+use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
-use crate::error::StagingError;
+use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::segment::SegmentId;
 
-const WRITE_BUFFER_BYTES: usize = 256 * 1024;
+/// The staging directory could not be used.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is the documentation")]
+pub enum StagingError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} is in use by another process", path.display())]
+    Locked { path: PathBuf },
+    #[error("no segment {segment} in the spool or the archive")]
+    NoSuchSegment { segment: SegmentId },
+}
 
-/// The name of a segment in every stage: a `UUIDv7`, so that names sort by the time they were given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SegmentId(Uuid);
-
-impl SegmentId {
-    /// A new name, later than every name given before by this process.
+impl StagingError {
+    /// The disk, or what this user may have of it, is used up.
     #[must_use]
-    pub fn now() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The name as the ledger stores it.
-    #[must_use]
-    pub const fn as_uuid(self) -> Uuid {
-        self.0
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::File(error) if error.is_disk_full())
     }
 }
 
-impl From<Uuid> for SegmentId {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-}
-
-impl fmt::Display for SegmentId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(formatter)
-    }
-}
-
-impl FromStr for SegmentId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text).map(Self)
+impl Advised for StagingError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::File(error) => error.advice(),
+            Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
+            Self::NoSuchSegment { .. } => {
+                fatal("`pgsluice status` counts the segments; their names are the file names")
+            }
+        }
     }
 }
 
@@ -72,7 +61,7 @@ pub struct Staging {
 
 impl Staging {
     /// Opens the staging directory, creating it and its parts where they are missing.
-    pub fn open(root: &Path) -> Result<Self, StagingError> {
+    pub fn open(root: &Path) -> Result<Self, FileError> {
         let staging = Self { root: root.to_owned() };
         for part in ["spool", "chunks", "rejects", "archive"] {
             let directory = root.join(part);
@@ -80,9 +69,15 @@ impl Staging {
                 .recursive(true)
                 .mode(0o700)
                 .create(&directory)
-                .map_err(StagingError::io("create", &directory))?;
+                .map_err(FileError::of("create", &directory))?;
         }
         Ok(staging)
+    }
+
+    /// The staging directory as it is, to be looked at: nothing is created. A part that is missing holds nothing.
+    #[must_use]
+    pub fn existing(root: &Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     /// Claims the directory for this process until the lock is dropped or the process ends, however it ends.
@@ -93,11 +88,11 @@ impl Staging {
             .create(true)
             .truncate(false)
             .open(&path)
-            .map_err(StagingError::io("open", &path))?;
+            .map_err(FileError::of("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(StagingLock { _file: file }),
             Err(fs::TryLockError::WouldBlock) => Err(StagingError::Locked { path: self.root.clone() }),
-            Err(fs::TryLockError::Error(source)) => Err(StagingError::io("lock", &path)(source)),
+            Err(fs::TryLockError::Error(source)) => Err(FileError::of("lock", &path)(source).into()),
         }
     }
 
@@ -108,9 +103,9 @@ impl Staging {
     }
 
     /// Whether the disk has room for this many bytes more. One that does not say how large it is, has.
-    pub fn has_room(&self, bytes: u64) -> Result<bool, StagingError> {
+    pub fn has_room(&self, bytes: u64) -> Result<bool, FileError> {
         let disk = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
-        let disk = disk.map_err(StagingError::io("inspect", &self.root))?;
+        let disk = disk.map_err(FileError::of("inspect", &self.root))?;
         Ok(disk.f_blocks == 0 || disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes)
     }
 
@@ -151,27 +146,27 @@ impl Staging {
     }
 
     /// Sealed segments in the spool, oldest first.
-    pub fn sealed_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+    pub fn sealed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("spool", ".ndjson")
     }
 
     /// Segments that a process left open, oldest first.
-    pub fn open_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+    pub fn open_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("spool", ".ndjson.open")
     }
 
     /// Segments whose chunk is complete, oldest first.
-    pub fn staged_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+    pub fn staged_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("chunks", ".csv")
     }
 
     /// Acknowledged segments that are still kept, oldest first.
-    pub fn archived_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+    pub fn archived_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("archive", ".ndjson")
     }
 
     /// Segments that have a reject file, oldest first.
-    pub fn rejected_segments(&self) -> Result<Vec<SegmentId>, StagingError> {
+    pub fn rejected_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("rejects", ".ndjson")
     }
 
@@ -182,7 +177,7 @@ impl Staging {
     }
 
     /// Removes a segment's chunk and ids, which its spool file can produce again.
-    pub fn remove_chunk(&self, segment: SegmentId) -> Result<(), StagingError> {
+    pub fn remove_chunk(&self, segment: SegmentId) -> Result<(), FileError> {
         // The chunk goes first: its presence is what says "staged".
         for path in [self.chunk(segment), self.ids(segment)] {
             remove_if_present(&path)?;
@@ -190,11 +185,38 @@ impl Staging {
         Ok(())
     }
 
-    fn segments_in(&self, part: &str, suffix: &str) -> Result<Vec<SegmentId>, StagingError> {
+    /// Moves a segment that is done with SQS into the archive.
+    pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
+        rename_durably(&self.spool(segment), &self.archive(segment))?;
+        CrashPoint::Archive.pass();
+        Ok(())
+    }
+
+    /// Removes archived segments that are older than `archive_days`; returns their number.
+    pub fn expire_archive(&self, archive_days: u32) -> Result<usize, FileError> {
+        let keep = Duration::from_hours(24 * u64::from(archive_days));
+        let mut removed = 0;
+        for segment in self.archived_segments()? {
+            let path = self.archive(segment);
+            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            let modified = modified.map_err(FileError::of("inspect", &path))?;
+            if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
+                remove_if_present(&path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn segments_in(&self, part: &str, suffix: &str) -> Result<Vec<SegmentId>, FileError> {
         let directory = self.root.join(part);
         let mut segments = Vec::new();
-        for entry in fs::read_dir(&directory).map_err(StagingError::io("list", &directory))? {
-            let name = entry.map_err(StagingError::io("list", &directory))?.file_name();
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
+            entries => entries.map_err(FileError::of("list", &directory))?,
+        };
+        for entry in entries {
+            let name = entry.map_err(FileError::of("list", &directory))?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(suffix));
             segments.extend(id.and_then(|id| id.parse::<SegmentId>().ok()));
         }
@@ -209,91 +231,6 @@ pub struct StagingLock {
     _file: File,
 }
 
-/// A file that appears under its name only when it is complete: dropped unfinished, it leaves nothing.
-#[derive(Debug)]
-pub struct AtomicFile {
-    writer: Option<BufWriter<File>>,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl AtomicFile {
-    /// Starts the file, readable and writable by its owner alone. An unfinished one of the same name is replaced.
-    pub fn create(path: &Path) -> Result<Self, StagingError> {
-        let temporary = path.with_added_extension("tmp");
-        let file = private_options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .map_err(StagingError::io("create", &temporary))?;
-        Ok(Self { writer: Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, file)), temporary, path: path.to_owned() })
-    }
-
-    /// Appends to the file.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StagingError> {
-        match &mut self.writer {
-            Some(writer) => writer.write_all(bytes).map_err(StagingError::io("write", &self.temporary)),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes the file durable and gives it its name.
-    pub fn finish(mut self) -> Result<(), StagingError> {
-        if let Some(writer) = self.writer.take() {
-            let written = writer.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-            if let Err(source) = written {
-                _ = fs::remove_file(&self.temporary);
-                return Err(StagingError::io("write", &self.temporary)(source));
-            }
-            rename_durably(&self.temporary, &self.path)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if self.writer.is_some() {
-            _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Options for a file that only its owner may read: 0600.
-pub(crate) fn private_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
-/// Renames within the staging directory and flushes the directories, so that the new name survives a power loss.
-pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), StagingError> {
-    fs::rename(from, to).map_err(StagingError::io("rename", from))?;
-    CrashPoint::Rename.pass();
-    let source_directory = from.parent();
-    let target_directory = to.parent();
-    sync_directory(target_directory)?;
-    CrashPoint::DirectorySync.pass();
-    if source_directory != target_directory {
-        sync_directory(source_directory)?;
-    }
-    Ok(())
-}
-
-/// Removes a file; one that is not there is as good as removed.
-pub(crate) fn remove_if_present(path: &Path) -> Result<(), StagingError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StagingError::io("remove", path)(source)),
-        _ => Ok(()),
-    }
-}
-
-fn sync_directory(directory: Option<&Path>) -> Result<(), StagingError> {
-    let Some(directory) = directory else { return Ok(()) };
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(StagingError::io("flush", directory))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -301,23 +238,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_file_leaves_nothing_and_a_finished_one_is_private() {
+    fn the_parts_are_closed_to_others() {
         let root = tempfile::tempdir().unwrap();
-        let staging = Staging::open(root.path()).unwrap();
-        let path = staging.chunk(SegmentId::now());
-
-        let mut dropped = AtomicFile::create(&path).unwrap();
-        dropped.write(b"half").unwrap();
-        drop(dropped);
-        assert_eq!(fs::read_dir(root.path().join("chunks")).unwrap().count(), 0);
-
-        let mut finished = AtomicFile::create(&path).unwrap();
-        finished.write(b"whole").unwrap();
-        finished.finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let directory = fs::metadata(root.path().join("chunks")).unwrap();
-        assert_eq!(directory.permissions().mode() & 0o777, 0o700);
+        Staging::open(root.path()).unwrap();
+        for part in ["spool", "chunks", "rejects", "archive"] {
+            let directory = fs::metadata(root.path().join(part)).unwrap();
+            assert_eq!(directory.permissions().mode() & 0o777, 0o700, "{part}");
+        }
     }
 
     #[test]

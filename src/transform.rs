@@ -12,60 +12,19 @@
 //! leaves neither chunk nor ids.
 
 mod body;
-pub mod csv;
 mod field;
-mod instant;
-mod mapping;
-pub mod mask;
 mod numeric;
 mod output;
 mod pass;
-pub mod reject;
+mod plan;
 
-use std::fs;
+pub use plan::Plan;
 
 use self::output::Files;
-use self::reject::Stage;
-use crate::error::{SpoolError, StagingError};
-use crate::spool::SegmentReader;
-use crate::staging::{SegmentId, Staging};
-
-pub(crate) use instant::Instant;
-pub use mapping::Plan;
-pub use mask::{Masker, RevealError, Revealed, reveal};
-
-/// A segment whose chunk is complete: received = rows + rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StagedSegment {
-    /// Its name in every stage.
-    pub id: SegmentId,
-    /// Messages in the segment.
-    pub received: u64,
-    /// Rows in the chunk.
-    pub rows: u64,
-    /// Messages that this stage refused.
-    pub rejected: u64,
-    /// The chunk's size.
-    pub chunk_bytes: u64,
-}
-
-impl StagedSegment {
-    /// Finds a segment that was staged before, and counts what its files hold.
-    pub fn open(staging: &Staging, id: SegmentId) -> Result<Self, SpoolError> {
-        let chunk = staging.chunk(id);
-        let chunk_bytes = fs::metadata(&chunk).map_err(|source| SpoolError::Io { path: chunk, source })?.len();
-        let mut rows = 0;
-        let mut ids = SegmentReader::open(&staging.ids(id))?;
-        while let Some(block) = ids.next_block()? {
-            rows += block.line_feeds();
-        }
-        let mut rejected = 0;
-        for entry in reject::read(&staging.rejects(id))? {
-            rejected += u64::from(entry?.stage == Stage::Transform);
-        }
-        Ok(Self { id, received: rows + rejected, rows, rejected, chunk_bytes })
-    }
-}
+use crate::chunk::StagedSegment;
+use crate::segment::SegmentId;
+use crate::spool::SpoolError;
+use crate::staging::{Staging, StagingError};
 
 /// Turns a sealed or archived segment into chunk, ids and rejects, on all threads of the current rayon pool.
 ///

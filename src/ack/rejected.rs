@@ -12,11 +12,14 @@ use backon::Retryable;
 use uuid::Uuid;
 
 use super::{backoff, retry_policy};
+use crate::advice::Advised;
+use crate::config::{OnReject, RejectPolicy};
 use crate::crash_point::CrashPoint;
-use crate::error::{Error, QueueError};
-use crate::load::{Committed, RejectRow, message_uuid};
-use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue};
-use crate::spool::{Line, Record, SegmentReader};
+use crate::error::Error;
+use crate::load::Committed;
+use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue, QueueError, Sqs};
+use crate::reason::Reason;
+use crate::spool::{Line, Record, SegmentReader, message_uuid};
 use crate::staging::Staging;
 
 /// A batch of more than one message stays below this, the smallest limit that any server of SQS's protocol has.
@@ -32,14 +35,25 @@ pub struct RejectRoute {
 }
 
 impl RejectRoute {
+    /// Finds what rejected messages need: a dead-letter queue that is there, or a redrive policy of `queue`.
+    pub async fn find(policy: &RejectPolicy, queue: &Sqs) -> Result<Self, QueueError> {
+        Ok(match &policy.on_reject {
+            OnReject::Keep => Self::default(),
+            OnReject::Leave => Self { max_receives: Some(queue.max_receives().await?), ..Self::default() },
+            OnReject::Send { dlq_url } => {
+                Self { dead_letters: Some(DeadLetterQueue::connect(dlq_url).await?), ..Self::default() }
+            }
+        })
+    }
+
     /// Sends a segment's rejects to the dead-letter queue, if there is one.
     ///
     /// A message that this queue refuses for what it is (too long, most likely) is kept, like all rejects, in the
     /// staging directory alone.
     pub(super) async fn send(&self, staging: &Staging, committed: &Committed) -> Result<(), Error> {
         let Some(queue) = &self.dead_letters else { return Ok(()) };
-        let mut rejects: HashMap<Uuid, &RejectRow> =
-            committed.rejects().iter().map(|reject| (reject.message_id, reject)).collect();
+        let mut rejects: HashMap<Uuid, &Reason> =
+            committed.rejects().iter().map(|reject| (reject.message_id, &reject.reason)).collect();
         let mut batch: Vec<DeadLetter> = Vec::new();
         let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
         let mut memory = String::new();
@@ -47,12 +61,12 @@ impl RejectRoute {
             let Some(block) = reader.next_block()? else { break };
             for line in block.lines() {
                 let Line { record, offset, .. } = line?;
-                let Some(reject) = rejects.remove(&message_uuid(&record.message_id)) else { continue };
+                let Some(reason) = rejects.remove(&message_uuid(&record.message_id)) else { continue };
                 if record.receipt_handle.is_empty() {
                     continue; // imported: it came from no queue
                 }
                 let body = record.body.text(&mut memory).map_err(|problem| block.damaged(offset, problem))?;
-                let letter = dead_letter(&record, body, reject);
+                let letter = dead_letter(&record, body, reason);
                 let bytes: usize = batch.iter().map(DeadLetter::bytes).sum();
                 if batch.len() == BATCH_MESSAGES || (!batch.is_empty() && bytes + letter.bytes() > BATCH_BYTES) {
                     send_batch(queue, &batch).await?;
@@ -83,7 +97,7 @@ pub(super) async fn release<Q: Queue>(
     queue: &Q,
     staging: &Staging,
     committed: &Committed,
-    left: &HashSet<Uuid>,
+    left_in_queue: &HashSet<Uuid>,
 ) -> Result<u32, Error> {
     let mut handles = Vec::new();
     let mut receives = 0;
@@ -91,7 +105,7 @@ pub(super) async fn release<Q: Queue>(
     while let Some(block) = reader.next_block()? {
         for line in block.lines() {
             let record = line?.record;
-            if left.contains(&message_uuid(&record.message_id)) {
+            if left_in_queue.contains(&message_uuid(&record.message_id)) {
                 receives = receives.max(record.receive_count);
                 handles.push(record.receipt_handle.into_owned());
             }
@@ -107,29 +121,27 @@ pub(super) async fn release<Q: Queue>(
     Ok(receives)
 }
 
-fn dead_letter(record: &Record<'_>, body: &str, reject: &RejectRow) -> DeadLetter {
+fn dead_letter(record: &Record<'_>, body: &str, reason: &Reason) -> DeadLetter {
     DeadLetter {
         message_id: record.message_id.clone().into_owned(),
         body: body.to_owned(),
         attributes: record.attributes.map(ToOwned::to_owned),
         group_id: record.group_id.as_deref().map(str::to_owned),
-        stage: reject.stage.clone().into_owned(),
-        reason: reject.reason.clone(),
-        field: reject.field.clone(),
+        reason: reason.clone(),
     }
 }
 
 /// Sends a batch, again and again what SQS failed to take by its own fault. Sending twice is better than not at all,
 /// so a lost answer is tried again, too.
 async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(), QueueError> {
-    let mut left: Vec<&DeadLetter> = batch.iter().collect();
+    let mut remaining: Vec<&DeadLetter> = batch.iter().collect();
     let mut delays = backoff();
     loop {
-        let sent = (|| queue.send(&left)).retry(retry_policy()).when(QueueError::is_transient).await;
+        let sent = (|| queue.send(&remaining)).retry(retry_policy()).when(QueueError::is_transient).await;
         let failed = match sent {
             // A message that is too long alone makes the whole request wrong.
-            Err(QueueError::Service { code, .. }) if left.len() == 1 && is_about_the_message(&code) => {
-                refused(left[0], &code);
+            Err(QueueError::Service { code, .. }) if remaining.len() == 1 && is_about_the_message(&code) => {
+                refused(remaining[0], &code);
                 return Ok(());
             }
             sent => sent?,
@@ -138,7 +150,7 @@ async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(),
         let mut again = Vec::new();
         let mut last_code = String::new();
         for entry in failed {
-            let Some(&letter) = left.get(entry.index) else { continue };
+            let Some(&letter) = remaining.get(entry.index) else { continue };
             if !entry.sender_fault {
                 last_code = entry.code;
                 again.push(letter);
@@ -153,7 +165,7 @@ async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(),
         }
         let Some(delay) = delays.next() else { return Err(not_sent(last_code, true)) };
         tokio::time::sleep(delay).await;
-        left = again;
+        remaining = again;
     }
 }
 

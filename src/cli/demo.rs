@@ -10,8 +10,10 @@ use clap::Args;
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
+use super::output::print_line;
 use super::session::runtime;
-use crate::error::{BoxedError, Error};
+use crate::advice::BoxedError;
+use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::local::{Faults, LocalPostgres, LocalPostgresOptions, LocalQueue, Logins};
 use crate::report::grouped;
@@ -40,23 +42,26 @@ struct Demo {
 pub(super) fn run(flags: &Flags) -> Result<ExitCode, Error> {
     let demo = Demo::start()?;
     let sent = demo.fill_queue(flags.messages)?;
-    println!("{} messages are in {QUEUE}; Postgres is empty; everything lies in a temporary directory", grouped(sent));
+    print_line(format_args!(
+        "{} messages are in {QUEUE}; Postgres is empty; everything lies in a temporary directory",
+        grouped(sent)
+    ))?;
 
     demo.show(&["init"])?;
     let code = demo.show(&["run", "--progress", "never"])?;
     let rows = runtime()?.block_on(demo.query("SELECT * FROM user_logins LIMIT 5"))?;
-    println!("\nuser_logins, 5 rows:");
+    print_line(format_args!("\nuser_logins, 5 rows:"))?;
     for row in &rows {
-        println!("  {}", row.join(" | "));
+        print_line(format_args!("  {}", row.join(" | ")))?;
     }
     if let Some(masked) = rows.first().and_then(|row| row.get(2)) {
-        println!("\nmasked_ip of the first row is reversible for who has the key:");
+        print_line(format_args!("\nmasked_ip of the first row is reversible for who has the key:"))?;
         demo.show(&["reveal", masked])?;
     }
     let rejects = runtime()?.block_on(demo.query("SELECT reason, count(*) FROM pgsluice.reject GROUP BY 1"))?;
-    println!("\nwhy messages were rejected (their bodies stay in staging/rejects/):");
+    print_line(format_args!("\nwhy messages were rejected (their bodies stay in staging/rejects/):"))?;
     for row in &rejects {
-        println!("  {}", row.join(" | "));
+        print_line(format_args!("  {}", row.join(" | ")))?;
     }
     Ok(code)
 }
@@ -86,7 +91,7 @@ impl Demo {
 
     /// Runs a command of pgsluice and shows it, what it prints, and nothing that it did not print.
     fn show(&self, arguments: &[&str]) -> Result<ExitCode, Error> {
-        println!("\n$ pgsluice {}", arguments.join(" "));
+        print_line(format_args!("\n$ pgsluice {}", arguments.join(" ")))?;
         let status = self.command(arguments).status().map_err(failed("run pgsluice"))?;
         Ok(if status.success() { ExitCode::Done } else { ExitCode::Failed })
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::SharedFlags;
+use super::output::say;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -31,7 +32,7 @@ pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode,
         let segments = import(&staging, config.spool, file, import_flags.sent_at)?;
         if !flags.quiet {
             let messages = grouped(segments.iter().map(|segment| segment.messages).sum());
-            eprintln!("{}: {messages} messages in {} segments", file.display(), segments.len());
+            say(format_args!("{}: {messages} messages in {} segments", file.display(), segments.len()));
         }
     }
     Ok(ExitCode::Done)

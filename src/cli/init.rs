@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::SharedFlags;
+use super::output::{DataLines, say};
 use super::session::runtime;
 use crate::config::Config;
 use crate::error::Error;
@@ -18,15 +19,18 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> {
     if init.print {
+        let mut lines = DataLines::new();
         for (name, sql) in load::init_sql() {
-            println!("-- {name}\n{sql}");
+            lines.line(format_args!("-- {name}"))?;
+            lines.text(sql)?;
+            lines.line("")?;
         }
         return Ok(ExitCode::Done);
     }
     let database = Config::resolve(flags.overrides())?.database_url()?;
     runtime()?.block_on(load::init(&database))?;
     if !flags.quiet {
-        eprintln!("the ledger and user_logins are in place");
+        say("the ledger and user_logins are in place");
     }
     Ok(ExitCode::Done)
 }

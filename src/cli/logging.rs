@@ -15,13 +15,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use super::{LogFormat, SharedFlags};
-use crate::error::{Error, StagingError};
+use crate::durable::FileError;
+use crate::error::Error;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            (BoxMakeWriter::new(Arc::new(file.map_err(StagingError::io("open", path))?)), false)
+            (BoxMakeWriter::new(Arc::new(file.map_err(FileError::of("open", path))?)), false)
         }
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };
@@ -34,6 +35,8 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     // One span a stage and segment: a line in it says where it belongs, and the verbose learn how long each took.
     let ends = if flags.verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
     let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false).with_span_events(ends);
+    // It would say on stderr that it cannot write to stderr.
+    let lines = lines.log_internal_errors(false);
     let lines = match flags.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -1,18 +1,19 @@
 //! `pgsluice rejects list` and `rejects retry`: what could not become rows, and a second try.
 
-use std::io::{Write, stdout};
-
 use clap::{Args, Subcommand};
 use futures::{Stream, TryStreamExt};
 
 use super::SharedFlags;
-use super::session::{End, Session, runtime};
+use super::end::End;
+use super::output::DataLines;
+use super::session::{Session, runtime};
 use crate::config::Config;
-use crate::error::{Error, LoadError};
+use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::load::{LoadMode, connect};
-use crate::rejects::{self, Selection};
-use crate::staging::SegmentId;
+use crate::load::{LoadError, Selection};
+use crate::postgres::connect;
+use crate::segment::SegmentId;
+use crate::stages::retry_rejects;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
@@ -61,21 +62,20 @@ async fn print_list(flags: &SharedFlags, list: &ListFlags) -> Result<ExitCode, E
     Ok(ExitCode::Done)
 }
 
-/// Ends early, and well, where whoever reads the lines has enough of them.
-async fn print_lines<T: serde::Serialize>(items: impl Stream<Item = Result<T, LoadError>>) -> Result<(), LoadError> {
+async fn print_lines<T: serde::Serialize>(items: impl Stream<Item = Result<T, LoadError>>) -> Result<(), Error> {
     let mut items = std::pin::pin!(items);
-    while let Some(item) = items.try_next().await? {
-        let line = serde_json::to_string(&item).unwrap_or_default();
-        if writeln!(stdout(), "{line}").is_err() {
-            break;
-        }
+    let mut lines = DataLines::new();
+    while !lines.is_closed()
+        && let Some(item) = items.try_next().await?
+    {
+        lines.line(serde_json::to_string(&item).unwrap_or_default())?;
     }
     Ok(())
 }
 
 async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode, Error> {
-    let session = Session::open(flags, LoadMode::Once)?;
-    let staging = &session.pipeline.staging;
+    let session = Session::open(flags)?;
+    let staging = session.staging();
     let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
     segments.sort_unstable();
     segments.dedup();
@@ -91,9 +91,9 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), E
         if session.stop.is_cancelled() {
             break;
         }
-        let retried = rejects::retry(&session.pipeline.staging, segment, &plan, &mut loader).await?;
+        let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
         if let Some(retried) = retried {
-            session.pipeline.counters.readmit(retried.tried, retried.loaded);
+            session.stages.counters().readmit(retried.tried, retried.loaded);
         } else {
             tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
         }

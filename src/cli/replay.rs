@@ -5,12 +5,14 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::SharedFlags;
-use super::session::{End, Session, runtime};
-use crate::error::{Error, StagingError};
+use super::end::End;
+use super::session::{Session, runtime};
+use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::LoadMode;
+use crate::segment::SegmentId;
 use crate::spool;
-use crate::staging::{SegmentId, Staging};
+use crate::staging::{Staging, StagingError};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
@@ -25,12 +27,12 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error> {
     let mode = if replay.again { LoadMode::Again } else { LoadMode::Once };
     runtime()?.block_on(async {
-        let session = Session::open(flags, mode)?;
-        spool::recover(&session.pipeline.staging)?;
-        let segments = chosen(&session.pipeline.staging, &replay.segments)?;
+        let session = Session::open(flags)?;
+        spool::recover(session.staging())?;
+        let segments = chosen(session.staging(), &replay.segments)?;
         let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
-        let end = Arc::clone(&session.pipeline).replay(segments, plan, loaders).await;
+        let end = Arc::clone(&session.stages).replay(segments, plan, loaders, mode).await;
         let title = format!("spool → {}", session.config.pipeline.table);
         let end = end.map(|()| End::without_queue(&session.stop));
         session.finish(&title, end)

@@ -1,14 +1,15 @@
 //! `pgsluice reveal`: masked values back into plain ones, a line each.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 
 use clap::Args;
 
 use super::SharedFlags;
+use super::output::DataLines;
 use crate::config::Config;
-use crate::error::{Error, StagingError};
+use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::transform::reveal;
+use crate::mask::reveal;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
@@ -19,15 +20,11 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &SharedFlags, reveal_flags: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
-    let mut stdout = io::stdout().lock();
-    let mut print = |masked: &str| -> Result<(), Error> {
-        let plain = reveal(&config.pipeline, &config.keys, masked)?;
-        writeln!(stdout, "{}", plain.value).map_err(StagingError::io("write", "stdout".as_ref()))?;
-        Ok(())
-    };
+    let mut lines = DataLines::new();
+    let mut print = |masked: &str| lines.line(reveal(&config.pipeline, &config.keys, masked)?.value);
     if reveal_flags.values.is_empty() {
         for line in io::stdin().lock().lines() {
-            print(line.map_err(StagingError::io("read", "stdin".as_ref()))?.trim())?;
+            print(line.map_err(Error::system("read stdin"))?.trim())?;
         }
     } else {
         reveal_flags.values.iter().try_for_each(|value| print(value))?;

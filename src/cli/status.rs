@@ -1,69 +1,73 @@
 //! `pgsluice status`: where everything stands; changes nothing and needs no lock.
 
 use super::SharedFlags;
-use super::session::runtime;
+use super::output::DataLines;
+use super::session::{connect_queue, runtime};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::{LedgerTotals, Loader};
-use crate::queue::{Depth, Queue, Sqs};
+use crate::queue::{Depth, Queue};
 use crate::report::grouped;
-use crate::staging::{SegmentId, Staging};
+use crate::segment::SegmentId;
+use crate::staging::Staging;
 
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
-    let staging = Staging::open(&config.staging_dir)?;
+    let staging = Staging::existing(&config.staging_dir);
     let sealed = staging.sealed_segments()?;
     let (ledger, depth) = runtime()?.block_on(async { tokio::join!(ledger(&config, &sealed), depth(&config)) });
 
-    println!("staging {}", staging.root().display());
-    let staged = staging.staged_segments()?.len();
-    print_count("open", staging.open_segments()?.len());
-    print_count("sealed", sealed.len());
-    print_count("of these staged", staged);
-    if let Ok((committed, _)) = &ledger {
-        print_count("of these committed", *committed);
+    let mut lines = DataLines::new();
+    lines.line(format_args!("staging {}", staging.root().display()))?;
+    let mut segments = vec![
+        ("open", staging.open_segments()?.len()),
+        ("sealed", sealed.len()),
+        ("of these staged", staging.staged_segments()?.len()),
+    ];
+    segments.extend(ledger.as_ref().ok().map(|(known, _)| ("of these committed", *known)));
+    segments.push(("acknowledged", staging.archived_segments()?.len()));
+    for (state, count) in segments {
+        lines.line(format_args!("{} segments", row(state, count as u64)))?;
     }
-    print_count("acknowledged", staging.archived_segments()?.len());
-
-    println!("ledger of {}", config.pipeline.name);
-    match &ledger {
-        Ok((_, totals)) => print_totals(totals),
-        Err(error) => println!("  not reachable: {}", error.one_line()),
-    }
-    println!("queue {}", config.queue_name().unwrap_or("-"));
-    match depth {
-        Ok(Depth { visible, in_flight, delayed }) => {
-            println!("  {:<20}{:>13}", "visible", grouped(visible));
-            println!("  {:<20}{:>13}", "in flight", grouped(in_flight));
-            println!("  {:<20}{:>13}", "delayed", grouped(delayed));
-        }
-        Err(error) => println!("  not reachable: {}", error.one_line()),
-    }
+    lines.line(format_args!("ledger of {}", config.pipeline.name))?;
+    print_counts(&mut lines, ledger.map(|(_, totals)| counts_of(&totals)))?;
+    lines.line(format_args!("queue {}", config.queue_name().unwrap_or("-")))?;
+    let counts =
+        |Depth { visible, in_flight, delayed }| [("visible", visible), ("in flight", in_flight), ("delayed", delayed)];
+    print_counts(&mut lines, depth.map(counts))?;
     Ok(ExitCode::Done)
 }
 
+/// The number of these segments that the ledger knows, and what it holds in all.
 async fn ledger(config: &Config, sealed: &[SegmentId]) -> Result<(usize, LedgerTotals), Error> {
     let mut loader = Loader::connect(&config.database_url()?, &config.pipeline).await?;
-    Ok((loader.committed(sealed).await?.len(), loader.totals().await?))
+    Ok((loader.known(sealed).await?.len(), loader.totals().await?))
 }
 
 async fn depth(config: &Config) -> Result<Depth, Error> {
-    let queue = Sqs::connect(config.queue_url()?, config.queue.wait_seconds).await?;
-    Ok(queue.depth().await?)
+    Ok(connect_queue(config).await?.depth().await?)
 }
 
-fn print_count(state: &str, segments: usize) {
-    println!("  {state:<20}{:>13} segments", grouped(segments as u64));
-}
-
-fn print_totals(totals: &LedgerTotals) {
-    for (name, count) in [
+const fn counts_of(totals: &LedgerTotals) -> [(&'static str, u64); 4] {
+    [
         ("segments", totals.segments),
         ("loaded", totals.loaded),
         ("duplicates", totals.duplicates),
         ("rejected", totals.rejected),
-    ] {
-        println!("  {name:<20}{:>13}", grouped(count));
+    ]
+}
+
+fn print_counts<const ROWS: usize>(
+    lines: &mut DataLines,
+    counts: Result<[(&'static str, u64); ROWS], Error>,
+) -> Result<(), Error> {
+    match counts {
+        Ok(counts) => counts.into_iter().try_for_each(|(name, count)| lines.line(row(name, count))),
+        Err(error) => lines.line(format_args!("  not reachable: {}", error.one_line())),
     }
+}
+
+fn row(name: &str, count: u64) -> String {
+    format!("  {name:<20}{:>13}", grouped(count))
 }

@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use super::pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
-use super::{LoadSettings, QueueSettings, SpoolSettings};
-use crate::error::ConfigError;
+use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 
 const GIB: u64 = 1 << 30;
 

@@ -1,9 +1,9 @@
 //! The declaration of a pipeline: which table, and how a message becomes a row of it.
 //!
-//! This is data as declared and checked; `transform::mapping` compiles it into the plan that a hot loop runs.
+//! This is data as declared and checked; `transform::Plan` compiles it into the plan that a hot loop runs.
 
+use super::ConfigError;
 use super::rejects::RejectPolicy;
-use crate::error::ConfigError;
 
 /// How messages of one queue become rows of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,13 +159,6 @@ impl TableName {
         };
         Ok(Self { schema, table: table.to_owned() })
     }
-
-    /// The name as SQL text, each part quoted.
-    #[must_use]
-    pub fn quoted(&self) -> String {
-        let table = quote_identifier(&self.table);
-        self.schema.as_ref().map_or_else(|| table.clone(), |schema| format!("{}.{table}", quote_identifier(schema)))
-    }
 }
 
 impl std::fmt::Display for TableName {
@@ -175,12 +168,6 @@ impl std::fmt::Display for TableName {
         }
         formatter.write_str(&self.table)
     }
-}
-
-/// An identifier as SQL text.
-#[must_use]
-pub fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Pipeline {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use crate::error::ConfigError;
+use super::ConfigError;
 
 /// Small runs are judged as if they had this many messages, so that a share means something from the first segment on.
 const SMALLEST_SAMPLE: u64 = 100;

@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use rule::CrewRule;
 pub(super) use rule::Receive;
-use rule::Rule;
 
 /// The seats of the pollers of one drain.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Crew {
 
 #[derive(Debug)]
 struct Roster {
-    rule: Rule,
+    rule: CrewRule,
     /// Seats, taken or free. More than the rule wants, until some poller's receive comes back.
     seats: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct HeldUp<'a> {
 impl Crew {
     /// Seats for `most` pollers at most.
     pub(super) fn of_at_most(most: usize) -> Self {
-        let rule = Rule::of_at_most(most, Instant::now());
+        let rule = CrewRule::of_at_most(most, Instant::now());
         let seats = rule.pollers();
         Self { seats: Semaphore::new(seats), roster: Mutex::new(Roster { rule, seats }) }
     }

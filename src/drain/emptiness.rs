@@ -17,8 +17,9 @@ use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::error::QueueError;
-use crate::queue::{Depth, InFlight, Queue};
+use crate::advice::Advised;
+use crate::in_flight::InFlight;
+use crate::queue::{Depth, Queue, QueueError};
 
 /// How often the counts are asked for while somebody else holds messages.
 const RECHECK: Duration = Duration::from_millis(500);
@@ -139,7 +140,7 @@ impl Emptiness {
         loop {
             self.all_came_back_empty().await;
             if proof == Proof::Acknowledged {
-                in_flight.none_left().await;
+                in_flight.none_remaining().await;
             }
             let arrivals = self.arrivals();
             if quiet.0 != arrivals {

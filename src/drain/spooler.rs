@@ -22,9 +22,11 @@ use super::emptiness::Emptiness;
 use super::{Arrival, Drain};
 use crate::blocking::blocking;
 use crate::config::SpoolSettings;
-use crate::error::{Error, StagingError};
-use crate::queue::{InFlight, Queue};
-use crate::report::Counters;
+use crate::counters::Counters;
+use crate::durable::FileError;
+use crate::error::Error;
+use crate::in_flight::InFlight;
+use crate::queue::Queue;
 use crate::spool::{Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
@@ -48,14 +50,14 @@ pub(super) struct Spooler {
     seal_within: Duration,
     sealed: mpsc::Sender<SealedSegment>,
     open: Option<OpenSegment>,
-    sealing: JoinSet<Result<Spooled, Error>>,
+    sealing: JoinSet<Result<Taken, Error>>,
     flushing: Arc<Semaphore>,
     all_sealed: CancellationToken,
 }
 
-/// How much of what was received is in the spool.
+/// How much of what was received the spool took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spooled {
+pub(super) enum Taken {
     Everything,
     /// The disk is full. The rest is in SQS alone.
     WhatFits,
@@ -92,34 +94,34 @@ impl Spooler {
     }
 
     /// Spools until the pollers are gone, or the disk is full; then everything is sealed.
-    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<Spooled, Error> {
-        let mut spooled = Spooled::Everything;
-        while spooled == Spooled::Everything {
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<Taken, Error> {
+        let mut taken = Taken::Everything;
+        while taken == Taken::Everything {
             let seal_at = self.open.as_ref().map(|open| self.seal_at(open));
             let emptiness = Arc::clone(&self.emptiness);
             tokio::select! {
                 // What was received is spooled before anything is sealed for want of more.
                 biased;
                 batch = batches.recv() => match batch {
-                    Some(arrival) => spooled = self.append(&arrival).await?,
+                    Some(arrival) => taken = self.append(&arrival).await?,
                     None => break,
                 },
-                () = emptiness.all_came_back_empty(), if seal_at.is_some() => spooled = self.seal().await?,
-                () = sleep_until(seal_at), if seal_at.is_some() => spooled = self.seal().await?,
+                () = emptiness.all_came_back_empty(), if seal_at.is_some() => taken = self.seal().await?,
+                () = sleep_until(seal_at), if seal_at.is_some() => taken = self.seal().await?,
                 // A seal that failed ends the drain at once: nothing would settle its messages.
-                Some(sealed) = self.sealing.join_next() => spooled = sealed.map_err(Error::panicked)??,
+                Some(sealed) = self.sealing.join_next() => taken = sealed.map_err(Error::panicked)??,
             }
         }
         // Without the pollers' way to it, they end while the rest is sealed.
         drop(batches);
-        spooled = spooled.and(self.seal().await?);
+        taken = taken.and(self.seal().await?);
         // Every flush has one permit; whether the next stage takes the segments is another matter.
         drop(self.flushing.acquire_many(FLUSHING_SEGMENTS).await);
         self.all_sealed.cancel();
         while let Some(sealed) = self.sealing.join_next().await {
-            spooled = spooled.and(sealed.map_err(Error::panicked)??);
+            taken = taken.and(sealed.map_err(Error::panicked)??);
         }
-        Ok(spooled)
+        Ok(taken)
     }
 
     fn seal_at(&self, open: &OpenSegment) -> tokio::time::Instant {
@@ -128,7 +130,7 @@ impl Spooler {
         if is_worth_it { at_age.min(open.last_arrival + LULL) } else { at_age }
     }
 
-    async fn append(&mut self, arrival: &Arrival) -> Result<Spooled, Error> {
+    async fn append(&mut self, arrival: &Arrival) -> Result<Taken, Error> {
         let started = Instant::now();
         let mut bytes = 0;
         for message in &arrival.messages {
@@ -136,56 +138,57 @@ impl Spooler {
                 Some(open) => open,
                 none => match begin_segment(&self.staging, self.settings.segment_max_bytes)? {
                     Some(writer) => none.insert(OpenSegment { writer, received: arrival.at, last_arrival: arrival.at }),
-                    None => return Ok(Spooled::WhatFits),
+                    None => return Ok(Taken::WhatFits),
                 },
             };
             open.last_arrival = arrival.at;
             let before = open.writer.bytes();
             match open.writer.append(&Record::from(message)) {
-                Err(error) if error.is_disk_full() => return Ok(Spooled::WhatFits),
+                Err(error) if error.is_disk_full() => return Ok(Taken::WhatFits),
                 appended => appended?,
             }
             bytes += open.writer.bytes() - before;
             if (open.writer.messages() >= self.settings.segment_max_messages
                 || open.writer.bytes() >= self.settings.segment_max_bytes)
-                && self.seal().await? == Spooled::WhatFits
+                && self.seal().await? == Taken::WhatFits
             {
-                return Ok(Spooled::WhatFits);
+                return Ok(Taken::WhatFits);
             }
         }
-        self.counters.drain.add(started, 0, bytes);
-        Ok(Spooled::Everything)
+        self.counters.drain.worked(started);
+        self.counters.drain.wrote(bytes);
+        Ok(Taken::Everything)
     }
 
     /// Seals the open segment, if there is one, while the next one may already fill. Tells of earlier ones whether the
     /// disk took them.
-    async fn seal(&mut self) -> Result<Spooled, Error> {
-        let mut spooled = Spooled::Everything;
+    async fn seal(&mut self) -> Result<Taken, Error> {
+        let mut taken = Taken::Everything;
         while let Some(earlier) = self.sealing.try_join_next() {
-            spooled = spooled.and(earlier.map_err(Error::panicked)??);
+            taken = taken.and(earlier.map_err(Error::panicked)??);
         }
-        let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(spooled) };
+        let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(taken) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
         let (counters, in_flight) = (Arc::clone(&self.counters), Arc::clone(&self.in_flight));
         self.sealing.spawn(async move {
             let started = Instant::now();
-            let (segment, spooled) = blocking(|| seal_what_fits(writer)).await?;
-            counters.drain.add(started, 0, 0);
+            let (segment, taken) = blocking(|| seal_what_fits(writer)).await?;
+            counters.drain.worked(started);
             if let Some(segment) = segment {
                 counters.enter(&segment);
                 in_flight.hold(segment.id, received);
                 drop(flushing);
                 hand_on(&sealed, segment, &crew).await;
             }
-            Ok::<_, Error>(spooled)
+            Ok::<_, Error>(taken)
         });
-        Ok(spooled)
+        Ok(taken)
     }
 }
 
-impl Spooled {
+impl Taken {
     fn and(self, other: Self) -> Self {
         if self == Self::Everything { other } else { self }
     }
@@ -200,7 +203,7 @@ async fn hand_on(sealed: &mpsc::Sender<SealedSegment>, segment: SealedSegment, c
 }
 
 /// `None` where the disk has no room for it.
-fn begin_segment(staging: &Staging, max_bytes: u64) -> Result<Option<SegmentWriter>, StagingError> {
+fn begin_segment(staging: &Staging, max_bytes: u64) -> Result<Option<SegmentWriter>, FileError> {
     if !staging.has_room(max_bytes.saturating_mul(ROOM_IN_SEGMENTS))? {
         tracing::error!(segment_max_bytes = max_bytes, "no room for a segment and its chunk; receiving stops");
         return Ok(None);
@@ -213,18 +216,21 @@ fn begin_segment(staging: &Staging, max_bytes: u64) -> Result<Option<SegmentWrit
 
 /// Nothing is sealed where no line fits, and where the disk is too full even for a seal: then the next run recovers
 /// the open segment.
-fn seal_what_fits(writer: SegmentWriter) -> Result<(Option<SealedSegment>, Spooled), StagingError> {
+fn seal_what_fits(writer: SegmentWriter) -> Result<(Option<SealedSegment>, Taken), FileError> {
     let appended = writer.messages();
     match writer.seal_what_fits() {
-        Ok(Some(segment)) if segment.messages == appended => Ok((Some(segment), Spooled::Everything)),
+        Ok(Some(segment)) if segment.messages == appended => Ok((Some(segment), Taken::Everything)),
         Ok(segment) => {
-            let left = appended - segment.map_or(0, |segment| segment.messages);
-            tracing::error!(messages = left, "the disk is full: receiving stops, and these messages stay in the queue");
-            Ok((segment, Spooled::WhatFits))
+            let untaken = appended - segment.map_or(0, |segment| segment.messages);
+            tracing::error!(
+                messages = untaken,
+                "the disk is full: receiving stops, and these messages stay in the queue"
+            );
+            Ok((segment, Taken::WhatFits))
         }
         Err(error) if error.is_disk_full() => {
             tracing::error!("{error}: the disk is full; receiving stops, and the segment is recovered by the next run");
-            Ok((None, Spooled::WhatFits))
+            Ok((None, Taken::WhatFits))
         }
         Err(error) => Err(error),
     }

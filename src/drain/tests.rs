@@ -30,7 +30,7 @@ struct Setup {
     behind: Behind,
 }
 
-struct Running {
+struct RunningDrain {
     queue: Arc<SimulatedQueue>,
     in_flight: Arc<InFlight>,
     stop: CancellationToken,
@@ -59,7 +59,7 @@ impl Setup {
         queue
     }
 
-    fn start(self, messages: u64) -> Running {
+    fn start(self, messages: u64) -> RunningDrain {
         let root = tempfile::tempdir().unwrap();
         let queue = Arc::new(self.queue(messages));
         let in_flight = Arc::new(InFlight::with_cap(self.cap));
@@ -88,7 +88,7 @@ impl Setup {
         };
         let (sealed, segments) = mpsc::channel(1);
         let behind = tokio::spawn(self.behind.go(segments, Arc::clone(&queue), Arc::clone(&in_flight)));
-        Running { queue, in_flight, stop, drain: tokio::spawn(drain.run(sealed)), _behind: behind, _root: root }
+        RunningDrain { queue, in_flight, stop, drain: tokio::spawn(drain.run(sealed)), _behind: behind, _root: root }
     }
 }
 
@@ -108,7 +108,7 @@ impl Behind {
     }
 }
 
-impl Running {
+impl RunningDrain {
     async fn received_within(&self, seconds: u64) -> u64 {
         let before = self.queue.received();
         sleep(Duration::from_secs(seconds)).await;

@@ -5,9 +5,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Committed;
+use super::LoadError;
+use super::committed::SegmentRecord;
 use crate::config::MaxRejects;
-use crate::error::LoadError;
 
 /// What a run has counted so far.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl RejectAllowance {
     }
 
     /// Counts a segment that is about to commit, or refuses it.
-    pub(super) fn admit(&self, segment: &Committed) -> Result<Admission<'_>, LoadError> {
+    pub(super) fn admit(&self, segment: &SegmentRecord) -> Result<Admission<'_>, LoadError> {
         let added = Counts { messages: segment.received, rejects: segment.rejected };
         let mut counts = self.lock();
         let sum = Counts { messages: counts.messages + added.messages, rejects: counts.rejects + added.rejects };
@@ -59,7 +59,7 @@ impl RejectAllowance {
     }
 
     /// Counts a segment that turned out to be committed.
-    pub(super) fn count(&self, segment: &Committed) {
+    pub(super) fn count(&self, segment: &SegmentRecord) {
         let mut counts = self.lock();
         counts.messages += segment.received;
         counts.rejects += segment.rejected;
@@ -91,17 +91,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::staging::SegmentId;
+    use crate::segment::SegmentId;
 
-    fn segment(received: u64, rejected: u64) -> Committed {
-        Committed {
+    fn segment(received: u64, rejected: u64) -> SegmentRecord {
+        SegmentRecord {
             segment: SegmentId::now(),
             received,
             loaded: received - rejected,
             duplicates: 0,
             rejected,
-            recognised: false,
-            left: Arc::default(),
+            left_in_queue: Arc::default(),
             rejects: Arc::default(),
         }
     }

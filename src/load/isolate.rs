@@ -12,24 +12,22 @@ use std::sync::Arc;
 use tokio_postgres::Transaction;
 use tokio_postgres::error::DbError;
 
-use super::chunk::{Chunk, send_whole};
-use super::copy::{CopyError, copy_in};
-use super::reason::{self, Target};
-use super::refused;
+use super::LoadError;
+use super::target::{self, Target};
 use crate::blocking::blocking;
-use crate::error::LoadError;
-use crate::error::sqlstate::{Meaning, judge};
-use crate::staging::SegmentId;
+use crate::chunk::{Rows, send_whole};
+use crate::postgres::sqlstate::{Meaning, judge};
+use crate::postgres::{CopyError, Feed, PostgresError, copy_in};
+use crate::reason::Reason;
+use crate::segment::SegmentId;
 
 /// A row that Postgres refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RefusedRow {
     /// Its number in the chunk.
     pub(super) row: usize,
     /// Why, without any value of the row.
-    pub(super) reason: String,
-    /// The column or the constraint.
-    pub(super) field: Option<String>,
+    pub(super) reason: Reason,
 }
 
 /// Copies rows of one chunk within a transaction.
@@ -47,15 +45,15 @@ enum Copied {
 
 impl RowCopy<'_> {
     /// Copies the chunk's rows, or those selected; returns the refused ones.
-    pub(super) async fn run(&self, rows: usize, selected: Option<Vec<usize>>) -> Result<Vec<Refusal>, LoadError> {
+    pub(super) async fn run(&self, rows: usize, selected: Option<Vec<usize>>) -> Result<Vec<RefusedRow>, LoadError> {
         let mut refusal = None;
         if selected.is_none() {
             let path = Arc::clone(&self.path);
-            match self.copy(move |feed| send_whole(&path, feed)).await? {
+            match self.copy(move |feed| Ok(send_whole(&path, |bytes| feed.write(bytes))?)).await? {
                 Copied::Rows(copied) if copied == rows as u64 => return Ok(Vec::new()),
                 Copied::Rows(copied) => {
                     let (path, segment) = (Arc::clone(&self.path), self.segment);
-                    blocking(move || Chunk::index(&path, segment, rows)).await?;
+                    blocking(move || Rows::index(&path, segment, rows)).await?;
                     return Err(self.skipped(rows, copied));
                 }
                 Copied::Refused(error) => refusal = Some(error),
@@ -66,7 +64,7 @@ impl RowCopy<'_> {
             return Ok(Vec::new());
         }
         let (path, segment) = (Arc::clone(&self.path), self.segment);
-        let chunk = Arc::new(blocking(move || Chunk::index(&path, segment, rows)).await?);
+        let chunk = Arc::new(blocking(move || Rows::index(&path, segment, rows)).await?);
         let suspect = match refusal {
             Some(error) => self.suspect(&chunk, &selected, 0..selected.len(), &error).await?,
             None => None,
@@ -77,10 +75,10 @@ impl RowCopy<'_> {
     /// `suspect` is the row that is said to be refused, counted within `selected`.
     async fn isolate(
         &self,
-        chunk: &Arc<Chunk>,
+        chunk: &Arc<Rows>,
         selected: &Arc<[usize]>,
         mut suspect: Option<usize>,
-    ) -> Result<Vec<Refusal>, LoadError> {
+    ) -> Result<Vec<RefusedRow>, LoadError> {
         let mut refusals = Vec::new();
         let mut start = 0;
         let mut window = selected.len();
@@ -100,8 +98,8 @@ impl RowCopy<'_> {
                 }
                 Copied::Rows(copied) => return Err(self.skipped(end - start, copied)),
                 Copied::Refused(error) if end - start == 1 => {
-                    let (reason, field) = reason::of(&error, self.target);
-                    refusals.push(Refusal { row: selected[start], reason, field });
+                    let reason = target::reason(&error, self.target);
+                    refusals.push(RefusedRow { row: selected[start], reason });
                     suspect = None;
                     start = end;
                 }
@@ -117,12 +115,12 @@ impl RowCopy<'_> {
     /// Which row the error names, counted within `selected`.
     async fn suspect(
         &self,
-        chunk: &Arc<Chunk>,
+        chunk: &Arc<Rows>,
         selected: &Arc<[usize]>,
         range: Range<usize>,
         error: &DbError,
     ) -> Result<Option<usize>, LoadError> {
-        let Some(line) = reason::line(error, self.target) else { return Ok(None) };
+        let Some(line) = target::line(error, self.target) else { return Ok(None) };
         let (chunk, selected) = (Arc::clone(chunk), Arc::clone(selected));
         let start = range.start;
         let found = blocking(move || chunk.row_at_line(&selected[range], line)).await?;
@@ -131,19 +129,22 @@ impl RowCopy<'_> {
 
     async fn copy_range(
         &self,
-        chunk: &Arc<Chunk>,
+        chunk: &Arc<Rows>,
         selected: &Arc<[usize]>,
         range: Range<usize>,
     ) -> Result<Copied, LoadError> {
         let (chunk, selected) = (Arc::clone(chunk), Arc::clone(selected));
-        self.copy(move |feed| chunk.send(&selected[range], feed)).await
+        self.copy(move |feed| Ok(chunk.send(&selected[range], |row| feed.write(row))?)).await
     }
 
     async fn copy(
         &self,
-        produce: impl FnOnce(&mut super::copy::Feed) -> Result<(), LoadError> + Send + 'static,
+        produce: impl FnOnce(&mut Feed) -> Result<(), LoadError> + Send + 'static,
     ) -> Result<Copied, LoadError> {
-        let lost = |error| refused(&format!("the COPY of segment {} into {}", self.segment, self.target.table), error);
+        let lost = |error| {
+            let action = format!("the COPY of segment {} into {}", self.segment, self.target.table);
+            LoadError::from(PostgresError::of_statement(&action, error))
+        };
         self.transaction.batch_execute("SAVEPOINT rows").await.map_err(lost)?;
         let (ended, outcome) = match copy_in(self.transaction, &self.target.copy_statement, produce).await {
             Ok(rows) => ("RELEASE rows", Copied::Rows(rows)),

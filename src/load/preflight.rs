@@ -2,9 +2,10 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::refused;
-use crate::config::{Column, ColumnType, Pipeline};
-use crate::error::{ConfigError, LoadError};
+use super::target::quoted_table;
+use super::{LoadError, ledger};
+use crate::config::{Column, ColumnType, ConfigError, Pipeline};
+use crate::postgres::PostgresError;
 
 // A domain is judged by the type that it is based on.
 const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::text, \
@@ -16,12 +17,6 @@ const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory:
      JOIN pg_type AS base ON base.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid), \
      LATERAL (SELECT CASE declared.typbasetype WHEN 0 THEN atttypmod ELSE declared.typtypmod END) AS length (modifier) \
      WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-const LEDGER: &str = "SELECT to_regclass('pgsluice.' || name) IS NOT NULL, \
-     has_table_privilege(to_regclass('pgsluice.' || name), 'SELECT') \
-     AND has_table_privilege(to_regclass('pgsluice.' || name), 'INSERT') \
-     AND has_function_privilege(to_regprocedure('pgsluice.ensure_message_partitions(date, date)'), 'EXECUTE') \
-     FROM unnest(ARRAY['segment', 'message', 'reject']) AS name";
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// A column of the real table.
 #[derive(Debug, Clone)]
@@ -38,7 +33,7 @@ struct TableColumn {
 
 /// Checks the ledger, the table, and each column of the mapping.
 pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), LoadError> {
-    check_ledger(client).await?;
+    ledger::check(client).await?;
     let columns = read_columns(client, pipeline).await?;
     if columns.is_empty() {
         return Err(LoadError::NoTable { table: pipeline.table.to_string() });
@@ -51,29 +46,9 @@ pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), Lo
     let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
     if let Some(column) = columns.iter().filter(mapped).find(|column| !column.may_insert) {
         let place = format!(", column {}", column.name);
-        return Err(forbidden(format!("INSERT into {}", pipeline.table), place));
+        return Err(PostgresError::forbidden(&format!("INSERT into {}", pipeline.table), place).into());
     }
     Ok(())
-}
-
-async fn check_ledger(client: &Client) -> Result<(), LoadError> {
-    let read = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, Option<bool>>(1)?));
-    let tables: Vec<(bool, Option<bool>)> = client
-        .query(LEDGER, &[])
-        .await
-        .and_then(|rows| rows.iter().map(read).collect())
-        .map_err(|error| refused("looking at the ledger", error))?;
-    if !tables.iter().all(|(exists, _)| *exists) {
-        return Err(LoadError::NoLedger);
-    }
-    if !tables.iter().all(|(_, allowed)| *allowed == Some(true)) {
-        return Err(forbidden("SELECT, INSERT and EXECUTE on the ledger (schema pgsluice)".to_owned(), String::new()));
-    }
-    Ok(())
-}
-
-fn forbidden(action: String, place: String) -> LoadError {
-    LoadError::Refused { action, sqlstate: INSUFFICIENT_PRIVILEGE.to_owned(), place }
 }
 
 async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableColumn>, LoadError> {
@@ -88,9 +63,10 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
             may_insert: row.try_get(6)?,
         })
     };
-    let rows = client.query(COLUMNS, &[&pipeline.table.quoted()]).await;
-    rows.and_then(|rows| rows.iter().map(read).collect())
-        .map_err(|error| refused(&format!("looking at table {}", pipeline.table), error))
+    let rows = client.query(COLUMNS, &[&quoted_table(&pipeline.table)]).await;
+    let columns = rows.and_then(|rows| rows.iter().map(read).collect());
+    let action = format!("looking at table {}", pipeline.table);
+    columns.map_err(|error| PostgresError::of_statement(&action, error).into())
 }
 
 fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<String> {

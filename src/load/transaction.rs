@@ -8,17 +8,17 @@ use std::time::SystemTime;
 
 use tokio_postgres::Transaction;
 
+use super::committed::SegmentRecord;
 use super::isolate::RowCopy;
-use super::keys::SegmentKeys;
-use super::ledger::Ledger;
-use super::reason::Target;
-use super::rejects::{self, NewReject};
-use super::{Committed, LoadMode};
+use super::ledger::{Ledger, NewReject, RejectRow};
+use super::message_keys::SegmentKeys;
+use super::target::Target;
+use super::{LoadError, LoadMode, rejects};
 use crate::blocking::blocking;
 use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
-use crate::error::LoadError;
-use crate::staging::{SegmentId, Staging};
+use crate::segment::SegmentId;
+use crate::staging::Staging;
 
 /// A segment, and what the attempts at it have learned.
 pub(super) struct Work<'a> {
@@ -36,12 +36,14 @@ pub(super) struct Work<'a> {
 
 /// How far a transaction came.
 pub(super) enum Filled {
-    /// The segment is in the ledger.
-    Found(Committed),
-    /// A message is in the ledger, or twice in the segment: roll back, and claim.
+    /// The ledger knows the segment, from an earlier load.
+    SegmentKnown(SegmentRecord),
+    /// The ledger holds what an earlier attempt of this load recorded: its COMMIT succeeded, and the answer was lost.
+    CommittedBefore(SegmentRecord),
+    /// The ledger knows a message, or the segment holds it twice: roll back, and claim.
     MessageKnown,
-    /// This is so after COMMIT. With the transaction's time, by which it can be recognised.
-    Now(Committed, SystemTime),
+    /// This is so after COMMIT. With the transaction's time, by which its record can be told from another's.
+    Ready(SegmentRecord, SystemTime),
 }
 
 /// Which messages of a segment are new.
@@ -63,10 +65,10 @@ impl Destination {
     pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             if work.in_doubt == Some(loaded_at) {
-                return Ok(Filled::Found(Committed { recognised: false, ..found }));
+                return Ok(Filled::CommittedBefore(found));
             }
             match work.mode {
-                LoadMode::Once => return Ok(Filled::Found(found)),
+                LoadMode::Once => return Ok(Filled::SegmentKnown(found)),
                 LoadMode::Again => self.ledger.forget(transaction, work.segment, &work.keys).await?,
             }
         }
@@ -77,13 +79,18 @@ impl Destination {
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
         CrashPoint::CopyIds.pass();
-        let committed = self.copy_new(transaction, work, new).await?;
-        let loaded_at = self.ledger.insert_segment(transaction, &committed, &work.keys).await?;
-        Ok(Filled::Now(committed, loaded_at))
+        let record = self.copy_new(transaction, work, new).await?;
+        let loaded_at = self.ledger.insert_segment(transaction, &record, &work.keys).await?;
+        Ok(Filled::Ready(record, loaded_at))
     }
 
     /// Copies the rows of new messages, and records rejects, in the ledger and in the reject file.
-    async fn copy_new(&self, transaction: &Transaction<'_>, work: &Work<'_>, new: New) -> Result<Committed, LoadError> {
+    async fn copy_new(
+        &self,
+        transaction: &Transaction<'_>,
+        work: &Work<'_>,
+        new: New,
+    ) -> Result<SegmentRecord, LoadError> {
         let (segment, keys) = (work.segment, &work.keys);
         let (selected, new_rejects) = match new {
             New::All => (None, vec![true; keys.rejects]),
@@ -120,29 +127,28 @@ impl Destination {
         received: u64,
         loaded: u64,
         mut rejects: Vec<NewReject>,
-    ) -> Result<Committed, LoadError> {
+    ) -> Result<SegmentRecord, LoadError> {
         let mut recorded = self.ledger.insert_rejects(transaction, work.segment, &rejects).await?;
         if self.dedupe == Dedupe::Segment {
             // Nothing but the reject itself tells that a message was rejected before.
             rejects.retain(|reject| recorded.remove(&reject.key.message_id));
         }
         let rejected = rejects.len() as u64;
-        let mut committed = Committed {
+        let mut record = SegmentRecord {
             segment: work.segment,
             received,
             loaded,
             duplicates: received - loaded - rejected,
             rejected,
-            recognised: false,
-            left: Arc::default(),
+            left_in_queue: Arc::default(),
             rejects: Arc::default(),
         };
         if work.leave_rejects {
             self.ledger.take_back(transaction, work.segment, &rejects).await?;
-            committed.left = rejects.iter().map(|reject| reject.key.message_id).collect();
+            record.left_in_queue = rejects.iter().map(|reject| reject.key.message_id).collect();
         } else if self.ledger.with_rejects {
-            committed.rejects = rejects.into_iter().map(|reject| reject.row).collect();
+            record.rejects = rejects.into_iter().map(RejectRow::from).collect();
         }
-        Ok(committed)
+        Ok(record)
     }
 }

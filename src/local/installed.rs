@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
-use super::postgres::{LocalError, io_error};
+use super::error::{LocalError, io_error};
 
 /// The directory of `initdb` and `postgres`: from PATH, or the newest of the places where systems put them.
 pub(super) fn find_binaries() -> Option<PathBuf> {

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Builder;
 
-use crate::error::StagingError;
+use crate::durable::FileError;
 use crate::spool::{Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
@@ -51,7 +51,7 @@ impl Logins {
 
     /// Spools the next `messages` as one sealed segment, as if a queue had delivered them. Their times go on where
     /// those of the segment before end.
-    pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, StagingError> {
+    pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, FileError> {
         let mut writer = SegmentWriter::create(staging)?;
         for _ in 0..messages {
             let sent_at = self.next_sent_at_ms;

@@ -18,9 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use thiserror::Error;
 use tokio_postgres::NoTls;
 
+use super::error::{LocalError, START_TIMEOUT, io_error};
 use super::installed::{User, find_binaries, is_root, unprivileged_user};
 
 const GUARD: &str = include_str!("guard.sh");
@@ -29,7 +29,6 @@ const SERVER_ENDED: i32 = 3;
 /// `guard.sh`: what it says then.
 const RESTARTED: &str = "restarted\n";
 const START_ATTEMPTS: u32 = 3;
-const START_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Nothing in a temporary cluster needs to survive a power loss.
 const FAST_SETTINGS: [&str; 3] = ["fsync=off", "full_page_writes=off", "synchronous_commit=off"];
@@ -48,28 +47,6 @@ pub enum Shutdown {
     Fast,
     /// As if it crashed; the next start recovers: `pg_ctl stop -m immediate`.
     Immediate,
-}
-
-/// A temporary cluster did not start or did not answer.
-#[derive(Debug, Error)]
-#[allow(missing_docs, reason = "each message is the documentation")]
-pub enum LocalError {
-    #[error(
-        "no PostgreSQL server (initdb, postgres) is installed here; try `apt install postgresql` or `brew install postgresql`"
-    )]
-    NotInstalled,
-    #[error("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`")]
-    NoUnprivilegedUser,
-    #[error("cannot {action}")]
-    Io { action: &'static str, source: io::Error },
-    #[error("cannot create a temporary Postgres; the end of its log:\n{log}")]
-    NotCreated { log: String },
-    #[error("the temporary Postgres did not start; the end of its log:\n{log}")]
-    NotStarted { log: String },
-    #[error("the temporary Postgres did not answer within {} s", START_TIMEOUT.as_secs())]
-    NotReady { source: tokio_postgres::Error },
-    #[error("the temporary Postgres refused a statement")]
-    Refused { source: tokio_postgres::Error },
 }
 
 /// A running cluster; dropped, it vanishes.
@@ -124,7 +101,7 @@ impl LocalPostgres {
 
     /// Creates an empty database. Blocks until it is there.
     pub fn create_database(&self, name: &str) -> Result<(), LocalError> {
-        let statement = format!("CREATE DATABASE {}", crate::config::quote_identifier(name));
+        let statement = format!("CREATE DATABASE {}", crate::postgres::quote_identifier(name));
         let url = self.url("postgres");
         on_own_runtime(execute(&url, &statement))?.map_err(|source| LocalError::Refused { source })
     }
@@ -264,10 +241,6 @@ fn random_hex<const BYTES: usize>() -> Result<String, LocalError> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::from).map_err(io_error("get random bytes"))?;
     Ok(hex::encode(bytes))
-}
-
-pub(super) fn io_error(action: &'static str) -> impl FnOnce(io::Error) -> LocalError {
-    move |source| LocalError::Io { action, source }
 }
 
 #[cfg(test)]

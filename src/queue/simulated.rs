@@ -10,8 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Depth, FailedEntry, Message, Queue, ReceiveAttempt};
-use crate::error::QueueError;
+use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt};
 
 pub(crate) const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a receive waits for a first message.

@@ -26,8 +26,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
-use super::{Depth, FailedEntry, Message, Queue, ReceiveAttempt, is_throttling};
-use crate::error::QueueError;
+use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, is_throttling};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer may take as long as the long poll, and this.

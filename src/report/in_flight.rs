@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{grouped, seconds};
-use crate::queue::InFlight;
+use crate::in_flight::InFlight;
 
 /// Less would be shown as 0.0 s.
 const SHOWN_FROM_SECONDS: f64 = 0.05;
@@ -18,6 +18,8 @@ pub struct InFlightReport {
     pub seconds_at_cap: f64,
     /// From receive to delete, on the mean; null where nothing was deleted.
     pub seconds_to_delete: Option<f64>,
+    /// Messages whose visibility timeout was extended, each time counted.
+    pub extensions: u64,
 }
 
 impl From<&InFlight> for InFlightReport {
@@ -26,6 +28,7 @@ impl From<&InFlight> for InFlightReport {
             cap: in_flight.cap(),
             seconds_at_cap: seconds(in_flight.time_at_cap()),
             seconds_to_delete: in_flight.mean_time_to_delete().map(seconds),
+            extensions: in_flight.extensions(),
         }
     }
 }
@@ -56,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_line_says_what_the_cap_allows_and_is_left_out_where_the_cap_did_not_bind() {
-        let report = InFlightReport { cap: 100_000, seconds_at_cap: 3.21, seconds_to_delete: Some(5.1) };
+        let report = InFlightReport { cap: 100_000, seconds_at_cap: 3.21, seconds_to_delete: Some(5.1), extensions: 0 };
         let expected = "at its cap of 100,000 for 3.2 s: at 5.1 s from receive to delete that allows 19,600 messages/s";
         assert_eq!(report.line().as_deref(), Some(expected));
         assert_eq!(InFlightReport { seconds_at_cap: 0.04, ..report.clone() }.line(), None);

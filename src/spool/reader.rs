@@ -6,8 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Receipt, Record};
-use crate::error::SpoolError;
+use super::{Receipt, Record, SpoolError};
+use crate::durable::FileError;
 
 /// Large enough that handing blocks to threads costs nothing beside parsing them, small enough to stay in cache.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -50,7 +50,7 @@ pub struct Line<'a> {
 impl SegmentReader {
     /// Opens a segment file.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        let file = File::open(path).map_err(|source| SpoolError::Io { path: path.to_owned(), source })?;
+        let file = File::open(path).map_err(FileError::of("open", path))?;
         Ok(Self { path: path.into(), file, offset: 0, carry: Vec::new(), spare: Vec::new(), at_end: false })
     }
 
@@ -87,10 +87,8 @@ impl SegmentReader {
 
     fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SpoolError> {
         bytes.reserve(BLOCK_BYTES);
-        let read = (&mut self.file)
-            .take(BLOCK_BYTES as u64)
-            .read_to_end(bytes)
-            .map_err(|source| SpoolError::Io { path: self.path.to_path_buf(), source })?;
+        let read =
+            (&mut self.file).take(BLOCK_BYTES as u64).read_to_end(bytes).map_err(FileError::of("read", &self.path))?;
         self.at_end = read == 0;
         Ok(())
     }

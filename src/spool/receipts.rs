@@ -4,8 +4,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use super::{Receipt, SegmentReader};
-use crate::error::SpoolError;
+use super::{Receipt, SegmentReader, SpoolError};
 
 /// Iterates over the receipts of a segment file in its order, a block of the file in memory at a time.
 #[derive(Debug)]

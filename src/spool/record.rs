@@ -5,6 +5,7 @@ use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::Body;
 use crate::queue::Message;
@@ -132,6 +133,12 @@ impl<'a> Record<'a> {
             sequence_number: None,
         }
     }
+}
+
+/// A message's id as the ledger stores it: SQS's ids are UUIDs; any other text becomes the `UUIDv5` of itself.
+#[must_use]
+pub fn message_uuid(message_id: &str) -> Uuid {
+    Uuid::parse_str(message_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, message_id.as_bytes()))
 }
 
 /// Whether a quote stands anywhere but behind a backslash. Looks at all pairs, so that it takes many at a time.
@@ -291,5 +298,12 @@ mod tests {
         let line =
             br#"{"message_id":"m","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"","body":"{}"}"#;
         assert!(matches!(Record::parse_line(line).unwrap().body, Body::Text(body) if body == "{}"));
+    }
+
+    #[test]
+    fn an_id_that_is_no_uuid_always_becomes_the_same_one() {
+        let uuid = "5f2c6d0e-8a61-4b59-9d59-5a9f3f1f6c11";
+        assert_eq!(message_uuid(uuid).to_string(), uuid);
+        assert_eq!(message_uuid("17").to_string(), Uuid::new_v5(&Uuid::NAMESPACE_OID, b"17").to_string());
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{SealedSegment, SegmentReader};
-use crate::error::{SpoolError, StagingError};
-use crate::staging::{SegmentId, Staging, private_options, remove_if_present, rename_durably};
+use super::{SealedSegment, SegmentReader, SpoolError};
+use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::segment::SegmentId;
+use crate::staging::{Staging, StagingError};
 
 /// Seals every segment that a process left open, after cutting off what is not a whole, undamaged line.
 ///
@@ -62,9 +63,9 @@ fn whole_lines(path: &Path) -> Result<WholeLines, SpoolError> {
     }
 }
 
-fn truncate(path: &Path, bytes: u64) -> Result<(), StagingError> {
-    let file = private_options().write(true).open(path).map_err(StagingError::io("open", path))?;
-    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(StagingError::io("cut", path))
+fn truncate(path: &Path, bytes: u64) -> Result<(), FileError> {
+    let file = private_options().write(true).open(path).map_err(FileError::of("open", path))?;
+    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(FileError::of("cut", path))
 }
 
 #[cfg(test)]

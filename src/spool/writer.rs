@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use super::{Record, SealedSegment};
 use crate::crash_point::CrashPoint;
-use crate::error::StagingError;
-use crate::staging::{SegmentId, Staging, private_options, remove_if_present, rename_durably};
+use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::segment::SegmentId;
+use crate::staging::Staging;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -28,14 +29,14 @@ pub struct SegmentWriter {
 
 impl SegmentWriter {
     /// Starts a segment under a new name.
-    pub fn create(staging: &Staging) -> Result<Self, StagingError> {
+    pub fn create(staging: &Staging) -> Result<Self, FileError> {
         let id = SegmentId::now();
         let open_path = staging.open_segment(id);
         let file = private_options()
             .write(true)
             .create_new(true)
             .open(&open_path)
-            .map_err(StagingError::io("create", &open_path))?;
+            .map_err(FileError::of("create", &open_path))?;
         Ok(Self {
             id,
             file,
@@ -52,10 +53,10 @@ impl SegmentWriter {
     ///
     /// After an error the segment still holds the message, and may be sealed all the same: what could not be written
     /// is tried again.
-    pub fn append(&mut self, record: &Record<'_>) -> Result<(), StagingError> {
+    pub fn append(&mut self, record: &Record<'_>) -> Result<(), FileError> {
         let before = self.buffer.len();
         let written = record.write_line(&mut self.buffer).map_err(io::Error::from);
-        written.map_err(StagingError::io("write", &self.open_path))?;
+        written.map_err(FileError::of("write", &self.open_path))?;
         self.messages += 1;
         self.bytes += (self.buffer.len() - before) as u64;
         let flushed = if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) };
@@ -77,9 +78,9 @@ impl SegmentWriter {
 
     /// Makes the segment durable and fixes its boundary. Takes as long as the disk needs.
     #[tracing::instrument(skip_all, fields(segment = %self.id))]
-    pub fn seal(mut self) -> Result<SealedSegment, StagingError> {
+    pub fn seal(mut self) -> Result<SealedSegment, FileError> {
         self.flush()?;
-        self.file.sync_all().map_err(StagingError::io("flush", &self.open_path))?;
+        self.file.sync_all().map_err(FileError::of("flush", &self.open_path))?;
         CrashPoint::Fsync.pass();
         rename_durably(&self.open_path, &self.sealed_path)?;
         Ok(SealedSegment { id: self.id, messages: self.messages, bytes: self.bytes })
@@ -88,7 +89,7 @@ impl SegmentWriter {
     /// Seals what the disk has room for: if the rest cannot be written, the segment is cut after its last whole line.
     ///
     /// `None` where not one line fits; then no file is left.
-    pub fn seal_what_fits(mut self) -> Result<Option<SealedSegment>, StagingError> {
+    pub fn seal_what_fits(mut self) -> Result<Option<SealedSegment>, FileError> {
         match self.flush() {
             Err(error) if error.is_disk_full() => self.cut()?,
             flushed => flushed?,
@@ -100,13 +101,13 @@ impl SegmentWriter {
     }
 
     /// Writes the buffer. What an earlier attempt wrote of it is not written again.
-    fn flush(&mut self) -> Result<(), StagingError> {
+    fn flush(&mut self) -> Result<(), FileError> {
         while self.written < self.buffer.len() {
             match self.file.write(&self.buffer[self.written..]) {
-                Ok(0) => return Err(StagingError::io("write", &self.open_path)(io::ErrorKind::WriteZero.into())),
+                Ok(0) => return Err(FileError::of("write", &self.open_path)(io::ErrorKind::WriteZero.into())),
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(StagingError::io("write", &self.open_path)(error)),
+                Err(error) => return Err(FileError::of("write", &self.open_path)(error)),
             }
         }
         self.buffer.clear();
@@ -115,13 +116,13 @@ impl SegmentWriter {
     }
 
     /// Gives up the lines that are not wholly in the file.
-    fn cut(&mut self) -> Result<(), StagingError> {
+    fn cut(&mut self) -> Result<(), FileError> {
         let whole = memchr::memrchr(b'\n', &self.buffer[..self.written]).map_or(0, |position| position + 1);
         let given_up = &self.buffer[whole..];
         self.messages -= memchr::memchr_iter(b'\n', given_up).count() as u64;
         self.bytes -= given_up.len() as u64;
         self.buffer.clear();
         self.written = 0;
-        self.file.set_len(self.bytes).map_err(StagingError::io("cut", &self.open_path))
+        self.file.set_len(self.bytes).map_err(FileError::of("cut", &self.open_path))
     }
 }

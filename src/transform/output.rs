@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::csv;
-use super::instant::Instant;
-use super::mapping::{Message, Plan, Scratch};
-use super::reject::{self, Stage};
-use crate::error::{SpoolError, StagingError};
-use crate::spool::Block;
-use crate::staging::{AtomicFile, SegmentId, Staging, remove_if_present};
+use super::plan::{Plan, RowSource, Scratch};
+use crate::chunk::{UtcText, push_id};
+use crate::durable::{AtomicFile, FileError, remove_if_present};
+use crate::segment::SegmentId;
+use crate::spool::{Block, SpoolError, push_reject};
+use crate::staging::Staging;
 
 /// What a block of spool lines became. Each line gave a row and its id, or a reject.
 #[derive(Debug, Default)]
@@ -35,26 +34,23 @@ impl Output {
         for line in block.lines() {
             let line = line?;
             let damaged = |problem| block.damaged(line.offset, problem);
-            let sent = Instant::from_milliseconds(line.record.sent_at)
+            let sent = UtcText::from_milliseconds(line.record.sent_at)
                 .ok_or_else(|| damaged("sent_at is outside the years 0001 to 9999"))?;
             let body = line.record.body.text(&mut memory).map_err(damaged)?;
-            self.push(line.bytes, &Message { record: &line.record, body, sent }, plan, scratch);
+            self.push(line.bytes, &RowSource { record: &line.record, body, sent }, plan, scratch);
         }
         self.counts.chunk_bytes = self.rows.len() as u64;
         Ok(())
     }
 
-    fn push(&mut self, line: &[u8], message: &Message<'_>, plan: &Plan, scratch: &mut Scratch) {
+    fn push(&mut self, line: &[u8], message: &RowSource<'_>, plan: &Plan, scratch: &mut Scratch) {
         match plan.push_row(message, scratch, &mut self.rows) {
             Ok(()) => {
-                self.ids.extend_from_slice(message.sent.as_str().as_bytes());
-                csv::push_separator(&mut self.ids, 1);
-                csv::push_field(&mut self.ids, message.record.message_id.as_bytes());
-                self.ids.push(b'\n');
+                push_id(&mut self.ids, &message.sent, &message.record.message_id);
                 self.counts.rows += 1;
             }
-            Err(refusal) => {
-                reject::append(&mut self.rejects, line, Stage::Transform, &refusal.reason, refusal.field);
+            Err(reason) => {
+                push_reject(&mut self.rejects, line, &reason);
                 self.counts.rejected += 1;
             }
         }
@@ -82,7 +78,7 @@ pub(super) struct Files {
 impl Files {
     /// Starts the files. A chunk that an earlier transform left goes first: with another mapping its rows and ids
     /// would not match the new ones.
-    pub(super) fn create(staging: &Staging, segment: SegmentId) -> Result<Self, StagingError> {
+    pub(super) fn create(staging: &Staging, segment: SegmentId) -> Result<Self, FileError> {
         staging.remove_chunk(segment)?;
         Ok(Self {
             chunk: AtomicFile::create(&staging.chunk(segment))?,
@@ -94,7 +90,7 @@ impl Files {
     }
 
     /// Appends what a block became.
-    pub(super) fn write(&mut self, output: &Output) -> Result<(), StagingError> {
+    pub(super) fn write(&mut self, output: &Output) -> Result<(), FileError> {
         self.chunk.write(&output.rows)?;
         self.ids.write(&output.ids)?;
         if !output.rejects.is_empty() {
@@ -111,7 +107,7 @@ impl Files {
     }
 
     /// Makes the files durable and gives them their names; the chunk comes last, because its presence says "staged".
-    pub(super) fn finish(self) -> Result<Counts, StagingError> {
+    pub(super) fn finish(self) -> Result<Counts, FileError> {
         match self.rejects {
             Some(rejects) => rejects.finish()?,
             None => remove_if_present(&self.rejects_path)?,

@@ -17,10 +17,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 
-use super::mapping::{Plan, Scratch};
 use super::output::{Files, Output};
-use crate::error::SpoolError;
-use crate::spool::{Block, SegmentReader};
+use super::plan::{Plan, Scratch};
+use crate::spool::{Block, SegmentReader, SpoolError};
 
 /// Enough that a thread finds work while a block before its own takes longer.
 const BLOCKS_PER_THREAD: usize = 3;

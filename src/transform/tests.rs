@@ -1,5 +1,6 @@
 //! The whole stage over real files: what is counted, in which order it stands, and what an error leaves.
 
+use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -7,8 +8,8 @@ use rayon::ThreadPoolBuilder;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Key, Keys, Pipeline};
-use crate::spool::{Record, SegmentWriter};
+use crate::config::{MaskingKey, MaskingKeys, Pipeline};
+use crate::spool::{Record, SegmentWriter, read_rejects};
 
 struct TestEnv {
     root: TempDir,
@@ -20,8 +21,8 @@ impl TestEnv {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
-        let key = Key::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let keys = Keys { key: Some(key), fixed_iv: None };
+        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
+        let keys = MaskingKeys { key: Some(key), fixed_iv: None };
         Self { root, staging, plan: Plan::compile(&Pipeline::user_logins(), &keys, None).unwrap() }
     }
 
@@ -85,7 +86,7 @@ fn rows_ids_and_rejects_keep_the_order_of_the_spool_over_many_blocks_and_threads
     let (rows, ids) = env.rows_and_ids(segment);
     assert!(rows == expected && ids == expected);
     let rejects: Vec<String> =
-        reject::read(&env.staging.rejects(segment)).unwrap().map(|entry| entry.unwrap().message_id).collect();
+        read_rejects(&env.staging.rejects(segment)).unwrap().map(|entry| entry.unwrap().message_id).collect();
     let refused = (0..bodies.len()).filter(|&index| !is_good(index));
     assert!(rejects == refused.map(|index| format!("m{index}")).collect::<Vec<_>>());
     assert_eq!(staged.received, 30_000);

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pgsluice::ack::{self, Deletes, RejectRoute};
-use pgsluice::config::{Key, Keys, Pipeline};
-use pgsluice::error::QueueError;
+use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
 use pgsluice::load::{Committed, LoadMode, Loader};
-use pgsluice::queue::{Depth, FailedEntry, Message, Queue, ReceiveAttempt};
+use pgsluice::queue::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt};
+use pgsluice::segment::SegmentId;
 use pgsluice::spool::{self, Record, SegmentWriter};
-use pgsluice::staging::{SegmentId, Staging};
+use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, transform};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -127,7 +127,7 @@ struct Real<'a> {
     runtime: &'a Runtime,
     loader: &'a mut Loader,
     plan: &'a Plan,
-    queue: SimulatedQueue,
+    queue: ModelQueue,
     sent: u32,
     staging: Staging,
     open: Option<SegmentWriter>,
@@ -173,7 +173,7 @@ impl Real<'_> {
         let staged = transform(&self.staging, segment, self.plan).unwrap();
         let load = self.loader.load(&self.staging, &staged, LoadMode::Once);
         let committed = self.runtime.block_on(load).unwrap();
-        assert!(!committed.recognised());
+        assert!(!committed.was_known());
         assert_eq!(committed.received(), committed.loaded() + committed.duplicates() + committed.rejected());
         self.staging.remove_chunk(segment).unwrap();
         self.committed.push_back(committed);
@@ -193,7 +193,7 @@ impl Real<'_> {
         }
         spool::recover(&self.staging).unwrap();
         let left = self.staging.sealed_segments().unwrap();
-        let mut known = self.runtime.block_on(self.loader.committed(&left)).unwrap();
+        let mut known = self.runtime.block_on(self.loader.known(&left)).unwrap();
         self.committed = left.iter().filter_map(|segment| known.remove(segment)).collect();
         self.sealed = left.into();
         self.sealed.retain(|segment| self.committed.iter().all(|committed| committed.segment() != *segment));
@@ -232,7 +232,7 @@ fn message(number: u32, delivery: u32) -> Message {
 
 /// A queue whose visibility timeout passes when the test says so. A handle is good until then.
 #[derive(Clone, Default)]
-struct SimulatedQueue(Arc<Mutex<QueueState>>);
+struct ModelQueue(Arc<Mutex<QueueState>>);
 
 #[derive(Default)]
 struct QueueState {
@@ -241,7 +241,7 @@ struct QueueState {
     in_flight: BTreeMap<u32, u32>,
 }
 
-impl SimulatedQueue {
+impl ModelQueue {
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.0.lock().unwrap()
     }
@@ -266,7 +266,7 @@ impl SimulatedQueue {
     }
 }
 
-impl Queue for SimulatedQueue {
+impl Queue for ModelQueue {
     fn visibility_timeout(&self) -> Duration {
         unreachable!("time passes when the test says so")
     }
@@ -305,7 +305,7 @@ fn the_stages_agree_with_the_model_whatever_happens() {
     let env = TestEnv::new(Server::Embedded);
     let runtime = Runtime::new().unwrap();
     let pipeline = Pipeline::user_logins();
-    let keys = Keys { key: Some(Key::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..Keys::default() };
+    let keys = MaskingKeys { key: Some(MaskingKey::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..MaskingKeys::default() };
     let plan = Plan::compile(&pipeline, &keys, None).unwrap();
     let loader = runtime.block_on(Loader::connect(&env.database.url().into(), &pipeline)).unwrap();
     let loader = Mutex::new(loader);
@@ -324,7 +324,7 @@ fn the_stages_agree_with_the_model_whatever_happens() {
             runtime: &runtime,
             loader: &mut loader,
             plan: &plan,
-            queue: SimulatedQueue::default(),
+            queue: ModelQueue::default(),
             sent: 0,
             staging: Staging::open(root.path()).unwrap(),
             open: None,

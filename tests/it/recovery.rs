@@ -170,7 +170,7 @@ fn a_sealed_segment_that_lost_its_end_stops_alone() {
 #[test]
 fn a_thousand_waiting_segments_do_not_hold_up_the_first() {
     let env = TestEnv::new(Server::Embedded);
-    env.pgsluice(&["status"]).succeeds(); // makes the directories
+    env.pgsluice(&["transform"]).succeeds(); // makes the directories
     for index in 0..1000_u32 {
         let line = |number: u32| {
             let id = uuid::Uuid::from_u128(u128::from(index * 100 + number));

@@ -39,7 +39,7 @@ pub(in crate::drain) struct Receive {
 }
 
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(super) struct CrewRule {
     most: usize,
     pollers: usize,
     phase: Phase,
@@ -86,7 +86,7 @@ struct Window {
     held_up: bool,
 }
 
-impl Rule {
+impl CrewRule {
     pub(super) fn of_at_most(most: usize, now: Instant) -> Self {
         let most = most.max(1);
         Self { most, pollers: FEWEST.min(most), phase: Phase::Ready, window: Window::open(now), held_up: 0 }
@@ -239,7 +239,7 @@ mod tests {
     /// Lets every poller of a rule receive again and again: `answer` says for how many pollers how long a receive takes,
     /// and how many messages of ten it brings.
     struct Rounds<F> {
-        rule: Rule,
+        rule: CrewRule,
         now: Instant,
         answer: F,
     }
@@ -247,7 +247,7 @@ mod tests {
     impl<F: Fn(usize) -> (Duration, usize)> Rounds<F> {
         fn new(most: usize, answer: F) -> Self {
             let now = Instant::now();
-            Self { rule: Rule::of_at_most(most, now), now, answer }
+            Self { rule: CrewRule::of_at_most(most, now), now, answer }
         }
 
         fn pass(&mut self, time: Duration) -> usize {

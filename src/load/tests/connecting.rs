@@ -1,6 +1,8 @@
 use super::super::*;
 use super::fixture::{Fixture, messages, new_database, server};
+use crate::advice::Advised;
 use crate::local::{LocalPostgres, LocalPostgresOptions};
+use crate::postgres::connect;
 
 async fn refusal(url: &str) -> LoadError {
     Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
@@ -17,7 +19,9 @@ async fn a_refused_connection_says_where_and_why_and_not_the_password() {
     ];
     for (url, expected) in expected {
         let error = refusal(&url).await;
-        let LoadError::ConnectionRefused { address, sqlstate, .. } = &error else { panic!("{error}") };
+        let LoadError::Postgres(PostgresError::ConnectionRefused { address, sqlstate, .. }) = &error else {
+            panic!("{error}")
+        };
         assert_eq!(sqlstate, expected);
         assert!(address.starts_with(&format!("127.0.0.1:{}/", server().port())), "{address}");
         assert!(!error.is_transient());
@@ -30,10 +34,10 @@ async fn a_server_that_is_not_there_is_unreachable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let silent = refusal(&format!("postgres://u:p@{address}/d?connect_timeout=1")).await;
-    assert!(matches!(silent, LoadError::Unreachable { .. }), "{silent}");
+    assert!(matches!(silent, LoadError::Postgres(PostgresError::Unreachable { .. })), "{silent}");
     drop(listener);
     let absent = refusal(&format!("postgres://u:p@{address}/d")).await;
-    let LoadError::Unreachable { address: shown, .. } = absent else { panic!("{absent}") };
+    let LoadError::Postgres(PostgresError::Unreachable { address: shown, .. }) = absent else { panic!("{absent}") };
     assert_eq!(shown, format!("{address}/d"));
 }
 
@@ -55,7 +59,7 @@ async fn encryption_means_what_sslmode_says() {
     let server = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
     let plain = server.url("postgres");
     let refused = refusal(&format!("{plain}?sslmode=require")).await;
-    assert!(matches!(refused, LoadError::Unreachable { .. }), "{refused}");
+    assert!(matches!(refused, LoadError::Postgres(PostgresError::Unreachable { .. })), "{refused}");
 
     turn_tls_on(&plain).await;
     let directory = tempfile::tempdir().unwrap();
@@ -87,7 +91,7 @@ async fn encryption_means_what_sslmode_says() {
         "sslmode=verify-ca".to_owned(),
     ] {
         let error = refusal(&format!("{plain}?{query}")).await;
-        assert!(matches!(error, LoadError::Unreachable { .. }), "{query}: {error}");
+        assert!(matches!(error, LoadError::Postgres(PostgresError::Unreachable { .. })), "{query}: {error}");
     }
 }
 

@@ -8,8 +8,9 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::super::*;
-use crate::config::{Column, ColumnType, Keys, MessageValue, RejectPolicy, Source, TableName};
+use crate::config::{Column, ColumnType, MaskingKeys, MessageValue, RejectPolicy, Source, TableName};
 use crate::local::{LocalPostgres, LocalPostgresOptions};
+use crate::postgres::connect;
 use crate::spool::{Record, SegmentWriter};
 use crate::transform::{Plan, transform};
 
@@ -74,7 +75,7 @@ impl Fixture {
                 .unwrap();
         }
         let sealed = writer.seal().unwrap();
-        let plan = Plan::compile(&self.pipeline, &Keys::default(), None).unwrap();
+        let plan = Plan::compile(&self.pipeline, &MaskingKeys::default(), None).unwrap();
         transform(&self.staging, sealed.id, &plan).unwrap()
     }
 

@@ -11,9 +11,9 @@ async fn a_segment_is_loaded_once() {
     let staged = fixture.stage(&all);
 
     let first = fixture.load(&staged).await;
-    assert_eq!((counts(&first), first.received(), first.recognised()), ((500, 0, 1), 501, false));
+    assert_eq!((counts(&first), first.received(), first.was_known()), ((500, 0, 1), 501, false));
     let second = fixture.load(&staged).await;
-    assert_eq!((counts(&second), second.recognised()), ((500, 0, 1), true));
+    assert_eq!((counts(&second), second.was_known()), ((500, 0, 1), true));
 
     assert_eq!(fixture.rows().await, 500);
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 501);
@@ -23,7 +23,7 @@ async fn a_segment_is_loaded_once() {
     assert_eq!((totals.segments, totals.loaded, totals.duplicates, totals.rejected), (1, 500, 0, 1));
     assert!(totals.last_loaded_at.is_some());
     let other = SegmentId::now();
-    let committed = loader.committed(&[staged.id, other]).await.unwrap();
+    let committed = loader.known(&[staged.id, other]).await.unwrap();
     assert_eq!(committed.keys().copied().collect::<Vec<_>>(), [staged.id]);
     assert_eq!(committed[&staged.id], second);
 }
@@ -140,7 +140,7 @@ async fn one_segment_loaded_by_two_at_once_is_loaded_once() {
             two.load(&fixture.staging, &staged, LoadMode::Once),
         )
         .unwrap();
-        assert_ne!(one.recognised(), two.recognised());
+        assert_ne!(one.was_known(), two.was_known());
         assert_eq!(fixture.rows().await, 2000);
     }
 }
@@ -181,7 +181,7 @@ async fn dedupe_by_segment_recognises_segments_and_rejects_only() {
     let all = [message("a", 1), message("b", 2), bad_message("c")];
     let staged = fixture.stage(&all);
     assert_eq!(counts(&fixture.load(&staged).await), (2, 0, 1));
-    assert!(fixture.load(&staged).await.recognised());
+    assert!(fixture.load(&staged).await.was_known());
     assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (2, 1, 0));
     assert_eq!(fixture.rows().await, 4);
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 0);
@@ -202,7 +202,7 @@ async fn again_fills_an_emptied_table_with_each_message_once() {
         for index in order {
             let committed = loader.load(&fixture.staging, &staged[index], LoadMode::Again).await.unwrap();
             assert_eq!(counts(&committed), [(50, 0, 1), (30, 10, 0)][index]);
-            assert!(!committed.recognised());
+            assert!(!committed.was_known());
         }
         assert_eq!(fixture.rows().await, 80);
         assert_eq!(fixture.number("SELECT count(DISTINCT value) FROM items").await, 80);
@@ -232,13 +232,13 @@ async fn a_chunk_that_does_not_match_its_ids_changes_nothing() {
     std::fs::write(&chunk, rows.split_once('\n').unwrap().1).unwrap();
     let mut loader = fixture.loader().await;
     let error = loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap_err();
-    assert!(matches!(error, LoadError::InconsistentChunk { .. }), "{error}");
+    assert!(matches!(error, LoadError::Chunk(ChunkError::Inconsistent { .. })), "{error}");
     let tables = "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM pgsluice.message)";
     assert_eq!(fixture.number(tables).await, 0);
 
     std::fs::write(&chunk, rows).unwrap();
     let miscounted = StagedSegment { received: 11, ..staged };
     let error = loader.load(&fixture.staging, &miscounted, LoadMode::Once).await.unwrap_err();
-    assert!(matches!(error, LoadError::InconsistentChunk { .. }), "{error}");
+    assert!(matches!(error, LoadError::Chunk(ChunkError::Inconsistent { .. })), "{error}");
     assert_eq!(counts(&loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap()), (10, 0, 0));
 }

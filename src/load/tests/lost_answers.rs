@@ -17,7 +17,7 @@ async fn a_commit_whose_answer_is_lost_counts_once() {
         let through_proxy = fixture.url.expose().replace(&server().port().to_string(), &port.to_string());
         let mut loader = Loader::connect(&through_proxy.into(), &fixture.pipeline).await.unwrap();
         let committed = loader.load(&fixture.staging, &staged, mode).await.unwrap();
-        assert_eq!((counts(&committed), committed.recognised()), ((100, 0, 0), false), "{mode:?}");
+        assert_eq!((counts(&committed), committed.was_known()), ((100, 0, 0), false), "{mode:?}");
         assert_eq!(fixture.rows().await, 100, "{mode:?}");
     }
 }

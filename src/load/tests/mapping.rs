@@ -1,7 +1,8 @@
 use super::super::*;
 use super::fixture::{Fixture, messages, new_database};
+use crate::config::ConfigError;
 use crate::config::{Column, ColumnType, TableName};
-use crate::error::ConfigError;
+use crate::postgres::connect;
 
 #[tokio::test]
 async fn the_built_in_mapping_fits_what_init_creates() {
@@ -69,7 +70,10 @@ async fn the_loading_role_needs_no_more_than_its_grants() {
     ];
     for grant in grants {
         let error = loader.check_mapping().await.unwrap_err();
-        assert!(matches!(&error, LoadError::Refused { sqlstate, .. } if sqlstate == "42501"), "{error}");
+        assert!(
+            matches!(&error, LoadError::Postgres(PostgresError::Refused { sqlstate, .. }) if sqlstate == "42501"),
+            "{error}"
+        );
         fixture.client.batch_execute(&grant).await.unwrap();
     }
     loader.check_mapping().await.unwrap();

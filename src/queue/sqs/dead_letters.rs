@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Sqs, failed_entries, incomplete_entry};
-use crate::error::QueueError;
-use crate::queue::FailedEntry;
+use crate::queue::{FailedEntry, QueueError};
+use crate::reason::Reason;
 
 /// SQS's limit for the attributes of a message.
 const MAX_ATTRIBUTES: usize = 10;
@@ -30,12 +30,8 @@ pub struct DeadLetter {
     pub attributes: Option<Box<RawValue>>,
     /// Its FIFO group, where it had one.
     pub group_id: Option<String>,
-    /// The stage that refused it.
-    pub stage: String,
-    /// Why.
-    pub reason: String,
-    /// The field, column or constraint that is at fault, if it is one.
-    pub field: Option<String>,
+    /// Who refused it, and why.
+    pub reason: Reason,
 }
 
 impl DeadLetterQueue {
@@ -85,9 +81,9 @@ impl DeadLetter {
         let own = self.attributes.as_ref().map_or(0, |attributes| attributes.get().len());
         self.body.len()
             + own
-            + self.reason.len()
+            + self.reason.text.len()
             + self.message_id.len()
-            + self.field.as_ref().map_or(0, String::len)
+            + self.reason.field.as_ref().map_or(0, String::len)
             + 256
     }
 
@@ -108,10 +104,10 @@ impl DeadLetter {
 
     fn all_attributes(&self) -> HashMap<String, MessageAttributeValue> {
         let reason = [
-            ("pgsluice_stage", Some(&self.stage)),
-            ("pgsluice_reason", Some(&self.reason)),
-            ("pgsluice_field", self.field.as_ref()),
-            ("pgsluice_message_id", Some(&self.message_id)),
+            ("pgsluice_stage", Some(self.reason.stage.name())),
+            ("pgsluice_reason", Some(self.reason.text.as_str())),
+            ("pgsluice_field", self.reason.field.as_deref()),
+            ("pgsluice_message_id", Some(self.message_id.as_str())),
         ];
         let mut all: HashMap<_, _> =
             reason.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text_attribute(text?)?))).collect();
@@ -125,13 +121,13 @@ impl DeadLetter {
 
     fn own_attributes(&self) -> impl Iterator<Item = (String, MessageAttributeValue)> {
         #[derive(Deserialize)]
-        struct Spooled {
+        struct SpooledAttribute {
             r#type: String,
             value: String,
         }
         let json = self.attributes.as_deref().map_or("{}", RawValue::get);
-        let spooled: BTreeMap<String, Spooled> = serde_json::from_str(json).unwrap_or_default();
-        spooled.into_iter().filter_map(|(name, Spooled { r#type, value })| {
+        let spooled: BTreeMap<String, SpooledAttribute> = serde_json::from_str(json).unwrap_or_default();
+        spooled.into_iter().filter_map(|(name, SpooledAttribute { r#type, value })| {
             let attribute = MessageAttributeValue::builder().data_type(&r#type);
             let attribute = if r#type.starts_with("Binary") {
                 attribute.binary_value(Blob::new(base64::decode(value).ok()?))
@@ -152,6 +148,7 @@ fn text_attribute(text: &str) -> Option<MessageAttributeValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Stage;
 
     #[test]
     fn a_dead_letter_has_its_reason_and_as_many_of_its_own_attributes_as_fit() {
@@ -163,9 +160,7 @@ mod tests {
             body: "{}".to_owned(),
             attributes: serde_json::value::to_raw_value(&own).ok(),
             group_id: None,
-            stage: "transform".to_owned(),
-            reason: "ip is missing".to_owned(),
-            field: Some("ip".to_owned()),
+            reason: Reason { stage: Stage::Transform, field: Some("ip".to_owned()), text: "ip is missing".to_owned() },
         };
         let all = letter.all_attributes();
         assert_eq!(all.len(), MAX_ATTRIBUTES);

@@ -1,0 +1,253 @@
+//! Live counts of a run, shared by its stages.
+//!
+//! Always true at the end of a run: received = loaded + duplicates + rejected + pending. `received` counts what the
+//! spool sealed, `pending` what of it did not commit, the others what Postgres says it committed; so a message that
+//! got lost on the way shows.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::in_flight::InFlight;
+use crate::load::Committed;
+use crate::segment::SegmentId;
+use crate::spool::SealedSegment;
+
+/// Live counts of a run, shared by its stages.
+#[derive(Debug)]
+pub struct Counters {
+    started: Instant,
+    received: AtomicU64,
+    loaded: AtomicU64,
+    duplicates: AtomicU64,
+    rejected: AtomicU64,
+    acknowledged: AtomicU64,
+    ack_failed: AtomicU64,
+    segments: AtomicU64,
+    bytes: AtomicU64,
+    retries: AtomicU64,
+    throttles: AtomicU64,
+    /// Messages by segment that entered and did not commit yet.
+    pending: Mutex<HashMap<SegmentId, u64>>,
+    /// What is in flight, where a queue is drained.
+    pub in_flight: OnceLock<Arc<InFlight>>,
+    /// SQS calls and the writing of spool segments.
+    pub drain: StageCounters,
+    /// Spool segments into chunks.
+    pub transform: StageCounters,
+    /// Chunks into Postgres.
+    pub load: StageCounters,
+    /// Deletes.
+    pub ack: StageCounters,
+}
+
+/// Live counts of one stage.
+#[derive(Debug, Default)]
+pub struct StageCounters {
+    busy_micros: AtomicU64,
+    waiting_micros: AtomicU64,
+    items: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The counts of a run at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    pub received: u64,
+    /// Rows committed.
+    pub loaded: u64,
+    /// Messages that the ledger knew.
+    pub duplicates: u64,
+    /// Messages that could not become rows.
+    pub rejected: u64,
+    /// Messages in the spool that did not commit yet.
+    pub pending: u64,
+    /// Deletes that SQS confirmed.
+    pub acknowledged: u64,
+    /// Deletes that failed for good.
+    pub ack_failed: u64,
+    /// Segments committed.
+    pub segments: u64,
+    /// Spool bytes that entered.
+    pub bytes: u64,
+    /// Calls of SQS, and transactions, that were tried again.
+    pub retries: u64,
+    /// Answers in which SQS asked for patience.
+    pub throttles: u64,
+    /// Time since the run began.
+    pub elapsed: Duration,
+}
+
+/// The counts of one stage at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageCounts {
+    /// Time that its workers worked, or waited for an answer, added up.
+    pub busy: Duration,
+    /// Time that its workers waited for another stage, added up.
+    pub waiting: Duration,
+    /// Messages that it finished.
+    pub items: u64,
+    /// Bytes that it wrote.
+    pub bytes: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            received: AtomicU64::default(),
+            loaded: AtomicU64::default(),
+            duplicates: AtomicU64::default(),
+            rejected: AtomicU64::default(),
+            acknowledged: AtomicU64::default(),
+            ack_failed: AtomicU64::default(),
+            segments: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            throttles: AtomicU64::default(),
+            pending: Mutex::default(),
+            in_flight: OnceLock::new(),
+            drain: StageCounters::default(),
+            transform: StageCounters::default(),
+            load: StageCounters::default(),
+            ack: StageCounters::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// A sealed segment entered: what it holds is pending until it commits.
+    pub fn enter(&self, segment: &SealedSegment) {
+        add(&self.received, segment.messages);
+        add(&self.bytes, segment.bytes);
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(segment.id, segment.messages);
+    }
+
+    /// A segment that entered committed.
+    pub fn commit(&self, committed: &Committed) {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&committed.segment());
+        if committed.was_known() {
+            add(&self.duplicates, committed.received());
+        } else {
+            add(&self.loaded, committed.loaded());
+            add(&self.duplicates, committed.duplicates());
+            add(&self.rejected, committed.rejected());
+            add(&self.segments, 1);
+        }
+    }
+
+    /// A segment that the ledger knows entered: it needs no load, and holds nothing but duplicates.
+    pub fn enter_known(&self, committed: &Committed) {
+        add(&self.received, committed.received());
+        add(&self.duplicates, committed.received());
+    }
+
+    /// Rejects were tried again, and some of them loaded.
+    pub fn readmit(&self, tried: u64, loaded: u64) {
+        add(&self.received, tried);
+        add(&self.loaded, loaded);
+        add(&self.rejected, tried.saturating_sub(loaded));
+    }
+
+    /// Deletes of this number were confirmed, and of that number failed for good.
+    pub fn acknowledge(&self, acknowledged: u64, failed: u64) {
+        add(&self.acknowledged, acknowledged);
+        add(&self.ack_failed, failed);
+    }
+
+    /// This number of calls of SQS, or of transactions, were tried again.
+    pub fn add_retries(&self, retries: u64) {
+        add(&self.retries, retries);
+    }
+
+    /// SQS asked for patience this number of times.
+    pub fn add_throttles(&self, throttles: u64) {
+        add(&self.throttles, throttles);
+    }
+
+    /// The counts as they are now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        Counts {
+            received: get(&self.received),
+            loaded: get(&self.loaded),
+            duplicates: get(&self.duplicates),
+            rejected: get(&self.rejected),
+            pending: self.pending.lock().unwrap_or_else(PoisonError::into_inner).values().sum(),
+            acknowledged: get(&self.acknowledged),
+            ack_failed: get(&self.ack_failed),
+            segments: get(&self.segments),
+            bytes: get(&self.bytes),
+            retries: get(&self.retries),
+            throttles: get(&self.throttles),
+            elapsed: self.started.elapsed(),
+        }
+    }
+}
+
+impl StageCounters {
+    /// A worker finished this number of messages, and worked on them since `started`.
+    pub fn finished(&self, started: Instant, messages: u64) {
+        self.worked(started);
+        add(&self.items, messages);
+    }
+
+    /// A worker wrote this number of bytes.
+    pub fn wrote(&self, bytes: u64) {
+        add(&self.bytes, bytes);
+    }
+
+    /// A worker worked since `started`, and what it worked on is not finished yet.
+    pub fn worked(&self, started: Instant) {
+        add(&self.busy_micros, micros_since(started));
+    }
+
+    /// A worker found nothing to do since `started`.
+    pub fn waited(&self, started: Instant) {
+        add(&self.waiting_micros, micros_since(started));
+    }
+
+    /// Waits for another stage, and counts the time.
+    pub async fn wait_for<T>(&self, other: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let outcome = other.await;
+        self.waited(started);
+        outcome
+    }
+
+    /// The counts as they are now.
+    #[must_use]
+    pub fn counts(&self) -> StageCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        StageCounts {
+            busy: Duration::from_micros(get(&self.busy_micros)),
+            waiting: Duration::from_micros(get(&self.waiting_micros)),
+            items: get(&self.items),
+            bytes: get(&self.bytes),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::AcqRel);
+}
+
+fn micros_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_entered_and_did_not_commit_is_pending() {
+        let counters = Counters::default();
+        counters.enter(&SealedSegment { id: SegmentId::now(), messages: 5, bytes: 100 });
+        let counts = counters.counts();
+        assert_eq!((counts.received, counts.pending), (5, 5));
+    }
+}

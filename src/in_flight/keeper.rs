@@ -1,0 +1,295 @@
+//! Keeps what this run received invisible to other consumers until it is settled, and gives back what it will not
+//! finish.
+//!
+//! Always true:
+//! - only sealed segments that this run received are touched; of a segment it keeps two instants in memory, the
+//!   receipt handles are read from its spool file when they are needed;
+//! - time is this process's own monotonic time, so neither a clock that is wrong nor one that is set matters;
+//! - nothing is asked for that SQS refuses: a message can be held for 12 hours from its receive, and a request that
+//!   goes beyond is an error there, not a clamp.
+//!
+//! On failure messages become visible and are delivered again, which the ledger recognises: the keeper warns once
+//! and goes on trying, and the run never fails because of it.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::vec;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::InFlight;
+use crate::error::Error;
+use crate::queue::{BATCH_MESSAGES, FailedEntry, Queue};
+use crate::segment::SegmentId;
+use crate::spool::Receipts;
+use crate::staging::Staging;
+
+/// SQS's limit from a message's receive to the end of its last extension.
+const HELD_AT_MOST: Duration = Duration::from_hours(12);
+/// The request itself takes time, and SQS counts from before the answer to the receive was here.
+const MARGIN: Duration = Duration::from_mins(1);
+/// Giving back is a courtesy; the process ends soon whether or not SQS answers.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Extends and releases what is in flight.
+#[derive(Debug)]
+pub struct Keeper<Q> {
+    queue: Arc<Q>,
+    in_flight: Arc<InFlight>,
+    staging: Staging,
+    parallel: usize,
+    /// The last round failed, and the warning about it is written.
+    failing: AtomicBool,
+}
+
+/// The receipt handles of segments whose visibility is to change, a batch at a time.
+struct Batches<'a> {
+    staging: &'a Staging,
+    in_flight: &'a InFlight,
+    changes: vec::IntoIter<(SegmentId, Duration)>,
+    reading: Option<(SegmentId, Duration, Receipts)>,
+}
+
+impl<Q: Queue> Keeper<Q> {
+    /// Keeps what `in_flight` holds, by up to `parallel` requests at a time.
+    pub const fn new(queue: Arc<Q>, in_flight: Arc<InFlight>, staging: Staging, parallel: usize) -> Self {
+        Self { queue, in_flight, staging, parallel, failing: AtomicBool::new(false) }
+    }
+
+    /// Extends whatever is past half its visibility timeout, again and again.
+    pub async fn keep(&self) -> Infallible {
+        let visibility_timeout = self.queue.visibility_timeout();
+        if visibility_timeout.is_zero() {
+            // Such a queue asks for messages to stay visible.
+            return std::future::pending().await;
+        }
+        // An eighth late at most, so more than a third of the timeout is left for the requests.
+        let mut rounds = interval(visibility_timeout / 8);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            self.extend_due(visibility_timeout).await;
+        }
+    }
+
+    async fn extend_due(&self, visibility_timeout: Duration) {
+        let started = Instant::now();
+        let due = self.in_flight.not_extended_since(started - visibility_timeout / 2);
+        if due.is_empty() {
+            return;
+        }
+        let remaining = |received: Instant| HELD_AT_MOST.saturating_sub(started - received + MARGIN);
+        let extension = |received| visibility_timeout.min(remaining(received));
+        let extensions = due.iter().map(|(segment, received)| (*segment, extension(*received)));
+        let extensions = extensions.filter(|(_, duration)| duration.as_secs() > 0).collect();
+        let failed = self.change_all(extensions, self.parallel).await;
+        for (segment, received) in due {
+            if remaining(received) < visibility_timeout {
+                tracing::warn!(%segment, "in flight for 12 hours, which SQS does not extend; it will be delivered again");
+                self.in_flight.let_go(segment);
+            } else if !failed.contains(&segment) {
+                self.in_flight.extended(segment, started);
+            }
+        }
+        if failed.is_empty() && self.failing.swap(false, Ordering::AcqRel) {
+            tracing::info!("visibility timeouts are extended again");
+        }
+    }
+
+    /// Makes everything visible that this run received and did not settle; bounded, and without a promise.
+    pub async fn release(&self) {
+        let segments = self.in_flight.unsettled();
+        if segments.is_empty() {
+            return;
+        }
+        tracing::info!(segments = segments.len(), "giving back what was received and is not loaded");
+        let releases = segments.into_iter().map(|segment| (segment, Duration::ZERO)).collect();
+        if timeout(RELEASE_LIMIT, self.change_all(releases, usize::MAX)).await.is_err() {
+            tracing::warn!("SQS takes too long to give messages back; they become visible by themselves");
+        }
+    }
+
+    /// Changes the visibility of all messages of these segments; returns the segments of which some were not changed.
+    ///
+    /// No request is tried again here, beyond what the SDK does: the next round is the retry of an extension. After
+    /// `give_up_after` failures the others are left for that round, too: SQS is away.
+    async fn change_all(&self, changes: Vec<(SegmentId, Duration)>, give_up_after: usize) -> HashSet<SegmentId> {
+        let (mut failed, mut failures) = (HashSet::new(), 0);
+        let mut batches =
+            Batches { staging: &self.staging, in_flight: &self.in_flight, changes: changes.into_iter(), reading: None };
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < self.parallel
+                && failures < give_up_after
+                && let Some((segment, duration, handles)) = batches.next()
+            {
+                running.push(async move { (segment, self.change(&handles, duration).await) });
+            }
+            let Some((segment, done)) = running.next().await else { break };
+            if !done {
+                failed.insert(segment);
+                failures += 1;
+            }
+        }
+        failed.extend(batches.unread());
+        failed
+    }
+
+    /// Whether SQS did with each message what can be done.
+    async fn change(&self, handles: &[String], duration: Duration) -> bool {
+        let outcome = if duration.is_zero() {
+            self.queue.release(handles).await
+        } else {
+            let outcome = self.queue.extend(handles, duration).await;
+            if let Ok(failed) = &outcome {
+                self.in_flight.count_extensions(handles.len() - failed.len().min(handles.len()));
+            }
+            outcome
+        };
+        let problem = match outcome {
+            // What SQS refuses for another reason is deleted, or delivered again: there is nothing left to keep.
+            Ok(failed) => failed.into_iter().find(FailedEntry::is_transient).map(|entry| entry.code),
+            Err(error) => Some(Error::from(error).one_line()),
+        };
+        if let Some(problem) = &problem {
+            self.warn_once(problem);
+        }
+        problem.is_none()
+    }
+
+    fn warn_once(&self, problem: &str) {
+        if self.failing.swap(true, Ordering::AcqRel) {
+            tracing::debug!(problem, "cannot change visibility timeouts");
+        } else {
+            tracing::warn!(
+                problem,
+                "cannot change visibility timeouts; messages may be delivered again, and recognised"
+            );
+        }
+    }
+}
+
+impl Batches<'_> {
+    fn next(&mut self) -> Option<(SegmentId, Duration, Vec<String>)> {
+        loop {
+            if let Some((segment, duration, receipts)) = &mut self.reading
+                && self.in_flight.holds(*segment)
+                && let Ok(handles) = receipts.next_handles(BATCH_MESSAGES)
+                && !handles.is_empty()
+            {
+                return Some((*segment, *duration, handles));
+            }
+            self.reading = None;
+            let (segment, duration) = self.changes.next()?;
+            // A segment that was settled meanwhile is not in the spool any more; damage is for its transform to report.
+            let receipts = Receipts::open(&self.staging.spool(segment)).ok();
+            self.reading = receipts.map(|receipts| (segment, duration, receipts));
+        }
+    }
+
+    /// The segments that were not read to their end.
+    fn unread(self) -> impl Iterator<Item = SegmentId> {
+        self.reading.map(|(segment, ..)| segment).into_iter().chain(self.changes.map(|(segment, _)| segment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT};
+    use crate::spool::{Record, SegmentWriter};
+
+    struct Bench {
+        keeper: Keeper<SimulatedQueue>,
+        _root: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new(queue: SimulatedQueue) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let staging = Staging::open(root.path()).unwrap();
+            let in_flight = Arc::new(InFlight::with_cap(1000));
+            Self { keeper: Keeper::new(Arc::new(queue), in_flight, staging, 1), _root: root }
+        }
+
+        /// A sealed segment that was received this long ago.
+        fn hold(&self, messages: usize, age: Duration) -> SegmentId {
+            let mut writer = SegmentWriter::create(&self.keeper.staging).unwrap();
+            for index in 0..messages {
+                let receipt_handle = format!("r{index}");
+                let record = Record { receipt_handle: receipt_handle.into(), ..Record::with_body("{}") };
+                writer.append(&record).unwrap();
+            }
+            let segment = writer.seal().unwrap().id;
+            self.keeper.in_flight.hold(segment, Instant::now() - age);
+            segment
+        }
+
+        async fn round(&self) -> Vec<(usize, Duration)> {
+            self.keeper.extend_due(VISIBILITY_TIMEOUT).await;
+            self.keeper.queue.changes()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_past_half_its_timeout_is_extended_in_batches_and_then_left_alone() {
+        let bench = Bench::new(SimulatedQueue::default());
+        bench.hold(25, Duration::from_secs(16));
+        bench.hold(5, Duration::from_secs(14));
+        assert_eq!(bench.round().await, [10, 10, 5].map(|messages| (messages, VISIBILITY_TIMEOUT)));
+        assert!(bench.round().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_extension_ends_within_twelve_hours_and_then_the_segment_is_let_go() {
+        let bench = Bench::new(SimulatedQueue::default());
+        // 12 hours, less a minute and 10.5 seconds.
+        let segment = bench.hold(1, Duration::from_millis(43_129_500));
+        let changes = bench.round().await;
+        assert!(matches!(changes[..], [(1, duration)] if duration <= Duration::from_millis(10_500)), "{changes:?}");
+        assert!(!bench.keeper.in_flight.holds(segment));
+
+        bench.hold(1, HELD_AT_MOST);
+        assert!(bench.round().await.is_empty(), "SQS would refuse it");
+    }
+
+    #[tokio::test]
+    async fn entries_that_sqs_failed_are_tried_again_and_stale_ones_are_not() {
+        let bench = Bench::new(SimulatedQueue::refusing("InternalError", false));
+        bench.hold(1, VISIBILITY_TIMEOUT);
+        assert_eq!(bench.round().await.len(), 1);
+        assert_eq!(bench.round().await.len(), 1);
+
+        let bench = Bench::new(SimulatedQueue::refusing("ReceiptHandleIsInvalid", true));
+        bench.hold(1, VISIBILITY_TIMEOUT);
+        assert_eq!(bench.round().await.len(), 1);
+        assert!(bench.round().await.is_empty());
+    }
+
+    /// After a failure the rest of a round is not asked for, and not taken for extended either.
+    #[tokio::test]
+    async fn a_round_that_is_given_up_is_made_up_for() {
+        let bench = Bench::new(SimulatedQueue::refusing("InternalError", false));
+        bench.hold(30, VISIBILITY_TIMEOUT);
+        bench.hold(30, VISIBILITY_TIMEOUT);
+        assert_eq!(bench.round().await.len(), 1);
+        let due = bench.keeper.in_flight.not_extended_since(Instant::now() - VISIBILITY_TIMEOUT / 2);
+        assert_eq!(due.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_is_neither_extended_nor_released() {
+        let bench = Bench::new(SimulatedQueue::default());
+        let segment = bench.hold(5, VISIBILITY_TIMEOUT);
+        bench.hold(7, Duration::ZERO);
+        bench.keeper.in_flight.settle(segment, 0);
+        assert!(bench.round().await.is_empty());
+        bench.keeper.release().await;
+        assert_eq!(bench.keeper.queue.changes(), [(7, Duration::ZERO)]);
+    }
+}

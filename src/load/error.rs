@@ -1,0 +1,95 @@
+//! What can go wrong in a load, and what follows from it.
+
+use thiserror::Error;
+
+use crate::advice::{Advice, Advised, fatal, retried};
+use crate::chunk::ChunkError;
+use crate::config::{ConfigError, MaxRejects};
+use crate::durable::FileError;
+use crate::exit_code::ExitCode;
+use crate::postgres::PostgresError;
+use crate::segment::SegmentId;
+use crate::spool::SpoolError;
+use crate::staging::StagingError;
+
+/// A segment could not be loaded, or the ledger could not be asked.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is the documentation")]
+pub enum LoadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error("table {table} does not exist")]
+    NoTable { table: String },
+    #[error("the ledger (schema pgsluice) does not exist in this database")]
+    NoLedger,
+    #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
+    RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
+    /// Passing: its transaction ends, and then the ledger has the segment or has not.
+    #[error("segment {segment} is being loaded by another process")]
+    SegmentBusy { segment: SegmentId },
+    #[error(
+        "segment {segment} would bring this run to {rejects} rejects in {messages} messages, and max_rejects is {limit}"
+    )]
+    TooManyRejects { segment: SegmentId, rejects: u64, messages: u64, limit: MaxRejects },
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+impl LoadError {
+    /// The disk is full that the segment's files are written to.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Chunk(error) => error.is_disk_full(),
+            Self::File(error) => error.is_disk_full(),
+            Self::Staging(error) => error.is_disk_full(),
+            Self::Spool(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// The segment's own files cannot be read to their end.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Chunk(error) => error.is_damage(),
+            Self::Spool(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+}
+
+impl Advised for LoadError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Config(error) => error.advice(),
+            Self::Postgres(error) => error.advice(),
+            Self::SegmentBusy { .. } => retried("wait for the other process"),
+            Self::NoTable { .. } | Self::NoLedger => {
+                fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
+            }
+            Self::TooManyRejects { .. } => Advice {
+                exit: ExitCode::TooManyRejects,
+                ..fatal(
+                    "see the reasons in the segment's file in rejects/; correct the mapping, or raise max_rejects, and \
+                     run again: nothing of the segment was loaded or deleted",
+                )
+            },
+            Self::RowsSkipped { .. } => fatal(
+                "a BEFORE trigger that returns NULL skips rows unseen: let it RAISE, which makes each a reject, or load another table",
+            ),
+            Self::Chunk(error) => error.advice(),
+            Self::File(error) => error.advice(),
+            Self::Staging(error) => error.advice(),
+            Self::Spool(error) => error.advice(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Lists the rejects of a pipeline: counted by reason, or one by one.
+
+use std::time::SystemTime;
+
+use futures::{Stream, TryStreamExt};
+use serde::Serialize;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use super::super::LoadError;
+use super::ledger_error;
+use super::rejects::stage_of;
+use crate::reason::Reason;
+use crate::segment::SegmentId;
+
+const GROUPS: &str = "SELECT stage, field, reason, count(*), min(rejected_at), max(rejected_at) FROM pgsluice.reject \
+     WHERE pipeline = $1 AND (cardinality($2::uuid[]) = 0 OR segment = ANY($2)) \
+     GROUP BY stage, field, reason ORDER BY count(*) DESC, stage, field, reason LIMIT $3";
+const ENTRIES: &str = "SELECT message_id, segment, stage, field, reason, rejected_at FROM pgsluice.reject \
+     WHERE pipeline = $1 AND (cardinality($2::uuid[]) = 0 OR segment = ANY($2)) \
+     ORDER BY rejected_at DESC, segment, message_id LIMIT $3";
+
+/// Which rejects of the ledger are listed.
+#[derive(Debug, Clone)]
+pub struct Selection<'a> {
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// Only rejects of these segments; none means all.
+    pub segments: &'a [SegmentId],
+    /// This many lines at most.
+    pub limit: Option<u32>,
+}
+
+/// Rejects with the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectGroup {
+    /// How many there are.
+    pub rejects: i64,
+    /// Who refused them, and why.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// When the first was recorded.
+    pub first_rejected_at: jiff::Timestamp,
+    /// When the last was recorded.
+    pub last_rejected_at: jiff::Timestamp,
+}
+
+/// One reject of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListedReject {
+    /// The message's id.
+    pub message_id: Uuid,
+    /// The segment whose reject file holds it.
+    pub segment: SegmentId,
+    /// Who refused it, and why.
+    #[serde(flatten)]
+    pub reason: Reason,
+    /// When it was recorded.
+    pub rejected_at: jiff::Timestamp,
+}
+
+impl Selection<'_> {
+    /// The rejects counted by stage, field and reason, the most frequent first.
+    pub async fn groups(
+        &self,
+        client: &Client,
+    ) -> Result<impl Stream<Item = Result<RejectGroup, LoadError>>, LoadError> {
+        self.rows(client, GROUPS, |row| {
+            Ok(RejectGroup {
+                reason: reason(row, 0)?,
+                rejects: row.try_get(3)?,
+                first_rejected_at: instant(row, 4)?,
+                last_rejected_at: instant(row, 5)?,
+            })
+        })
+        .await
+    }
+
+    /// The rejects one by one, the newest first.
+    pub async fn entries(
+        &self,
+        client: &Client,
+    ) -> Result<impl Stream<Item = Result<ListedReject, LoadError>>, LoadError> {
+        self.rows(client, ENTRIES, |row| {
+            Ok(ListedReject {
+                message_id: row.try_get(0)?,
+                segment: row.try_get::<_, Uuid>(1)?.into(),
+                reason: reason(row, 2)?,
+                rejected_at: instant(row, 5)?,
+            })
+        })
+        .await
+    }
+
+    async fn rows<T>(
+        &self,
+        client: &Client,
+        statement: &str,
+        read: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<impl Stream<Item = Result<T, LoadError>>, LoadError> {
+        let failed = || ledger_error("reading rejects of");
+        let segments: Vec<Uuid> = self.segments.iter().map(|segment| segment.as_uuid()).collect();
+        let limit = self.limit.map(i64::from);
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.pipeline, &segments, &limit];
+        let rows = client.query_raw(statement, parameters).await.map_err(failed())?;
+        Ok(rows.map_err(move |error| failed()(error)).and_then(move |row| {
+            let item = read(&row).map_err(ledger_error("reading rejects of"));
+            std::future::ready(item)
+        }))
+    }
+}
+
+/// From this column and the two after it.
+fn reason(row: &Row, column: usize) -> Result<Reason, tokio_postgres::Error> {
+    Ok(Reason {
+        stage: stage_of(row.try_get(column)?),
+        field: row.try_get(column + 1)?,
+        text: row.try_get(column + 2)?,
+    })
+}
+
+fn instant(row: &Row, column: usize) -> Result<jiff::Timestamp, tokio_postgres::Error> {
+    let time: SystemTime = row.try_get(column)?;
+    Ok(jiff::Timestamp::try_from(time).unwrap_or_default())
+}

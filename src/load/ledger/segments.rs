@@ -1,0 +1,129 @@
+//! What the ledger knows of segments: which are loaded, and with which counts.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use uuid::Uuid;
+
+use super::super::LoadError;
+use super::super::committed::SegmentRecord;
+use super::super::message_keys::SegmentKeys;
+use super::{Ledger, count, ledger_error};
+use crate::segment::SegmentId;
+
+const SEGMENT_COLUMNS: &str = "id, received, loaded, duplicates, rejected, loaded_at, left_in_queue";
+const FIND: &str = "FROM pgsluice.segment WHERE id = ANY($1)";
+const TOTALS: &str = "SELECT count(*), coalesce(sum(loaded), 0)::bigint, coalesce(sum(duplicates), 0)::bigint, \
+     coalesce(sum(rejected), 0)::bigint, max(loaded_at) FROM pgsluice.segment WHERE pipeline = $1";
+const FORGET_SEGMENT: &str = "DELETE FROM pgsluice.segment WHERE id = $1";
+const INSERT_SEGMENT: &str = "INSERT INTO pgsluice.segment \
+     (id, pipeline, received, loaded, duplicates, rejected, first_sent_at, last_sent_at, host, left_in_queue) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING loaded_at";
+
+/// What the ledger holds of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerTotals {
+    /// Segments that are loaded.
+    pub segments: u64,
+    /// Rows that they added.
+    pub loaded: u64,
+    /// Messages that had been loaded before.
+    pub duplicates: u64,
+    /// Messages that could not become rows.
+    pub rejected: u64,
+    /// When the last one was loaded, if any was.
+    pub last_loaded_at: Option<SystemTime>,
+}
+
+impl Ledger {
+    /// Those of the segments that are loaded, with the time of their transaction.
+    pub(in crate::load) async fn find(
+        &self,
+        client: &impl GenericClient,
+        segments: &[SegmentId],
+    ) -> Result<Vec<(SegmentRecord, SystemTime)>, LoadError> {
+        let ids: Vec<Uuid> = segments.iter().map(|segment| segment.as_uuid()).collect();
+        let found = client.query(&format!("SELECT {SEGMENT_COLUMNS} {FIND}"), &[&ids]).await;
+        let found = found.and_then(|rows| rows.iter().map(read_segment).collect::<Result<Vec<_>, _>>());
+        let mut found = found.map_err(ledger_error("reading"))?;
+        if self.with_rejects {
+            for (record, _) in found.iter_mut().filter(|(record, _)| record.rejected > 0) {
+                record.rejects = self.rejects_of(client, record.segment).await?.into();
+            }
+        }
+        Ok(found)
+    }
+
+    /// What was loaded in all.
+    pub(in crate::load) async fn totals(&self, client: &Client) -> Result<LedgerTotals, LoadError> {
+        let read = |row: Row| {
+            Ok(LedgerTotals {
+                segments: count(&row, 0)?,
+                loaded: count(&row, 1)?,
+                duplicates: count(&row, 2)?,
+                rejected: count(&row, 3)?,
+                last_loaded_at: row.try_get(4)?,
+            })
+        };
+        client.query_one(TOTALS, &[&&*self.pipeline]).await.and_then(read).map_err(ledger_error("reading"))
+    }
+
+    /// Removes the segment's row, and nothing else of it.
+    pub(in crate::load) async fn forget_segment(
+        &self,
+        transaction: &Transaction<'_>,
+        segment: SegmentId,
+    ) -> Result<(), LoadError> {
+        let forgotten = transaction.execute(FORGET_SEGMENT, &[&segment.as_uuid()]).await;
+        forgotten.map(|_| ()).map_err(ledger_error("removing a segment from"))
+    }
+
+    /// Records the segment, and returns the time of the transaction.
+    pub(in crate::load) async fn insert_segment(
+        &self,
+        transaction: &Transaction<'_>,
+        record: &SegmentRecord,
+        keys: &SegmentKeys,
+    ) -> Result<SystemTime, LoadError> {
+        let failed = || ledger_error("recording a segment in");
+        let [received, loaded, duplicates, rejected] =
+            [record.received, record.loaded, record.duplicates, record.rejected].map(u64::cast_signed);
+        let (first, last) = keys.sent_between();
+        let id = record.segment.as_uuid();
+        let pipeline = &*self.pipeline;
+        let inserted = transaction
+            .query_opt(
+                INSERT_SEGMENT,
+                &[
+                    &id,
+                    &pipeline,
+                    &received,
+                    &loaded,
+                    &duplicates,
+                    &rejected,
+                    &first,
+                    &last,
+                    &self.host,
+                    &&*record.left_in_queue,
+                ],
+            )
+            .await
+            .map_err(failed())?;
+        let row = inserted.ok_or(LoadError::SegmentBusy { segment: record.segment })?;
+        row.try_get(0).map_err(failed())
+    }
+}
+
+fn read_segment(row: &Row) -> Result<(SegmentRecord, SystemTime), tokio_postgres::Error> {
+    let record = SegmentRecord {
+        segment: row.try_get::<_, Uuid>(0)?.into(),
+        received: count(row, 1)?,
+        loaded: count(row, 2)?,
+        duplicates: count(row, 3)?,
+        rejected: count(row, 4)?,
+        left_in_queue: row.try_get::<_, Vec<Uuid>>(6)?.into(),
+        rejects: Arc::default(),
+    };
+    Ok((record, row.try_get(5)?))
+}

@@ -1,0 +1,21 @@
+//! Connections to Postgres: how they are opened, encrypted, watched and tried again, and COPY over them. Knows no
+//! segment, no ledger and no table.
+
+mod connection;
+mod copy;
+mod error;
+mod identifier;
+
+mod retry;
+mod settings;
+pub(crate) mod sqlstate;
+mod timeouts;
+mod tls;
+pub(crate) mod watch;
+
+pub use connection::connect;
+pub(crate) use connection::{Connection, Database};
+pub(crate) use copy::{CopyError, Feed, copy_in};
+pub use error::PostgresError;
+pub use identifier::{quote_identifier, quote_qualified};
+pub(crate) use retry::Retries;

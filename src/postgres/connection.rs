@@ -1,0 +1,134 @@
+//! Connections to Postgres: opens them, and says in our words why one could not be opened.
+//!
+//! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is.
+
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_postgres::config::Host;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::settings::Settings;
+use super::{PostgresError, tls};
+use crate::config::{ConfigError, DatabaseUrl};
+
+/// How long a server may take to answer, unless the connection string says `connect_timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The transaction of a host that vanished ends within a minute, so that the next run does not wait for its locks for
+/// the two hours that are the default.
+const NOTICE_A_LOST_CLIENT: &str =
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+
+/// A database that can be connected to, again and again.
+#[derive(Clone)]
+pub(crate) struct Database {
+    config: Config,
+    tls: MakeRustlsConnect,
+    timeout: Duration,
+    /// How long nothing may come before the server is asked; `None` waits for ever (`keepalives=0`).
+    pub(crate) patience: Option<Duration>,
+    address: String,
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    task: AbortHandle,
+    severed: bool,
+}
+
+impl Connection {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.severed || self.client.is_closed()
+    }
+
+    /// Closes our end at once: nobody waits for what may still come.
+    pub(crate) fn sever(&mut self) {
+        self.task.abort();
+        self.severed = true;
+    }
+}
+
+impl Database {
+    /// Reads the connection string, the PG* variables, and the trusted authorities where they are needed.
+    pub(crate) fn new(url: &DatabaseUrl) -> Result<Self, ConfigError> {
+        let settings = Settings::parse(url.expose(), |name| std::env::var(name).ok())?;
+        let tls = tls::connector(settings.verify, settings.root_certificates.as_deref())?;
+        let mut config = settings.config;
+        let each_host = *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
+        config.connect_timeout(each_host);
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+        // The driver's own limit ends once TCP is connected; a server that then says nothing is no better.
+        let timeout = each_host.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX));
+        let patience = config.get_keepalives().then(|| config.get_keepalives_idle());
+        Ok(Self { address: address(&config), config, tls, timeout, patience })
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> Result<Connection, PostgresError> {
+        match tokio::time::timeout(self.timeout, self.open()).await {
+            Ok(opened) => opened,
+            Err(elapsed) => Err(PostgresError::Unreachable { address: self.address.clone(), source: elapsed.into() }),
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, PostgresError> {
+        let connected = self.config.connect(self.tls.clone()).await;
+        let (client, connection) = connected.map_err(|error| self.explain(error))?;
+        let running = tokio::spawn(async move {
+            // Whoever waits for an answer on this connection gets the error as well.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to Postgres ended");
+            }
+        });
+        client.batch_execute(NOTICE_A_LOST_CLIENT).await.map_err(|error| self.explain(error))?;
+        Ok(Connection { client, task: running.abort_handle(), severed: false })
+    }
+
+    fn explain(&self, error: tokio_postgres::Error) -> PostgresError {
+        let address = self.address.clone();
+        match error.as_db_error() {
+            Some(refusal) => PostgresError::ConnectionRefused {
+                address,
+                message: refusal.message().to_owned(),
+                sqlstate: refusal.code().code().to_owned(),
+            },
+            None if was_reached(&error) => {
+                let action = format!("connecting to Postgres at {address}");
+                PostgresError::ConnectionLost { action, source: error.into() }
+            }
+            None => PostgresError::Unreachable { address, source: error.into() },
+        }
+    }
+}
+
+/// Opens a connection to look at or prepare a database; the loads have connections of their own.
+pub async fn connect(database: &DatabaseUrl) -> Result<Client, PostgresError> {
+    Ok(Database::new(database)?.connect().await?.client)
+}
+
+/// Whether somebody took the connection and closed it, as a server that is about to stop does.
+fn was_reached(error: &tokio_postgres::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Other, UnexpectedEof};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let closed = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    // The driver calls an end amid a message `Other`.
+    error.is_closed() || cause.is_some_and(|cause| closed.contains(&cause.kind()) || cause.kind() == Other)
+}
+
+fn address(config: &Config) -> String {
+    let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+    let hosts = config.get_hosts().iter().map(|host| match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(directory) => directory.display().to_string(),
+    });
+    let names: Vec<String> = if config.get_hosts().is_empty() { addresses.collect() } else { hosts.collect() };
+    let ports = config.get_ports();
+    let places = names.iter().enumerate().map(|(index, name)| {
+        let port = ports.get(index).or(ports.first()).unwrap_or(&5432);
+        format!("{name}:{port}")
+    });
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("{}/{database}", places.collect::<Vec<_>>().join(","))
+}

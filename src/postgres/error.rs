@@ -1,0 +1,63 @@
+//! What Postgres refuses, or a connection fails to do, and what follows from it.
+
+use thiserror::Error;
+
+use super::sqlstate::{Meaning, judge};
+use crate::advice::{Advice, Advised, BoxedError, fatal, retried};
+use crate::config::ConfigError;
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Postgres refused, or the connection failed.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is the documentation")]
+pub enum PostgresError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot connect to Postgres at {address}")]
+    Unreachable { address: String, source: BoxedError },
+    #[error("Postgres at {address} refused the connection: {message} (SQLSTATE {sqlstate})")]
+    ConnectionRefused { address: String, message: String, sqlstate: String },
+    /// Without the server's message, which may quote a value.
+    #[error("Postgres refused {action} (SQLSTATE {sqlstate}{place})")]
+    Refused { action: String, sqlstate: String, place: String },
+    #[error("the connection to Postgres was lost during {action}")]
+    ConnectionLost { action: String, source: BoxedError },
+}
+
+impl PostgresError {
+    /// An error of a statement, without the server's text, which may quote a value.
+    pub(crate) fn of_statement(action: &str, error: tokio_postgres::Error) -> Self {
+        let action = action.to_owned();
+        let Some(refusal) = error.as_db_error() else {
+            return Self::ConnectionLost { action, source: error.into() };
+        };
+        let names = [("table", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
+        let place = names.iter().filter_map(|(kind, name)| Some(format!(", {kind} {}", (*name)?))).collect();
+        Self::Refused { action, sqlstate: refusal.code().code().to_owned(), place }
+    }
+
+    /// The role lacks a right, as the server would say if it were asked.
+    pub(crate) fn forbidden(action: &str, place: String) -> Self {
+        Self::Refused { action: action.to_owned(), sqlstate: INSUFFICIENT_PRIVILEGE.to_owned(), place }
+    }
+}
+
+impl Advised for PostgresError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Config(error) => error.advice(),
+            Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
+            Self::ConnectionRefused { sqlstate, .. } | Self::Refused { sqlstate, .. } => {
+                let (meaning, hint) = judge(sqlstate);
+                Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }
+            }
+            Self::ConnectionLost { .. } => retried("see the server's log; run again, what is loaded is recognised"),
+        }
+    }
+}
+
+/// A mistake in the connection string, the PG* variables or the files that they name.
+pub(super) fn invalid_setting(problem: String) -> ConfigError {
+    ConfigError::InvalidSetting { setting: "--database-url (DATABASE_URL)", problem }
+}

@@ -1,0 +1,158 @@
+//! The reject file: messages that could not become rows, each with the reason.
+//!
+//! A line is the message's spool line without its checksum, plus `stage`, `reason` and `field` (null where the reason
+//! concerns no single field), so nothing of the message is lost and the line is itself a valid spool line that can be
+//! tried again. The reason names fields and limits, never a value. `transform` writes the file anew; `load` appends.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{SpoolError, line_fields};
+use crate::durable::FileError;
+use crate::reason::Reason;
+
+/// What a reject line says beside the message's body.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RejectEntry {
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// When it was sent, in milliseconds since the epoch.
+    pub sent_at: i64,
+    /// Who refused it, and why.
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+/// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment.
+pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], reason: &Reason) {
+    let quoted = |text: Option<&str>| serde_json::Value::from(text).to_string();
+    out.extend_from_slice(line_fields(spool_line));
+    let Reason { stage, field, text } = reason;
+    for (name, value) in [("stage", Some(stage.name())), ("reason", Some(text)), ("field", field.as_deref())] {
+        out.extend_from_slice(format!(",\"{name}\":{}", quoted(value)).as_bytes());
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Reads a reject file line by line; no body is kept. A file that does not exist holds no rejects.
+pub fn read_rejects(path: &Path) -> Result<Rejects, FileError> {
+    let file = match File::open(path) {
+        Ok(file) => Some(BufReader::new(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(FileError::of("open", path)(error)),
+    };
+    Ok(Rejects { path: path.to_owned(), file, line: Vec::new(), offset: 0 })
+}
+
+/// The entries of a reject file, in file order. Ends after its first error.
+#[derive(Debug)]
+pub struct Rejects {
+    path: PathBuf,
+    file: Option<BufReader<File>>,
+    line: Vec<u8>,
+    offset: u64,
+}
+
+impl Rejects {
+    /// The line of the entry that was read last, its line feed included.
+    #[must_use]
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        self.line.clear();
+        let read = file.read_until(b'\n', &mut self.line).map_err(FileError::of("read", &self.path))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let entry = serde_json::from_slice(&self.line).map_err(|_| SpoolError::Damaged {
+            path: self.path.clone(),
+            offset: self.offset,
+            problem: "not a reject line",
+        })?;
+        self.offset += read as u64;
+        Ok(Some(entry))
+    }
+}
+
+impl Iterator for Rejects {
+    type Item = Result<RejectEntry, SpoolError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.read_entry().transpose();
+        if !matches!(entry, Some(Ok(_))) {
+            self.file = None;
+        }
+        entry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::reason::Stage;
+    use crate::spool::{Record, SegmentReader, SegmentWriter};
+    use crate::staging::Staging;
+
+    fn reason(stage: Stage, text: &str, field: Option<&str>) -> Reason {
+        Reason { stage, field: field.map(str::to_owned), text: text.to_owned() }
+    }
+
+    #[test]
+    fn a_reject_line_is_read_back_and_is_still_a_spool_line() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let mut writer = SegmentWriter::create(&staging).unwrap();
+        let record = Record {
+            message_id: "m\"1".into(),
+            sent_at: 5,
+            group_id: Some("g".into()),
+            ..Record::with_body("{\"ip\": 1}")
+        };
+        writer.append(&record).unwrap();
+        let segment = writer.seal().unwrap().id;
+
+        let written_by_us = fs::read(staging.spool(segment)).unwrap();
+        let written_by_hand = concat!(
+            r#"{"message_id":"h","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"","body":""}"#,
+            " \r"
+        );
+        let mut out = Vec::new();
+        let first = written_by_us.strip_suffix(b"\n").unwrap();
+        let not_a_string = reason(Stage::Transform, "ip is not a string", Some("ip"));
+        let refused = reason(Stage::Load, "refused: \"23514\"", None);
+        push_reject(&mut out, first, &not_a_string);
+        push_reject(&mut out, written_by_hand.as_bytes(), &refused);
+        let path = staging.rejects(segment);
+        fs::write(&path, &out).unwrap();
+
+        let entries: Vec<RejectEntry> = read_rejects(&path).unwrap().map(Result::unwrap).collect();
+        let entry =
+            |message_id: &str, sent_at, reason| RejectEntry { message_id: message_id.to_owned(), sent_at, reason };
+        assert_eq!(entries, [entry("m\"1", 5, not_a_string), entry("h", 1, refused)]);
+
+        let block = SegmentReader::open(&path).unwrap().next_block().unwrap().unwrap();
+        let again = block.lines().next().unwrap().unwrap().record;
+        assert_eq!(serde_json::to_string(&again).unwrap(), serde_json::to_string(&record).unwrap());
+        assert!(!String::from_utf8(out).unwrap().contains("crc32"));
+    }
+
+    #[test]
+    fn no_file_means_no_rejects_and_damage_is_an_error_at_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("rejects.ndjson");
+        assert!(read_rejects(&path).unwrap().next().is_none());
+        let good = r#"{"message_id":"m","sent_at":1,"stage":"load","reason":"r","field":null}"#;
+        fs::write(&path, format!("{good}\n{good}x\n{good}\n")).unwrap();
+        let entries: Vec<_> = read_rejects(&path).unwrap().collect();
+        assert_eq!(entries.len(), 2);
+        assert!(matches!(&entries[1], Err(SpoolError::Damaged { offset, .. }) if *offset == good.len() as u64 + 1));
+    }
+}

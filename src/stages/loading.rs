@@ -1,0 +1,82 @@
+//! The load's loop: the next chunk, one transaction, on to the acknowledgement.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+use super::chunks::StagedChunk;
+use super::{OwnMessages, Stages};
+use crate::ack;
+use crate::crash_point::CrashPoint;
+use crate::error::Error;
+use crate::load::{Committed, LoadMode, Loader};
+use crate::workers::until_ended;
+
+/// What the load's workers share.
+struct Loading {
+    mode: LoadMode,
+    chunks: Mutex<mpsc::Receiver<StagedChunk>>,
+    committed: mpsc::Sender<Committed>,
+    own: Option<Arc<OwnMessages>>,
+}
+
+impl Stages {
+    /// Each loader takes the next chunk as soon as it is free.
+    pub(super) async fn load_all(
+        self: Arc<Self>,
+        mode: LoadMode,
+        loaders: Vec<Loader>,
+        chunks: mpsc::Receiver<StagedChunk>,
+        committed: mpsc::Sender<Committed>,
+        own: Option<Arc<OwnMessages>>,
+    ) -> Result<(), Error> {
+        let work = Arc::new(Loading { mode, chunks: Mutex::new(chunks), committed, own });
+        let mut workers = JoinSet::new();
+        for loader in loaders {
+            workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&work)));
+        }
+        drop(work);
+        until_ended(&mut workers).await
+    }
+
+    async fn load_next(self: Arc<Self>, mut loader: Loader, work: Arc<Loading>) -> Result<(), Error> {
+        let counters = &self.counters.load;
+        while let Some(StagedChunk { segment, guard }) =
+            counters.wait_for(async { work.chunks.lock().await.recv().await }).await
+        {
+            let started = Instant::now();
+            let outcome = loader.load(&self.staging, &segment, work.mode).await;
+            self.counters.add_retries(loader.take_retries());
+            let done = match outcome {
+                Ok(done) => done,
+                Err(error) => {
+                    self.set_aside(segment.id, segment.received, error.into(), work.own.as_deref())?;
+                    continue;
+                }
+            };
+            counters.finished(started, segment.received);
+            counters.wrote(segment.chunk_bytes);
+            self.counters.commit(&done);
+            self.remove_chunk(segment.id).await?;
+            drop(guard);
+            CrashPoint::RemoveChunk.pass();
+            if counters.wait_for(work.committed.send(done)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments with receipt handles stay for `ack`; imported ones are done.
+    pub(super) async fn keep_all(self: Arc<Self>, mut segments: mpsc::Receiver<Committed>) -> Result<(), Error> {
+        while let Some(segment) = segments.recv().await {
+            let is_in_spool = self.staging.spool(segment.segment()).exists();
+            if is_in_spool && ack::has_nothing_to_delete(&self.staging, segment.segment()).await? {
+                ack::archive(&self.staging, segment.segment()).await?;
+            }
+        }
+        Ok(())
+    }
+}
