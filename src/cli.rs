@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what the command line is for")]
 
 mod ack;
+mod config;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
@@ -114,6 +115,9 @@ enum Command {
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
     Keygen,
+    /// Show what a configuration file may hold
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -170,6 +174,7 @@ pub fn run() -> Result<ExitCode, Error> {
         Command::Rejects(command) => rejects::run(&shared, &command),
         Command::Reveal(flags) => reveal::run(&shared, &flags),
         Command::Keygen => keygen::run(),
+        Command::Config(command) => config::run(&command),
         #[cfg(feature = "local")]
         Command::Demo(flags) => demo::run(&flags),
     }
