@@ -29,9 +29,7 @@ pub(super) fn run(command: &Command) -> Result<ExitCode, Error> {
 fn print_example() -> Result<(), StagingError> {
     let mut stdout = stdout().lock();
     match stdout.write_all(EXAMPLE.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(StagingError::io("write", "stdout".as_ref())(error))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(StagingError::io("write", "stdout".as_ref())(error)),
         _ => Ok(()),
     }
 }
