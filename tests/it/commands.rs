@@ -1,10 +1,13 @@
 //! The commands around the main job.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::logins::{generated, login};
 use crate::testenv::{Server, TestEnv, project_path};
+
+const USAGE: i32 = 2;
 
 #[test]
 fn init_can_be_repeated_and_changes_nothing() {
@@ -117,6 +120,49 @@ fn the_annotated_configuration_is_the_default_one() {
     env.configure(include_str!("../../pgsluice.toml"));
     env.job(&["replay", "--again"]).succeeds();
     assert_eq!(env.database.rows(rows), by_default);
+}
+
+/// Neither `cargo install` nor the container image has the file that errors point to, so the program holds it.
+#[test]
+fn the_printed_example_is_the_annotated_file_and_loads_as_no_file_does() {
+    let mut env = TestEnv::without_tables(Server::Embedded);
+    let printed = env.pgsluice(&["config", "example"]).succeeds().stdout;
+    assert_eq!(printed, include_str!("../../pgsluice.toml"));
+
+    // Without the day of sending, which may change between the two runs.
+    let rows = "select user_id, device_type, masked_ip, masked_device_id, locale, app_version
+                from user_logins order by user_id";
+    let bodies = generated(20);
+    fs::write(env.path("example.toml"), printed).unwrap();
+    let loaded = [vec!["run"], vec!["run", "--config", "example.toml"]].map(|arguments| {
+        env.change_database();
+        env.queue.send(&bodies);
+        env.job(&arguments).succeeds();
+        env.database.rows(rows)
+    });
+    assert!(!loaded[0].is_empty());
+    assert_eq!(loaded[0], loaded[1]);
+}
+
+#[test]
+fn the_example_is_printed_also_where_the_file_that_is_there_is_not_valid() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    for (toml, error) in [("[queue]\npolers = 3\n", "line 2"), ("[[column]]\nname = \"a\"\nfrom = \"x\"\n", "column a")]
+    {
+        env.configure(toml);
+        env.job(&["run"]).fails(USAGE, error, "`pgsluice config example`");
+    }
+    assert!(!env.pgsluice(&["config", "example"]).succeeds().stdout.is_empty());
+}
+
+#[test]
+fn a_reader_of_the_example_that_has_gone_is_no_failure() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 /// What the README says happens is proved by the tests that it names; a name that ends in `*` is a group or a start.
