@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv, project_path};
+use crate::testenv::{Server, TestEnv};
 
 const USAGE: i32 = 2;
 
@@ -163,39 +162,4 @@ fn a_reader_of_the_example_that_has_gone_is_no_failure() {
     let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
     let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
-}
-
-/// What the README says happens is proved by the tests that it names; a name that ends in `*` is a group or a start.
-#[test]
-fn the_readme_names_tests_that_exist() {
-    let readme = fs::read_to_string(project_path("README.md")).unwrap();
-    let sources = sources_below(&project_path("tests/it")) + &sources_below(&project_path("src"));
-    let table = readme.split("## What happens when").nth(1).unwrap().split("\n## ").next().unwrap();
-    let cells = table.lines().filter(|line| line.starts_with("| ") && line.contains("::"));
-    let names: Vec<&str> = cells
-        .flat_map(|line| line.rsplit("| ").next().unwrap().split('`'))
-        .filter(|name| name.contains("::"))
-        .collect();
-    assert!(names.len() > 50, "{names:?}");
-    for name in names {
-        let path = name.trim_end_matches("::*");
-        let test = path.rsplit("::").next().unwrap().trim_end_matches('*');
-        // A test stands as a function, as a module of them, or as an entry of a table that a macro makes tests of.
-        let items = [format!("fn {test}"), format!("mod {test}"), format!("    {test}: ")];
-        let exists = items.iter().any(|item| sources.contains(item));
-        assert!(exists, "the README names {name}, and there is none");
-    }
-}
-
-fn sources_below(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            text += &sources_below(&path);
-        } else {
-            text += &fs::read_to_string(path).unwrap();
-        }
-    }
-    text
 }
