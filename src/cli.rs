@@ -3,6 +3,7 @@
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
 mod ack;
+mod config;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
@@ -115,6 +116,9 @@ enum Command {
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
     Keygen,
+    /// Show what a configuration file may hold
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -171,6 +175,7 @@ pub fn run() -> Result<ExitCode, Error> {
         Command::Rejects(command) => rejects::run(&shared, &command),
         Command::Reveal(flags) => reveal::run(&shared, &flags),
         Command::Keygen => keygen::run(),
+        Command::Config(command) => config::run(&command),
         #[cfg(feature = "local")]
         Command::Demo(flags) => demo::run(&flags),
     }

@@ -31,7 +31,7 @@ impl Advised for ConfigError {
             Self::Missing { hint, .. } => usage(hint),
             Self::Unreadable { .. } => usage("check --config and PGSLUICE_CONFIG"),
             Self::Invalid { .. } | Self::InvalidColumn { .. } => {
-                usage("compare with the annotated pgsluice.toml that comes with pgsluice")
+                usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }
             Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
             Self::MappingMismatch { .. } => usage("correct [[column]] in pgsluice.toml, or the table"),

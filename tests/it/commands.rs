@@ -1,10 +1,12 @@
 //! The commands around the main job.
 
 use std::fs;
-use std::path::Path;
+use std::io;
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv, project_path};
+use crate::testenv::{Server, TestEnv};
+
+const USAGE: i32 = 2;
 
 #[test]
 fn init_can_be_repeated_and_changes_nothing() {
@@ -119,37 +121,45 @@ fn the_annotated_configuration_is_the_default_one() {
     assert_eq!(env.database.rows(rows), by_default);
 }
 
-/// What the README says happens is proved by the tests that it names; a name that ends in `*` is a group or a start.
+/// Neither `cargo install` nor the container image has the file that errors point to, so the program holds it.
 #[test]
-fn the_readme_names_tests_that_exist() {
-    let readme = fs::read_to_string(project_path("README.md")).unwrap();
-    let sources = sources_below(&project_path("tests/it")) + &sources_below(&project_path("src"));
-    let table = readme.split("## What happens when").nth(1).unwrap().split("\n## ").next().unwrap();
-    let cells = table.lines().filter(|line| line.starts_with("| ") && line.contains("::"));
-    let names: Vec<&str> = cells
-        .flat_map(|line| line.rsplit("| ").next().unwrap().split('`'))
-        .filter(|name| name.contains("::"))
-        .collect();
-    assert!(names.len() > 50, "{names:?}");
-    for name in names {
-        let path = name.trim_end_matches("::*");
-        let test = path.rsplit("::").next().unwrap().trim_end_matches('*');
-        // A test stands as a function, as a module of them, or as an entry of a table that a macro makes tests of.
-        let items = [format!("fn {test}"), format!("mod {test}"), format!("    {test}: ")];
-        let exists = items.iter().any(|item| sources.contains(item));
-        assert!(exists, "the README names {name}, and there is none");
-    }
+fn the_printed_example_is_the_annotated_file_and_loads_as_no_file_does() {
+    let mut env = TestEnv::without_tables(Server::Embedded);
+    let printed = env.pgsluice(&["config", "example"]).succeeds().stdout;
+    assert_eq!(printed, include_str!("../../pgsluice.toml"));
+
+    // Without the day of sending, which may change between the two runs.
+    let rows = "select user_id, device_type, masked_ip, masked_device_id, locale, app_version
+                from user_logins order by user_id";
+    let bodies = generated(20);
+    fs::write(env.path("example.toml"), printed).unwrap();
+    let loaded = [vec!["run"], vec!["run", "--config", "example.toml"]].map(|arguments| {
+        env.change_database();
+        env.queue.send(&bodies);
+        env.job(&arguments).succeeds();
+        env.database.rows(rows)
+    });
+    assert!(!loaded[0].is_empty());
+    assert_eq!(loaded[0], loaded[1]);
 }
 
-fn sources_below(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            text += &sources_below(&path);
-        } else {
-            text += &fs::read_to_string(path).unwrap();
-        }
+#[test]
+fn the_example_is_printed_also_where_the_file_that_is_there_is_not_valid() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    for (toml, error) in [("[queue]\npolers = 3\n", "line 2"), ("[[column]]\nname = \"a\"\nfrom = \"x\"\n", "column a")]
+    {
+        env.configure(toml);
+        env.job(&["run"]).fails(USAGE, error, "`pgsluice config example`");
     }
-    text
+    assert!(!env.pgsluice(&["config", "example"]).succeeds().stdout.is_empty());
+}
+
+#[test]
+fn a_reader_of_the_example_that_has_gone_is_no_failure() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }

@@ -22,6 +22,7 @@ mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod disk;
+mod documentation;
 mod errors;
 mod hygiene;
 mod logins;
