@@ -64,9 +64,9 @@ fn a_disk_that_fills_up_stops_the_receiving_and_what_is_sealed_is_loaded() {
     // Nothing can be loaded, so the spool grows until the disk is full.
     env.database.execute("begin; lock table user_logins");
     let running = env.start(&["run"]);
-    wait_until(|| fs::read_to_string(env.path("stderr")).unwrap().contains("receiving stops"));
+    running.until_stderr_contains("receiving stops");
     env.database.execute("commit");
-    assert_eq!(running.wait(), Some(WORK_LEFT));
+    running.wait().ends_with(WORK_LEFT);
 
     let standing = standing(&env, bodies.len());
     assert!(standing.deleted > 0, "what was sealed is loaded and acknowledged: {standing:?}");
@@ -148,9 +148,8 @@ fn the_staging_directory_vanishes_during_a_run() {
     fs::remove_dir_all(env.path("staging")).unwrap();
     let after = login("after").to_string();
     env.queue.send(&[&after]);
-    assert_eq!(running.wait(), Some(FAILED));
-    let stderr = fs::read_to_string(env.path("stderr")).unwrap();
-    assert!(stderr.contains("error: cannot ") && stderr.contains("staging"), "{stderr}");
+    let outcome = running.wait().ends_with(FAILED);
+    assert!(outcome.stderr.contains("error: cannot ") && outcome.stderr.contains("staging"), "{outcome}");
 
     env.run().succeeds();
     assert_balanced(&env, &[login("before").to_string(), after]);
