@@ -1,7 +1,7 @@
 //! Visibility timeouts: what a run holds stays its own however long the database takes, and what it will not finish is
 //! given back at once.
 
-use std::thread;
+use std::fs;
 use std::time::Duration;
 
 use pgsluice::local::Fault::Refused;
@@ -10,7 +10,7 @@ use pgsluice::local::When::Always;
 use pgsluice::local::{Faults, Rule};
 
 use crate::logins::{generated, logins_of};
-use crate::testenv::{Counts, Database, Running, Server, TestEnv, wait_until};
+use crate::testenv::{Counts, Database, Queue, QueueKind, Running, Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 60;
 const VISIBILITY: Duration = Duration::from_secs(2);
@@ -44,6 +44,17 @@ fn everything_is_in_flight(env: &TestEnv) -> bool {
     env.queue.counts().in_flight == MESSAGES
 }
 
+/// Returns when the server has let this number of visibility timeouts pass: a message that nobody extends is received
+/// once more after each.
+fn visibility_timeouts_pass(server: Server, timeouts: usize) {
+    let clock = Queue::create(server, QueueKind::Standard);
+    clock.set_visibility_timeout(u32::try_from(VISIBILITY.as_secs()).unwrap());
+    clock.send(&["tick"]);
+    for _ in 0..=timeouts {
+        clock.receive_next();
+    }
+}
+
 /// The messages stay invisible for three visibility timeouts, and are received once.
 fn a_slow_database_leads_to_no_redelivery(server: Server) {
     let bodies = generated(MESSAGES);
@@ -51,8 +62,7 @@ fn a_slow_database_leads_to_no_redelivery(server: Server) {
     let locked = LockedTable::new(&env);
     let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
-    // Nothing to wait for but time itself.
-    thread::sleep(3 * VISIBILITY);
+    visibility_timeouts_pass(server, 3);
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
     drop(locked);
     let counts = run.wait().succeeds().counts();
@@ -72,13 +82,21 @@ fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     let locked = LockedTable::new(&env);
     let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
-    thread::sleep(3 * VISIBILITY);
+    wait_until(|| sealed_messages(&env) > MESSAGES);
     drop(locked);
     let outcome = run.wait().succeeds();
     assert!(outcome.counts().duplicates > 0, "{outcome}");
     assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
     assert_eq!(outcome.stderr.matches("cannot change visibility timeouts").count(), 1, "{outcome}");
+}
+
+/// Lines of the sealed segments.
+fn sealed_messages(env: &TestEnv) -> usize {
+    let mut sealed = env.staged_files("spool");
+    sealed.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
+    let lines = |path| fs::read_to_string(path).map_or(0, |segment| segment.lines().count());
+    sealed.iter().map(lines).sum()
 }
 
 /// Whoever gets the released messages loads them; the segments in the spool are recognised then, or the other way round.
