@@ -23,6 +23,7 @@ mod consumers;
 mod crash;
 mod disk;
 mod errors;
+mod exit_codes;
 mod help;
 mod hygiene;
 mod logins;

@@ -199,7 +199,8 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
     replay.terminate();
     replay.until_stderr_contains("stopping");
     env.database.execute("commit");
-    replay.wait().ends_with(3);
+    let outcome = replay.wait().ends_with(3);
+    assert!(outcome.stderr.ends_with("  stopped before the end; what is left is safe\n"), "{outcome}");
     let loaded = env.database.count("user_logins");
     assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
 
