@@ -12,6 +12,8 @@
 
 mod lanes;
 mod rejected;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;

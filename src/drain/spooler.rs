@@ -9,6 +9,9 @@
 //! less full. Should the disk be full all the same, because others write to it or a quota ends, the open segment is cut
 //! after its last whole line and sealed.
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

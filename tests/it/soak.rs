@@ -80,7 +80,7 @@ impl Soak {
             running.kill()
         });
         self.refill();
-        self.kills += u32::from(killer.join().unwrap());
+        self.kills += u32::from(killer.join().unwrap().was_killed());
         standing(&self.env, self.sent.len());
     }
 

@@ -1,7 +1,6 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use pgsluice::local::{Faults, QueueCounts};
 
@@ -195,14 +194,13 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
     env.pgsluice(&["import", "logins.ndjson"]).succeeds();
 
     env.database.execute("begin; lock table user_logins");
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    command.args(["replay", "--log-file", "log"]).stderr(Stdio::null());
-    let mut replay = command.spawn().unwrap();
+    let replay = env.start(&["replay"]);
     wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
-    assert!(Command::new("kill").arg(replay.id().to_string()).status().unwrap().success());
-    wait_until(|| fs::read_to_string(env.path("log")).unwrap().contains("stopping"));
+    replay.terminate();
+    replay.until_stderr_contains("stopping");
     env.database.execute("commit");
-    assert_eq!(replay.wait().unwrap().code(), Some(3));
+    let outcome = replay.wait().ends_with(3);
+    assert!(outcome.stderr.ends_with("  stopped before the end; what is left is safe\n"), "{outcome}");
     let loaded = env.database.count("user_logins");
     assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
 

@@ -139,6 +139,13 @@ impl Queue {
         received.expect("received messages").messages().len()
     }
 
+    /// Waits for a message, receives it and does not delete it.
+    pub(crate) fn receive_next(&self) {
+        let receive = || self.client.receive_message().queue_url(&self.url).wait_time_seconds(20).send();
+        let received = RUNTIME.block_on(receive()).expect("an answer");
+        assert_eq!(received.messages().len(), 1, "nothing came within a long poll");
+    }
+
     /// From now on these rules say what goes wrong on this test's own server, and no others.
     pub(crate) fn inject(&self, rules: &[Rule]) {
         self.own_server().inject(rules);
