@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use database::Database;
-use pgsluice::chunk::StagedSegment;
+use pgsluice::chunk::Manifest;
 use pgsluice::config::{Dedupe, MaskingKey, MaskingKeys, Pipeline};
-use pgsluice::load::{Committed, LoadMode, Loader};
+use pgsluice::load::{Committed, Loader};
 use pgsluice::local::Logins;
 use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, transform};
@@ -50,7 +50,7 @@ impl Bench {
     }
 
     /// Two of the same seed hold the same messages, as far as the shorter goes.
-    fn stage(&self, seed: u64, messages: usize) -> StagedSegment {
+    fn stage(&self, seed: u64, messages: usize) -> Manifest {
         let mut logins = Logins::new(seed).sent(self.sent_at_ms, 1);
         let segment = logins.seal_segment(&self.staging, messages).expect("a disk with room");
         transform(&self.staging, segment.id, &self.plan).expect("an undamaged segment")
@@ -97,21 +97,21 @@ fn fresh_segments(criterion: &mut Criterion, bench: &Bench) {
 }
 
 /// A segment a loader, side by side.
-async fn load_each(staging: &Staging, loaders: Vec<Loader>, segments: &[StagedSegment]) -> Vec<Loader> {
+async fn load_each(staging: &Staging, loaders: Vec<Loader>, segments: &[Manifest]) -> Vec<Loader> {
     let mut loads = JoinSet::new();
-    for (mut loader, &segment) in loaders.into_iter().zip(segments) {
-        let staging = staging.clone();
+    for (mut loader, segment) in loaders.into_iter().zip(segments) {
+        let (staging, segment) = (staging.clone(), segment.clone());
         loads.spawn(async move {
             let committed = load_one(&staging, &mut loader, &segment).await;
-            assert_eq!(committed.loaded(), segment.rows);
+            assert_eq!(committed.loaded(), segment.rows());
             loader
         });
     }
     loads.join_all().await
 }
 
-async fn load_one(staging: &Staging, loader: &mut Loader, segment: &StagedSegment) -> Committed {
-    loader.load(staging, segment, LoadMode::Once).await.expect("a commit")
+async fn load_one(staging: &Staging, loader: &mut Loader, segment: &Manifest) -> Committed {
+    loader.load(staging, segment).await.expect("a commit")
 }
 
 fn known_messages(criterion: &mut Criterion, bench: &Bench) {

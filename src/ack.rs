@@ -8,7 +8,7 @@
 //! SQS, is among them. Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group
 //! has ten in flight at most, and gives no more before they are deleted, so beyond that the order does not matter.
 //!
-//! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
+//! On failure the segment stays where it is; the next run finds it in the ledger and acknowledges it again.
 
 mod lanes;
 mod rejected;
@@ -31,10 +31,10 @@ use crate::advice::Advised;
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
-use crate::load::Committed;
+use crate::load::{Committed, LoadError};
 use crate::queue::{Queue, QueueError};
 use crate::segment::SegmentId;
-use crate::spool::{Receipts, SpoolError, message_uuid};
+use crate::spool::{Receipts, SpoolError, message_uuid, sealed_segment};
 use crate::staging::Staging;
 use lanes::Lanes;
 
@@ -94,16 +94,26 @@ pub async fn acknowledge<Q: Queue>(
     deletes: &Deletes,
     route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
-    route.send(staging, committed).await?;
+    // Acknowledged before: it lies in the archive.
+    let Some(path) = staging.find_unacknowledged(committed.segment()) else { return Ok(Acknowledged::default()) };
+    check_counts(staging, committed).await?;
+    route.send(&path, committed).await?;
     let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
-    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left_in_queue, deletes).await?;
-    let receives =
-        if left_in_queue.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left_in_queue).await? };
+    let outcome = delete_all(queue, &path, &left_in_queue, deletes).await?;
+    let receives = if left_in_queue.is_empty() { 0 } else { rejected::release(queue, &path, &left_in_queue).await? };
     if outcome.failed == 0 {
         archive(staging, committed.segment()).await?;
     }
     route.check(receives)?;
     Ok(outcome)
+}
+
+/// The transaction counted each message of the file: else the file is not what was loaded.
+async fn check_counts(staging: &Staging, committed: &Committed) -> Result<(), Error> {
+    let (files, segment) = (staging.clone(), committed.segment());
+    let sealed = blocking(move || sealed_segment(&files, segment)).await?.messages;
+    let ledger = committed.received();
+    if sealed == ledger { Ok(()) } else { Err(LoadError::CountsDiffer { segment, ledger, sealed }.into()) }
 }
 
 /// Moves a segment that is done with SQS into the archive.
@@ -114,8 +124,8 @@ pub async fn archive(staging: &Staging, segment: SegmentId) -> Result<(), Error>
 
 /// No message of the segment has a receipt handle: it was imported.
 pub async fn has_nothing_to_delete(staging: &Staging, segment: SegmentId) -> Result<bool, SpoolError> {
-    let spool = staging.spool(segment);
-    blocking(move || Ok(Receipts::open(&spool)?.next().transpose()?.is_none())).await
+    let Some(path) = staging.find_unacknowledged(segment) else { return Ok(true) };
+    blocking(move || Ok(Receipts::open(&path)?.next().transpose()?.is_none())).await
 }
 
 /// Deletes the messages of a segment file, except those that are left in the queue.
@@ -158,8 +168,9 @@ async fn delete_all<Q: Queue>(
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
     let mut remaining = handles;
     let mut outcome = Acknowledged::default();
-    for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
+    for (retry, delay) in (0..).zip(std::iter::once(Duration::ZERO).chain(backoff())) {
         tokio::time::sleep(delay).await;
+        outcome.retries += u64::from(retry > 0);
         let failed = (|| queue.delete(&remaining))
             .retry(retry_policy())
             .when(QueueError::is_transient)
@@ -184,7 +195,6 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
         if again.is_empty() {
             return Ok(outcome);
         }
-        outcome.retries += 1;
         remaining = again;
     }
     tracing::warn!(messages = remaining.len(), "SQS failed to delete messages again and again");

@@ -14,6 +14,7 @@ mod keygen;
 mod load;
 mod logging;
 mod output;
+mod prune;
 mod rejects;
 mod replay;
 mod reveal;
@@ -91,7 +92,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create the ledger and the user_logins table, where they are missing
+    /// Create or migrate the ledger, and create the table of the built-in pipeline
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
     Run(LimitFlags),
@@ -112,6 +113,8 @@ enum Command {
     /// List messages that could not become rows, or try them again
     #[command(subcommand)]
     Rejects(rejects::Command),
+    /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
+    Prune,
     /// Decrypt masked values, given as arguments or one a line on stdin
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
@@ -173,6 +176,7 @@ pub fn run() -> Result<ExitCode, Error> {
         Command::Ack => ack::run(&shared),
         Command::Status => status::run(&shared),
         Command::Rejects(command) => rejects::run(&shared, &command),
+        Command::Prune => prune::run(&shared),
         Command::Reveal(flags) => reveal::run(&shared, &flags),
         Command::Keygen => keygen::run(),
         Command::Config(command) => config::run(&command),

@@ -62,6 +62,8 @@ pub struct SpoolSettings {
     pub segment_max_age_ms: u64,
     /// How long acknowledged segments are kept for replay; 0 removes them at once.
     pub archive_days: u32,
+    /// How long rejected messages are kept.
+    pub rejects_days: u32,
 }
 
 /// How Postgres is loaded: `[load]`.

@@ -24,6 +24,8 @@ pub(crate) enum CrashPoint {
     Rename,
     /// The directory that holds the new name is flushed to disk.
     DirectorySync,
+    /// The parts of a chunk are written, and its manifest is not.
+    WriteChunk,
     /// A segment's chunk is complete.
     Transform,
     /// The ledger's messages are copied, in a transaction that is open.
@@ -34,7 +36,7 @@ pub(crate) enum CrashPoint {
     BeforeCommit,
     /// COMMIT is confirmed.
     Commit,
-    /// The chunk of a committed segment is removed.
+    /// A committed segment lies among the committed ones, and its chunk is removed.
     RemoveChunk,
     /// A batch of rejects is sent to the dead-letter queue.
     SendDeadLetters,
@@ -95,6 +97,7 @@ mod armed {
                 Self::Fsync => "fsync",
                 Self::Rename => "rename",
                 Self::DirectorySync => "directory-sync",
+                Self::WriteChunk => "write-chunk",
                 Self::Transform => "transform",
                 Self::CopyIds => "copy-ids",
                 Self::CopyRows => "copy-rows",

@@ -102,13 +102,26 @@ impl Error {
         }
     }
 
-    /// A segment's own files cannot be read to their end.
+    /// A segment's own files cannot be read to their end, or are not what was loaded.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Spool(error) => error.is_damage(),
             Self::Chunk(error) => error.is_damage(),
+            Self::Load(LoadError::CountsDiffer { .. }) => true,
             Self::Load(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// Something about a segment's own files stops it, and no other: they cannot be opened, or are of a newer format.
+    #[must_use]
+    pub fn stops_its_segment_alone(&self) -> bool {
+        match self {
+            Self::Spool(error) => error.stops_its_segment_alone(),
+            Self::Chunk(ChunkError::Spool(error)) | Self::Load(LoadError::Spool(error)) => {
+                error.stops_its_segment_alone()
+            }
             _ => false,
         }
     }

@@ -21,7 +21,10 @@ use crate::config::{ConfigError, Mask, MaskingKey, MaskingKeys};
 pub use reveal::{RevealError, Revealed, reveal};
 
 /// Encrypts the values of one column. Shared by all threads.
-pub struct Masker(Method);
+pub struct Masker {
+    method: Method,
+    key_id: String,
+}
 
 enum Method {
     Siv(Box<Siv>),
@@ -31,16 +34,25 @@ enum Method {
 impl Masker {
     /// Prepares the keys for one column; an error names the key or IV that is missing.
     pub fn new(mask: Mask, column: &str, keys: &MaskingKeys) -> Result<Self, ConfigError> {
-        let method = match mask {
-            Mask::Siv => Method::Siv(Box::new(Siv::new(column, master_key(keys)?)?)),
-            Mask::Fixed => Method::Fixed(Box::new(Fixed::new(master_key(keys)?, fixed_iv(keys)?)?)),
-        };
-        Ok(Self(method))
+        let key = master_key(keys)?;
+        Ok(match mask {
+            Mask::Siv => Self { method: Method::Siv(Box::new(Siv::new(column, key)?)), key_id: siv::key_id(key)? },
+            Mask::Fixed => {
+                let iv = fixed_iv(keys)?;
+                Self { method: Method::Fixed(Box::new(Fixed::new(key, iv)?)), key_id: fixed::key_id(key, iv)? }
+            }
+        })
+    }
+
+    /// What stands for the key, and the IV where the method has one: eight hexadecimal digits.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.key_id
     }
 
     /// Appends the encrypted `value` to `out`, as ASCII text.
     pub fn mask(&self, value: &str, out: &mut Vec<u8>) {
-        match &self.0 {
+        match &self.method {
             Method::Siv(siv) => siv.mask(value, out),
             Method::Fixed(fixed) => fixed.mask(value, out),
         }
@@ -49,7 +61,7 @@ impl Masker {
 
 impl fmt::Debug for Masker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self.0 {
+        formatter.write_str(match self.method {
             Method::Siv(_) => "Masker(siv)",
             Method::Fixed(_) => "Masker(fixed)",
         })

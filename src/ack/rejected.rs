@@ -7,6 +7,7 @@
 //! `pgsluice_message_id`.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use backon::Retryable;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use crate::load::Committed;
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue, QueueError, Sqs};
 use crate::reason::Reason;
 use crate::spool::{Line, Record, SegmentReader, message_uuid};
-use crate::staging::Staging;
 
 /// A batch of more than one message stays below this, the smallest limit that any server of SQS's protocol has.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -50,12 +50,12 @@ impl RejectRoute {
     ///
     /// A message that this queue refuses for what it is (too long, most likely) is kept, like all rejects, in the
     /// staging directory alone.
-    pub(super) async fn send(&self, staging: &Staging, committed: &Committed) -> Result<(), Error> {
+    pub(super) async fn send(&self, segment: &Path, committed: &Committed) -> Result<(), Error> {
         let Some(queue) = &self.dead_letters else { return Ok(()) };
         let mut rejects: HashMap<Uuid, &Reason> =
             committed.rejects().iter().map(|reject| (reject.message_id, &reject.reason)).collect();
         let mut batch: Vec<DeadLetter> = Vec::new();
-        let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
+        let mut reader = SegmentReader::open(segment)?;
         let mut memory = String::new();
         while !rejects.is_empty() {
             let Some(block) = reader.next_block()? else { break };
@@ -93,15 +93,10 @@ impl RejectRoute {
 /// Makes the messages that were left visible again; returns the highest count of receives among them.
 ///
 /// One that cannot be released becomes visible by itself, when its timeout is over.
-pub(super) async fn release<Q: Queue>(
-    queue: &Q,
-    staging: &Staging,
-    committed: &Committed,
-    left_in_queue: &HashSet<Uuid>,
-) -> Result<u32, Error> {
+pub(super) async fn release<Q: Queue>(queue: &Q, segment: &Path, left_in_queue: &HashSet<Uuid>) -> Result<u32, Error> {
     let mut handles = Vec::new();
     let mut receives = 0;
-    let mut reader = SegmentReader::open(&staging.spool(committed.segment()))?;
+    let mut reader = SegmentReader::open(segment)?;
     while let Some(block) = reader.next_block()? {
         for line in block.lines() {
             let record = line?.record;

@@ -6,7 +6,7 @@ use super::*;
 use crate::queue::FailedEntry;
 use crate::queue::simulated::DeleteAnswer::{self, Failed, Lost, Refused};
 use crate::queue::simulated::SimulatedQueue;
-use crate::spool::{Record, SegmentWriter};
+use crate::spool::{Record, SegmentWriter, origin};
 
 /// The pauses before the retries, without their jitter, which can double each.
 const PAUSES_MS: [u64; RETRIES] = [100, 200, 400, 800, 1600, 3200, 6400];
@@ -197,7 +197,7 @@ async fn the_batches_of_a_segment_add_up_and_what_is_left_to_the_queue_is_not_de
     let root = tempfile::tempdir().unwrap();
     let staging = Staging::open(root.path()).unwrap();
     let ids: Vec<Uuid> = (0..MESSAGES).map(|_| Uuid::now_v7()).collect();
-    let mut writer = SegmentWriter::create(&staging).unwrap();
+    let mut writer = SegmentWriter::create(&staging, &origin()).unwrap();
     for (number, id) in ids.iter().enumerate() {
         let (message_id, receipt_handle) = (id.to_string().into(), number.to_string().into());
         writer.append(&Record { message_id, receipt_handle, ..Record::with_body("{}") }).unwrap();

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::import::import;
 use crate::report::grouped;
+use crate::spool;
 use crate::staging::Staging;
 
 #[derive(Debug, Clone, Args)]
@@ -28,11 +29,15 @@ pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode,
     let config = Config::resolve(flags.overrides())?;
     let staging = Staging::open(&config.staging_dir)?;
     let _lock = staging.lock()?;
+    spool::recover(&staging)?;
     for file in &import_flags.files {
-        let segments = import(&staging, config.spool, file, import_flags.sent_at)?;
+        let imported = import(&staging, &config.pipeline.name, file, import_flags.sent_at)?;
         if !flags.quiet {
-            let messages = grouped(segments.iter().map(|segment| segment.messages).sum());
-            say(format_args!("{}: {messages} messages in {} segments", file.display(), segments.len()));
+            let messages = grouped(imported.sealed.iter().map(|segment| segment.messages).sum());
+            say(format_args!("{}: {messages} messages in {} segments", file.display(), imported.sealed.len()));
+            if !imported.known.is_empty() {
+                say(format_args!("{}: {} segments were imported before", file.display(), imported.known.len()));
+            }
         }
     }
     Ok(ExitCode::Done)

@@ -18,19 +18,21 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> {
+    let config = Config::resolve(flags.overrides())?;
     if init.print {
         let mut lines = DataLines::new();
-        for (name, sql) in load::init_sql() {
+        for (name, sql) in load::init_sql(&config.pipeline) {
             lines.line(format_args!("-- {name}"))?;
             lines.text(sql)?;
             lines.line("")?;
         }
         return Ok(ExitCode::Done);
     }
-    let database = Config::resolve(flags.overrides())?.database_url()?;
-    runtime()?.block_on(load::init(&database))?;
+    runtime()?.block_on(load::init(&config.database_url()?, &config.pipeline))?;
     if !flags.quiet {
-        say("the ledger and user_logins are in place");
+        let tables: Vec<&str> = load::init_sql(&config.pipeline).map(|(name, _)| name).collect();
+        let with_table = tables.iter().any(|name| name.contains("user_logins"));
+        say(if with_table { "the ledger and user_logins are in place" } else { "the ledger is in place" });
     }
     Ok(ExitCode::Done)
 }

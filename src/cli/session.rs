@@ -21,7 +21,8 @@ use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::Sqs;
 use crate::report::Report;
-use crate::stages::Stages;
+use crate::spool::{self, Origin};
+use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
 
@@ -46,7 +47,7 @@ impl Session {
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let stop = stop_on_signal()?;
-        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool.archive_days);
+        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool);
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -67,6 +68,22 @@ impl Session {
     /// Compiles the mapping; needs the masking keys.
     pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
         Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
+    }
+
+    /// Nothing is said except errors.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whose files this command may touch. `queue_url`: where it receives or deletes.
+    pub(super) fn owner(&self, queue_url: Option<&str>) -> Owner {
+        Owner { pipeline: self.config.pipeline.name.clone(), queue_url: queue_url.map(str::to_owned) }
+    }
+
+    /// What earlier runs left unfinished; what a process left open is sealed first.
+    pub(super) fn take_inventory(&self, owner: &Owner) -> Result<Inventory, Error> {
+        spool::recover(self.staging())?;
+        Inventory::take(self.staging(), owner)
     }
 
     /// Connects to the queue.
@@ -90,12 +107,20 @@ impl Session {
     }
 
     /// A drain with the session's settings.
-    pub(super) fn drain(&self, queue: Sqs, limits: &LimitFlags, proof: Proof, stop: CancellationToken) -> Drain<Sqs> {
+    pub(super) fn drain(
+        &self,
+        queue: Sqs,
+        limits: &LimitFlags,
+        proof: Proof,
+        stop: CancellationToken,
+    ) -> Result<Drain<Sqs>, Error> {
+        let origin = Origin::of_queue(&self.config.pipeline.name, self.config.queue_url()?);
         let cap = self.config.queue.max_in_flight;
         let in_flight = self.counters.in_flight.get_or_init(|| Arc::new(InFlight::with_cap(cap)));
-        Drain {
+        Ok(Drain {
             queue: Arc::new(queue),
             staging: self.staging().clone(),
+            origin,
             settings: self.config.queue,
             spool: self.config.spool,
             limits: limits.drain_limits(),
@@ -104,7 +129,7 @@ impl Session {
             counters: Arc::clone(&self.counters),
             stop,
             all_sealed: CancellationToken::new(),
-        }
+        })
     }
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.

@@ -48,6 +48,7 @@ pub(super) struct SpoolTable {
     segment_max_bytes: u64,
     segment_max_age_ms: u64,
     archive_days: u32,
+    rejects_days: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,7 +100,13 @@ impl Default for QueueTable {
 
 impl Default for SpoolTable {
     fn default() -> Self {
-        Self { segment_max_messages: 20_000, segment_max_bytes: 64 << 20, segment_max_age_ms: 2000, archive_days: 7 }
+        Self {
+            segment_max_messages: 20_000,
+            segment_max_bytes: 64 << 20,
+            segment_max_age_ms: 2000,
+            archive_days: 7,
+            rejects_days: 90,
+        }
     }
 }
 
@@ -171,6 +178,7 @@ impl SpoolTable {
             segment_max_bytes: within("spool.segment_max_bytes", self.segment_max_bytes, 1..=GIB)?,
             segment_max_age_ms: within("spool.segment_max_age_ms", self.segment_max_age_ms, 1..=86_400_000)?,
             archive_days: within("spool.archive_days", self.archive_days, 0..=36_500)?,
+            rejects_days: within("spool.rejects_days", self.rejects_days, 1..=36_500)?,
         })
     }
 }

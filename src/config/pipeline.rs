@@ -2,6 +2,8 @@
 //!
 //! This is data as declared and checked; `transform::Plan` compiles it into the plan that a hot loop runs.
 
+use sha2::{Digest, Sha256};
+
 use super::ConfigError;
 use super::rejects::RejectPolicy;
 
@@ -86,7 +88,7 @@ pub enum MessageValue {
     GroupId,
     /// The FIFO sequence number, or null.
     SequenceNumber,
-    /// The name of the configured queue.
+    /// The name of the queue that the message was received from, or null.
     Queue,
 }
 
@@ -128,6 +130,17 @@ pub enum Mask {
     Siv,
     /// One key, one IV: the format of existing tables. Equal prefixes of 16 bytes show.
     Fixed,
+}
+
+impl Mask {
+    /// The method's name, as it is declared.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Siv => "siv",
+            Self::Fixed => "fixed",
+        }
+    }
 }
 
 impl MessageValue {
@@ -202,6 +215,26 @@ impl Pipeline {
                 },
             ],
         }
+    }
+
+    /// What the rows of a chunk depend on beside messages and keys: equal for equal mappings into the same table.
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        add(&self.name);
+        add(&self.table.to_string());
+        for column in &self.columns {
+            // Each field by its name: a new one must be thought of here.
+            let Column { name, source, kind, required, max_length, mask } = column;
+            add(name);
+            add(&format!("{source:?} {kind:?} {required} {max_length:?} {mask:?}"));
+        }
+        hex::encode(&hash.finalize()[..16])
     }
 
     /// The columns that are encrypted with `mask`.

@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::queue::simulated::{LONG_POLL, SimulatedQueue};
+use crate::spool::origin;
 
 const MOST: usize = 64;
 const FEWEST: usize = 2;
@@ -75,6 +76,7 @@ impl Setup {
         let drain = Drain {
             queue: Arc::clone(&queue),
             staging: staging.clone(),
+            origin: origin(),
             settings: QueueSettings {
                 pollers: MOST,
                 wait_seconds: 1,
@@ -86,6 +88,7 @@ impl Setup {
                 segment_max_bytes: self.segment_max_bytes,
                 segment_max_age_ms: 2000,
                 archive_days: 0,
+                rejects_days: 90,
             },
             limits: self.limits,
             proof: Proof::Acknowledged,

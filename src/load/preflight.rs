@@ -1,10 +1,11 @@
 //! Compares a mapping with the real table before the first message is received, and names all that does not fit.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::target::quoted_table;
 use super::{LoadError, ledger};
-use crate::config::{Column, ColumnType, ConfigError, Pipeline};
+use crate::config::{Column, ColumnType, ConfigError, Pipeline, TableName};
 use crate::postgres::PostgresError;
 
 // A domain is judged by the type that it is based on.
@@ -49,6 +50,19 @@ pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), Lo
         return Err(PostgresError::forbidden(&format!("INSERT into {}", pipeline.table), place).into());
     }
     Ok(())
+}
+
+/// The table's name as `schema.table`, whatever the role's `search_path` is.
+pub(super) async fn qualified_name(client: &Client, table: &TableName) -> Result<String, LoadError> {
+    const QUALIFIED: &str = "SELECT nspname, relname FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace \
+         ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace \
+         WHERE pg_class.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)";
+    let found = client.query_typed_opt(QUALIFIED, &[(&quoted_table(table), Type::TEXT)]).await;
+    let name = found.and_then(|row| {
+        row.map(|row| Ok(format!("{}.{}", row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?))).transpose()
+    });
+    let name = name.map_err(|error| PostgresError::of_statement(&format!("looking at table {table}"), error))?;
+    name.ok_or_else(|| LoadError::NoTable { table: table.to_string() })
 }
 
 async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableColumn>, LoadError> {

@@ -7,10 +7,12 @@ use rand::{RngExt, SeedableRng};
 use uuid::Builder;
 
 use crate::durable::FileError;
-use crate::spool::{Record, SealedSegment, SegmentWriter};
+use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
 /// 2026-01-02.
+/// The queue that its segments say they came from.
+const QUEUE_URL: &str = "http://localhost/000000000000/login-queue";
 const FIRST_SENT_AT_MS: i64 = 1_767_323_045_678;
 /// As long as those of SQS.
 const RECEIPT_HANDLE: &str = "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a86iSDEuCZsVzW0jYKXMM6f5T6m5nJ7sT3x4gFv0p2hB9QkWcUe8dLrNa5yG\
@@ -52,7 +54,7 @@ impl Logins {
     /// Spools the next `messages` as one sealed segment, as if a queue had delivered them. Their times go on where
     /// those of the segment before end.
     pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, FileError> {
-        let mut writer = SegmentWriter::create(staging)?;
+        let mut writer = SegmentWriter::create(staging, &Origin::of_queue("user_logins", QUEUE_URL))?;
         for _ in 0..messages {
             let sent_at = self.next_sent_at_ms;
             self.next_sent_at_ms += self.sent_every_ms;
@@ -68,6 +70,7 @@ impl Logins {
                 attributes: None,
                 group_id: None,
                 sequence_number: None,
+                sent_at_is_stable: true,
             })?;
         }
         writer.seal()

@@ -254,5 +254,6 @@ fn message(number: u64) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
+        sent_at_is_stable: true,
     }
 }

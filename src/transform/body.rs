@@ -43,13 +43,13 @@ impl fmt::Display for BodyProblem {
 }
 
 /// The pointers of a pipeline's columns, compiled. Each distinct pointer has a slot for what is found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pointers {
     paths: Vec<Vec<String>>,
     root: Node,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     /// The slots of this node and of all below it.
     slots: Range<usize>,
@@ -59,7 +59,7 @@ struct Node {
     members: Vec<Member>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Member {
     name: String,
     /// The name as an array index.

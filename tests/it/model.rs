@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use pgsluice::ack::{self, Deletes, RejectRoute};
 use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
-use pgsluice::load::{Committed, LoadMode, Loader};
+use pgsluice::load::{Committed, Loader};
 use pgsluice::queue::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt};
 use pgsluice::segment::SegmentId;
-use pgsluice::spool::{self, Record, SegmentWriter};
+use pgsluice::spool::{self, Origin, Record, SegmentWriter};
 use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, transform};
 use proptest::prelude::*;
@@ -162,8 +162,9 @@ impl Real<'_> {
     }
 
     fn receive(&mut self, most: usize) {
+        let origin = Origin::of_queue("user_logins", "http://localhost/queue");
         for message in self.queue.deliver(most) {
-            let open = self.open.get_or_insert_with(|| SegmentWriter::create(&self.staging).unwrap());
+            let open = self.open.get_or_insert_with(|| SegmentWriter::create(&self.staging, &origin).unwrap());
             open.append(&Record::from(&message)).unwrap();
         }
     }
@@ -171,11 +172,11 @@ impl Real<'_> {
     fn load(&mut self) {
         let Some(segment) = self.sealed.pop_front() else { return };
         let staged = transform(&self.staging, segment, self.plan).unwrap();
-        let load = self.loader.load(&self.staging, &staged, LoadMode::Once);
+        let load = self.loader.load(&self.staging, &staged);
         let committed = self.runtime.block_on(load).unwrap();
         assert!(!committed.was_known());
         assert_eq!(committed.received(), committed.loaded() + committed.duplicates() + committed.rejected());
-        self.staging.remove_chunk(segment).unwrap();
+        self.staging.commit_segment(segment).unwrap();
         self.committed.push_back(committed);
     }
 
@@ -186,16 +187,18 @@ impl Real<'_> {
             let path = self.staging.spool(segment);
             let content = fs::read(&path).unwrap();
             let lines: Vec<&[u8]> = content.split_inclusive(|&byte| byte == b'\n').collect();
-            let torn = lines.get(kept).map_or(0, |line| line.len() / 2);
-            let whole: usize = lines.iter().take(kept).map(|line| line.len()).sum();
+            // The header stands before the first.
+            let torn = lines.get(kept + 1).map_or(0, |line| line.len() / 2);
+            let whole: usize = lines.iter().take(kept + 1).map(|line| line.len()).sum();
             fs::write(self.staging.open_segment(segment), &content[..whole + torn]).unwrap();
             fs::remove_file(path).unwrap();
         }
         spool::recover(&self.staging).unwrap();
-        let left = self.staging.sealed_segments().unwrap();
-        let mut known = self.runtime.block_on(self.loader.known(&left)).unwrap();
-        self.committed = left.iter().filter_map(|segment| known.remove(segment)).collect();
-        self.sealed = left.into();
+        let sealed = self.staging.sealed_segments().unwrap();
+        let unfinished = [self.staging.committed_segments().unwrap(), sealed].concat();
+        let mut known = self.runtime.block_on(self.loader.known(&unfinished)).unwrap();
+        self.committed = unfinished.iter().filter_map(|segment| known.remove(segment)).collect();
+        self.sealed = unfinished.into();
         self.sealed.retain(|segment| self.committed.iter().all(|committed| committed.segment() != *segment));
     }
 
@@ -227,6 +230,7 @@ fn message(number: u32, delivery: u32) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
+        sent_at_is_stable: true,
     }
 }
 

@@ -190,11 +190,16 @@ impl TestEnv {
         files
     }
 
-    /// The objects in the lines of all files in a part of the staging directory.
+    /// The messages in all files in a part of the staging directory: the objects in their lines, except headers and seals.
     pub(crate) fn staged_objects(&self, part: &str) -> Vec<Value> {
         let read = |path: &PathBuf| fs::read_to_string(path).expect("a staged file");
         let parse = |line: &str| serde_json::from_str(line).expect("a line of JSON");
-        self.staged_files(part).iter().flat_map(|path| read(path).lines().map(parse).collect::<Vec<_>>()).collect()
+        let objects = self
+            .staged_files(part)
+            .iter()
+            .flat_map(|path| read(path).lines().map(parse).collect::<Vec<Value>>())
+            .collect::<Vec<_>>();
+        objects.into_iter().filter(|object| object.get("message_id").is_some()).collect()
     }
 }
 

@@ -91,11 +91,11 @@ fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     assert_eq!(outcome.stderr.matches("cannot change visibility timeouts").count(), 1, "{outcome}");
 }
 
-/// Lines of the sealed segments.
+/// Messages in the sealed segments.
 fn sealed_messages(env: &TestEnv) -> usize {
     let mut sealed = env.staged_files("spool");
     sealed.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
-    let lines = |path| fs::read_to_string(path).map_or(0, |segment| segment.lines().count());
+    let lines = |path| fs::read_to_string(path).map_or(0, |segment| segment.matches("\"message_id\"").count());
     sealed.iter().map(lines).sum()
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::*;
 use crate::segment::SegmentId;
-use crate::spool::Receipts;
+use crate::spool::{Receipts, origin};
 
 /// Set in a process whose files cannot grow.
 const FILES_ARE_SMALL: &str = "PGSLUICE_TEST_FILES_ARE_SMALL";
@@ -61,7 +61,7 @@ impl Spool {
 
     /// An open segment of small messages, whose receipt handles are their numbers.
     fn writer(&self, messages: usize) -> SegmentWriter {
-        let mut writer = SegmentWriter::create(&self.staging).unwrap();
+        let mut writer = SegmentWriter::create(&self.staging, &origin()).unwrap();
         for number in 0..messages {
             let receipt_handle = number.to_string().into();
             writer.append(&Record { receipt_handle, ..Record::with_body("{}") }).unwrap();
@@ -82,10 +82,10 @@ fn without_room_for_three_segments_of_the_largest_size_none_is_begun() {
     let spool = Spool::new();
     // No disk is as large as that, and the second is more than a u64 holds.
     for max_bytes in [u64::MAX / ROOM_IN_SEGMENTS, u64::MAX / ROOM_IN_SEGMENTS + 1] {
-        assert!(begin_segment(&spool.staging, max_bytes).unwrap().is_none());
+        assert!(begin_segment(&spool.staging, &origin(), max_bytes).unwrap().is_none());
     }
     assert!(spool_files(&spool.staging).is_empty());
-    assert!(begin_segment(&spool.staging, 1).unwrap().is_some());
+    assert!(begin_segment(&spool.staging, &origin(), 1).unwrap().is_some());
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_segment_that_does_not_fit_is_sealed_with_its_first_whole_lines() {
 fn of_a_segment_of_which_not_one_line_fits_no_file_is_left() {
     where_files_are_small(|| {
         let spool = Spool::new();
-        let mut writer = SegmentWriter::create(&spool.staging).unwrap();
+        let mut writer = SegmentWriter::create(&spool.staging, &origin()).unwrap();
         let appended = writer.append(&Record::with_body(&"x".repeat(LARGE_BODY_BYTES)));
         assert!(appended.unwrap_err().is_disk_full());
         assert_eq!(writer.messages(), 1, "what was appended is the segment's, also where it could not be written");

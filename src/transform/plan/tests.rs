@@ -44,7 +44,7 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     let sent = UtcText::from_milliseconds(record.sent_at).unwrap();
     let mut rows = b"earlier\n".to_vec();
     let mut memory = String::new();
-    let message = RowSource { record, body: record.body.text(&mut memory).unwrap(), sent };
+    let message = RowSource { record, body: record.body.text(&mut memory).unwrap(), sent, queue: Some("login-queue") };
     let pushed = plan.push_row(&message, &mut Scratch::default(), &mut rows);
     let rows = String::from_utf8(rows).unwrap();
     let own = rows.strip_prefix("earlier\n").unwrap();
@@ -161,15 +161,10 @@ fn values_of_the_message_are_in_utc() {
 
 #[test]
 fn a_plan_that_cannot_run_is_refused_before_the_first_message() {
-    let compile =
-        |column: Column, queue: Option<&str>| Plan::compile(&pipeline(vec![column]), &keys(), queue).unwrap_err();
+    let compile = |column: Column| Plan::compile(&pipeline(vec![column]), &keys(), None).unwrap_err();
+    assert!(matches!(compile(from_body("ip", ColumnType::Text)), ConfigError::InvalidColumn { .. }));
     assert!(matches!(
-        compile(from_message(MessageValue::Queue, ColumnType::Text), None),
-        ConfigError::Missing { setting: "PGSLUICE_QUEUE_URL", .. }
-    ));
-    assert!(matches!(compile(from_body("ip", ColumnType::Text), None), ConfigError::InvalidColumn { .. }));
-    assert!(matches!(
-        compile(from_message(MessageValue::SentDate, ColumnType::Boolean), None),
+        compile(from_message(MessageValue::SentDate, ColumnType::Boolean)),
         ConfigError::InvalidColumn { .. }
     ));
     assert!(matches!(

@@ -92,7 +92,7 @@ fn reasons(env: &TestEnv) -> Vec<String> {
         let reject: Value = serde_json::from_str(line).unwrap();
         format!("reject: {}", reject["reason"].as_str().unwrap())
     };
-    lines(env, "rejects", ".ndjson").iter().map(reason).collect()
+    lines(env, "chunks", ".rejects.ndjson").iter().map(reason).collect()
 }
 
 fn lines(env: &TestEnv, part: &str, suffix: &str) -> Vec<String> {

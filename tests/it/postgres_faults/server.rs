@@ -114,6 +114,7 @@ fn a_server_without_a_free_connection_is_asked_again() {
         "create role {role} login password '{role}' connection limit 1;
          grant usage on schema pgsluice to {role};
          grant select, insert on all tables in schema pgsluice to {role};
+         grant usage on all sequences in schema pgsluice to {role};
          grant execute on all functions in schema pgsluice to {role};
          grant insert on user_logins to {role}"
     ));
