@@ -2,6 +2,7 @@
 //!
 //! The rest of the program never sees a flag, an environment variable or the file. Secrets do not `Debug`-print.
 
+mod column_type;
 mod error;
 mod file;
 mod pipeline;
@@ -12,8 +13,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use column_type::ColumnType;
 pub use error::ConfigError;
-pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+use super::column_type::ColumnType;
+use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 

@@ -3,6 +3,7 @@
 //! This is data as declared and checked; `transform::Plan` compiles it into the plan that a hot loop runs.
 
 use super::ConfigError;
+use super::column_type::ColumnType;
 use super::rejects::RejectPolicy;
 
 /// How messages of one queue become rows of one table.
@@ -88,36 +89,6 @@ pub enum MessageValue {
     SequenceNumber,
     /// The name of the configured queue.
     Queue,
-}
-
-/// How a value is read from JSON and written for Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// A JSON string.
-    #[default]
-    Text,
-    /// A JSON integer of 32 bits.
-    Integer,
-    /// A JSON integer of 64 bits.
-    Bigint,
-    /// A JSON number, or a string that holds one; every digit is kept.
-    Numeric,
-    /// `true` or `false`.
-    Boolean,
-    /// An RFC 3339 date-time with its offset.
-    Timestamptz,
-    /// `YYYY-MM-DD`.
-    Date,
-    /// A UUID in any of its usual spellings.
-    Uuid,
-    /// Any JSON value, kept as it is.
-    Jsonb,
-    /// Dotted digits, dots removed: `"2.3.0"` → 230.
-    Version,
-    /// Dotted digits, up to three parts below 1000 each after the first: `"2.3.0"` → 2003000, which sorts.
-    #[serde(skip)] // declared as `version`, with its form beside it
-    PackedVersion,
 }
 
 /// How a value is encrypted. Both ways are deterministic, so equal values stay equal, and reversible by `reveal`.

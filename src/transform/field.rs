@@ -30,7 +30,7 @@ impl fmt::Display for Problem {
             Self::Missing => formatter.write_str("is missing"),
             Self::Null => formatter.write_str("is null"),
             Self::Not(expected) => write!(formatter, "is not {expected}"),
-            Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", range_name(*kind)),
+            Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", kind.range()),
             Self::TooLong { max_length } => write!(formatter, "is longer than {max_length} characters"),
             Self::Nul => formatter.write_str("holds \\u0000, which Postgres cannot store"),
             Self::LoneSurrogate => formatter.write_str("holds half of a surrogate pair, which is no Unicode text"),
@@ -41,16 +41,6 @@ impl fmt::Display for Problem {
 impl From<LoneSurrogate> for Problem {
     fn from(LoneSurrogate: LoneSurrogate) -> Self {
         Self::LoneSurrogate
-    }
-}
-
-const fn range_name(kind: ColumnType) -> &'static str {
-    match kind {
-        ColumnType::Bigint => "bigint",
-        ColumnType::Numeric | ColumnType::Jsonb => "numeric",
-        ColumnType::PackedVersion => "a packed version",
-        ColumnType::Timestamptz | ColumnType::Date => "a time of the years 0001 to 9999",
-        _ => "integer",
     }
 }
 
@@ -70,15 +60,20 @@ impl Buffers {
 
 /// The column's text for a JSON value, which is valid JSON without surrounding white space and not `null`.
 pub(super) fn from_json<'a>(kind: ColumnType, json: &'a str, buffers: &'a mut Buffers) -> Result<&'a str, Problem> {
-    match kind {
-        ColumnType::Integer => integer::<i32>(kind, json),
-        ColumnType::Bigint => integer::<i64>(kind, json),
-        ColumnType::Boolean if matches!(json, "true" | "false") => Ok(json),
-        ColumnType::Boolean => Err(Problem::Not("true or false")),
-        ColumnType::Numeric if !json.starts_with('"') => number(json),
-        ColumnType::Jsonb => jsonb(json),
-        _ => convert(kind, string(json, &mut buffers.unescaped)?, &mut buffers.converted),
-    }
+    let text = match kind {
+        ColumnType::Jsonb => return jsonb(json),
+        // JSON writes these as Postgres reads them.
+        ColumnType::Integer | ColumnType::Bigint | ColumnType::Boolean => json,
+        ColumnType::Numeric if !json.starts_with('"') => json,
+        ColumnType::Text
+        | ColumnType::Numeric
+        | ColumnType::Timestamptz
+        | ColumnType::Date
+        | ColumnType::Uuid
+        | ColumnType::Version
+        | ColumnType::PackedVersion => string(json, &mut buffers.unescaped)?,
+    };
+    convert(kind, text, &mut buffers.converted)
 }
 
 /// The column's text for a value that is a string already.
@@ -91,7 +86,11 @@ pub(super) fn from_text<'a>(kind: ColumnType, text: &'a str, buffers: &'a mut Bu
 
 fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Result<&'a str, Problem> {
     match kind {
+        ColumnType::Text => Ok(text),
+        ColumnType::Integer => integer::<i32>(kind, text),
+        ColumnType::Bigint => integer::<i64>(kind, text),
         ColumnType::Numeric => number(text),
+        ColumnType::Boolean => boolean(text),
         ColumnType::Timestamptz => timestamp(text),
         ColumnType::Date => date(text),
         ColumnType::Uuid => {
@@ -100,9 +99,9 @@ fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Re
             converted.push_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
             Ok(converted)
         }
+        ColumnType::Jsonb => Err(Problem::Not("a JSON value")),
         ColumnType::Version => Ok(write_text(version(text)?, converted)),
         ColumnType::PackedVersion => Ok(write_text(packed_version(text)?, converted)),
-        _ => Ok(text),
     }
 }
 
@@ -138,6 +137,10 @@ fn integer<T: std::str::FromStr>(kind: ColumnType, json: &str) -> Result<&str, P
     let digits = json.strip_prefix('-').unwrap_or(json);
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     Err(if is_integer { Problem::OutOfRange(kind) } else { Problem::Not("an integer") })
+}
+
+fn boolean(text: &str) -> Result<&str, Problem> {
+    if matches!(text, "true" | "false") { Ok(text) } else { Err(Problem::Not("true or false")) }
 }
 
 fn number(text: &str) -> Result<&str, Problem> {
