@@ -56,8 +56,8 @@ fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     let staging = Staging::open(root).expect("a new staging directory");
     let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room").id;
     let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
-    let masked = Pipeline::user_logins();
-    let mut unmasked = Pipeline::user_logins();
+    let masked = Pipeline::user_logins().expect("the built-in pipeline");
+    let mut unmasked = Pipeline::user_logins().expect("the built-in pipeline");
     unmasked.columns.iter_mut().for_each(|column| column.mask = None);
 
     let mut group = criterion.benchmark_group(name);

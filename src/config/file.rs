@@ -12,6 +12,8 @@ use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, Tabl
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 
+/// The annotated file that comes with pgsluice. It declares the built-in pipeline.
+const BUILT_IN: &str = include_str!("../../pgsluice.toml");
 const GIB: u64 = 1 << 30;
 
 /// `pgsluice.toml`, key by key.
@@ -113,33 +115,47 @@ impl Default for LoadTable {
 /// Reads a configuration file.
 pub(super) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| {
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    toml::from_str(text).map_err(|error| {
         // The error's own text quotes the line, which may hold a password.
         let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         ConfigError::Invalid { path: path.to_owned(), line, problem: error.message().to_owned() }
     })
 }
 
+impl Pipeline {
+    /// The pipeline that pgsluice ships with, from the text of `pgsluice.toml` that is built in.
+    pub fn user_logins() -> Result<Self, ConfigError> {
+        built_in()?.pipeline()
+    }
+}
+
+fn built_in() -> Result<ConfigFile, ConfigError> {
+    parse(Path::new("the built-in pgsluice.toml"), BUILT_IN)
+}
+
 impl ConfigFile {
     /// The declared pipeline; what is not declared is as in the built-in one.
     pub(super) fn pipeline(&self) -> Result<Pipeline, ConfigError> {
-        let built_in = Pipeline::user_logins();
-        let columns = if self.columns.is_empty() {
-            built_in.columns
-        } else {
-            self.columns.iter().map(ColumnTable::checked).collect::<Result<Vec<_>, _>>()?
-        };
+        let built_in = built_in()?;
+        let name = self.pipeline.name.as_ref().or(built_in.pipeline.name.as_ref());
+        let table = self.pipeline.table.as_ref().or(built_in.pipeline.table.as_ref());
+        let columns = if self.columns.is_empty() { &built_in.columns } else { &self.columns };
+        let columns = columns.iter().map(ColumnTable::checked).collect::<Result<Vec<_>, _>>()?;
         for (index, column) in columns.iter().enumerate() {
             if columns[..index].iter().any(|earlier| earlier.name == column.name) {
                 return Err(invalid_column(&column.name, "declared twice"));
             }
         }
         Ok(Pipeline {
-            name: self.pipeline.name.clone().unwrap_or(built_in.name),
-            table: match &self.pipeline.table {
-                Some(table) => TableName::parse(table)?,
-                None => built_in.table,
-            },
+            name: name.filter(|name| !name.is_empty()).cloned().ok_or_else(|| ConfigError::InvalidSetting {
+                setting: "pipeline.name",
+                problem: "expected a name".to_owned(),
+            })?,
+            table: TableName::parse(table.map_or("", String::as_str))?,
             dedupe: self.pipeline.dedupe,
             rejects: RejectPolicy {
                 on_reject: self.pipeline.on_reject.with_dlq_url(self.pipeline.dlq_url.as_deref())?,
@@ -261,10 +277,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("pgsluice.toml");
-        fs::write(&path, text).unwrap();
-        read(&path)
+        super::parse(Path::new("pgsluice.toml"), text)
     }
 
     fn column(text: &str) -> Result<Column, ConfigError> {
@@ -273,13 +286,12 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_built_in_pipeline() {
-        assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins());
+        assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins().unwrap());
     }
 
     #[test]
-    fn the_annotated_default_file_says_what_the_defaults_are() {
-        let file = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/pgsluice.toml"))).unwrap();
-        assert_eq!(file.pipeline().unwrap(), Pipeline::user_logins());
+    fn the_annotated_file_says_what_the_default_settings_are() {
+        let file = built_in().unwrap();
         assert_eq!(file.queue.checked().unwrap(), QueueTable::default().checked().unwrap());
         assert_eq!(file.spool.checked().unwrap(), SpoolTable::default().checked().unwrap());
         assert_eq!(file.load.checked().unwrap(), LoadTable::default().checked().unwrap());
@@ -325,9 +337,13 @@ mod tests {
         }
         assert!(parse("[spool]\nsegment_max_bytes = 2000000000").unwrap().spool.checked().is_err());
         assert!(parse("[queue]\npolers = 3").is_err());
-        for text in
-            ["on_reject = \"dlq\"", "dlq_url = \"https://x/y\"", "on_reject = \"leave\"\ndlq_url = \"https://x/y\""]
-        {
+        for text in [
+            "name = \"\"",
+            "table = \"\"",
+            "on_reject = \"dlq\"",
+            "dlq_url = \"https://x/y\"",
+            "on_reject = \"leave\"\ndlq_url = \"https://x/y\"",
+        ] {
             assert!(parse(&format!("[pipeline]\n{text}")).unwrap().pipeline().is_err(), "{text}");
         }
     }

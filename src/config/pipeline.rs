@@ -142,39 +142,6 @@ impl std::fmt::Display for TableName {
 }
 
 impl Pipeline {
-    /// The exercise that pgsluice ships with: `login-queue` → `user_logins`.
-    #[must_use]
-    pub fn user_logins() -> Self {
-        let text = |name: &str, pointer: &str, max_length| Column {
-            name: name.to_owned(),
-            source: Source::Body(pointer.to_owned()),
-            kind: ColumnType::Text,
-            required: true,
-            max_length: Some(max_length),
-            mask: None,
-        };
-        Self {
-            name: "user_logins".to_owned(),
-            table: TableName { schema: Some("public".to_owned()), table: "user_logins".to_owned() },
-            dedupe: Dedupe::Message,
-            rejects: RejectPolicy::default(),
-            columns: vec![
-                text("user_id", "/user_id", 128),
-                text("device_type", "/device_type", 32),
-                Column { mask: Some(Mask::Siv), ..text("masked_ip", "/ip", 256) },
-                Column { mask: Some(Mask::Siv), ..text("masked_device_id", "/device_id", 256) },
-                Column { required: false, ..text("locale", "/locale", 32) },
-                Column { kind: ColumnType::Version, max_length: None, ..text("app_version", "/app_version", 0) },
-                Column {
-                    source: Source::Message(MessageValue::SentDate),
-                    kind: ColumnType::Date,
-                    max_length: None,
-                    ..text("create_date", "", 0)
-                },
-            ],
-        }
-    }
-
     /// The columns that are encrypted with `mask`.
     pub fn masked_columns(&self, mask: Mask) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(move |column| column.mask == Some(mask))

@@ -113,13 +113,13 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        reveal(&Pipeline::user_logins(), &keys(7), text).err().unwrap().to_string()
+        reveal(&Pipeline::user_logins().unwrap(), &keys(7), text).err().unwrap().to_string()
     }
 
     proptest! {
         #[test]
         fn any_value_is_revealed_with_its_column(value in any::<String>()) {
-            let pipeline = Pipeline::user_logins();
+            let pipeline = Pipeline::user_logins().unwrap();
             let siv = masked(Mask::Siv, "masked_device_id", &value);
             let revealed = reveal(&pipeline, &keys(7), &siv).unwrap();
             prop_assert_eq!((revealed.value.as_str(), revealed.column), (value.as_str(), Some("masked_device_id")));
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_text_of_another_key_names_both_keys() {
         let text = masked(Mask::Siv, "masked_ip", "1.2.3.4");
-        let error = reveal(&Pipeline::user_logins(), &keys(8), &text).err().unwrap();
+        let error = reveal(&Pipeline::user_logins().unwrap(), &keys(8), &text).err().unwrap();
         assert!(matches!(error, RevealError::OtherKey { key_id, .. } if key_id == text[..8]));
     }
 
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn missing_keys_are_configuration_errors() {
         let text = masked(Mask::Siv, "masked_ip", "1.2.3.4");
-        let error = reveal(&Pipeline::user_logins(), &MaskingKeys::default(), &text).err().unwrap();
+        let error = reveal(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), &text).err().unwrap();
         assert!(matches!(error, RevealError::Config(ConfigError::Missing { setting: "PGSLUICE_KEY", .. })));
     }
 }

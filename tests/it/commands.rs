@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv};
+use crate::testenv::{Server, TestEnv, project_path};
 
 const USAGE: i32 = 2;
 
@@ -162,4 +163,37 @@ fn a_reader_of_the_example_that_has_gone_is_no_failure() {
     let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
     let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+/// The image is built from what `.dockerignore` lets through; a text that is built in and is not let through breaks it.
+#[test]
+fn the_image_build_gets_every_text_that_is_built_in() {
+    let dockerignore = fs::read_to_string(project_path(".dockerignore")).unwrap();
+    let in_project = |name| fs::canonicalize(project_path(name)).unwrap();
+    let let_through: Vec<_> = dockerignore.lines().filter_map(|line| line.strip_prefix('!')).map(in_project).collect();
+    let mut built_in = Vec::new();
+    for source in files_below(&project_path("src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for path in text.split("include_str!(\"").skip(1) {
+            let path = source.parent().unwrap().join(path.split('"').next().unwrap());
+            built_in.push(fs::canonicalize(path).unwrap());
+        }
+    }
+    assert!(built_in.contains(&in_project("pgsluice.toml")), "{built_in:?}");
+    for path in built_in {
+        assert!(let_through.iter().any(|allowed| path.starts_with(allowed)), "{} is not let through", path.display());
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.append(&mut files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
 }

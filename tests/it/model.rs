@@ -304,7 +304,7 @@ impl Queue for ModelQueue {
 fn the_stages_agree_with_the_model_whatever_happens() {
     let env = TestEnv::new(Server::Embedded);
     let runtime = Runtime::new().unwrap();
-    let pipeline = Pipeline::user_logins();
+    let pipeline = Pipeline::user_logins().unwrap();
     let keys = MaskingKeys { key: Some(MaskingKey::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..MaskingKeys::default() };
     let plan = Plan::compile(&pipeline, &keys, None).unwrap();
     let loader = runtime.block_on(Loader::connect(&env.database.url().into(), &pipeline)).unwrap();

@@ -5,7 +5,7 @@ use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
 
 async fn refusal(url: &str) -> LoadError {
-    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
+    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins().unwrap()).await.err().unwrap()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::postgres::connect;
 #[tokio::test]
 async fn the_built_in_mapping_fits_what_init_creates() {
     let url = new_database();
-    let mut loader = Loader::connect(&url, &Pipeline::user_logins()).await.unwrap();
+    let mut loader = Loader::connect(&url, &Pipeline::user_logins().unwrap()).await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
     assert!(matches!(error, LoadError::NoLedger), "{error}");
     init(&url).await.unwrap();
