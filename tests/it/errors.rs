@@ -152,7 +152,7 @@ fn the_key_has_a_wrong_length_or_is_not_hexadecimal() {
 fn the_fixed_iv_is_missing_or_wrong() {
     let mut env = env_with_messages();
     env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"fixed\"\n");
-    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
+    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
     env.set("PGSLUICE_FIXED_IV", &FIXED_IV[2..]);
     env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
     assert_untouched(&env);
