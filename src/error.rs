@@ -52,7 +52,13 @@ pub enum Error {
     /// A masked value could not be decrypted.
     #[error(transparent)]
     Reveal(#[from] RevealError),
-    /// What the process needs of the system beside files: its standard streams, threads, signals, randomness.
+    /// Data could not be printed.
+    #[error("cannot write to stdout")]
+    Output {
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What the process needs of the system beside files: standard input, threads, signals, randomness.
     #[error("cannot {action}")]
     System {
         /// What was tried.
@@ -154,6 +160,7 @@ impl Advised for Error {
             Self::Postgres(error) => error.advice(),
             Self::Load(error) => error.advice(),
             Self::Reveal(error) => error.advice(),
+            Self::Output { .. } => fatal("see what stdout is connected to: a file needs a disk with room"),
             Self::System { .. } => fatal("see what the system says, and the limits of this process (`ulimit -a`)"),
             #[cfg(feature = "local")]
             Self::Demo { .. } => fatal("the demo needs a PostgreSQL server (initdb, postgres) on this machine"),

@@ -41,7 +41,7 @@ impl DataLines {
         // Flushed, because a failure at the end of the process would be told to nobody.
         match self.stdout.write_fmt(text).and_then(|()| self.stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.is_closed = true,
-            written => written.map_err(Error::system("write to stdout"))?,
+            written => written.map_err(|source| Error::Output { source })?,
         }
         Ok(())
     }
