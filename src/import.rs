@@ -8,17 +8,49 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use thiserror::Error;
 use uuid::Uuid;
 
+use crate::advice::{Advice, Advised, fatal};
 use crate::config::SpoolSettings;
 use crate::durable::FileError;
-use crate::spool::{Record, SealedSegment, SegmentWriter, SpoolError};
+use crate::spool::{Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// A file could not be imported to its end.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is the documentation")]
+pub enum ImportError {
+    #[error(transparent)]
+    Unreadable(FileError),
+    #[error("the line at byte {offset} of {} is not UTF-8; the other lines are imported", path.display())]
+    NotUtf8 { path: PathBuf, offset: u64 },
+    #[error(transparent)]
+    Spool(#[from] FileError),
+}
+
+impl ImportError {
+    /// The disk is full that holds the staging directory.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Spool(error) if error.is_disk_full())
+    }
+}
+
+impl Advised for ImportError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Unreadable(_) => fatal("check that the argument is a file, and that this user may read it"),
+            Self::NotUtf8 { .. } => fatal("no message can hold the line: correct it, or do without it"),
+            Self::Spool(error) => error.advice(),
+        }
+    }
+}
 
 /// Imports one file; empty lines are skipped.
 ///
@@ -28,8 +60,11 @@ pub fn import(
     settings: SpoolSettings,
     path: &Path,
     sent_at: Option<Timestamp>,
-) -> Result<Vec<SealedSegment>, SpoolError> {
-    let io = |action| FileError::of(action, path);
+) -> Result<Vec<SealedSegment>, ImportError> {
+    let io = |action| {
+        let error = FileError::of(action, path);
+        |source| ImportError::Unreadable(error(source))
+    };
     let file = File::open(path).map_err(io("open"))?;
     let sent_at = match sent_at {
         Some(sent_at) => sent_at,
@@ -60,10 +95,7 @@ pub fn import(
     sealed.extend(open.map(SegmentWriter::seal).transpose()?);
     match unreadable {
         None => Ok(sealed),
-        Some(offset) => {
-            let problem = "a line is not UTF-8; the others are imported";
-            Err(SpoolError::Damaged { path: path.to_owned(), offset, problem })
-        }
+        Some(offset) => Err(ImportError::NotUtf8 { path: path.to_owned(), offset }),
     }
 }
 
@@ -122,7 +154,7 @@ mod tests {
 
         let error = import(&staging, SETTINGS, &file, None).unwrap_err();
 
-        assert!(matches!(error, SpoolError::Damaged { offset: 7, .. }), "{error}");
+        assert!(matches!(error, ImportError::NotUtf8 { offset: 7, .. }), "{error}");
         assert_eq!(bodies(&staging), ["one ", "three", "four"], "in segments of two, byte for byte");
     }
 }

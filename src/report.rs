@@ -3,12 +3,14 @@
 mod in_flight;
 mod summary;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::ConfigError;
 use crate::counters::{Counters, StageCounters};
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
@@ -122,6 +124,19 @@ impl Report {
     #[must_use]
     pub const fn sum_holds(&self) -> bool {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
+    }
+
+    /// Finds before a run that its report could not be written after it. Leaves no file and changes none.
+    pub fn check_path(path: &Path) -> Result<(), ConfigError> {
+        let checked = match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                File::create_new(path).and_then(|_| fs::remove_file(path))
+            }
+            Ok(found) if found.is_file() || found.is_dir() => File::options().append(true).open(path).map(drop),
+            // A pipe: its reader would take this for the end.
+            found => found.map(drop),
+        };
+        checked.map_err(ConfigError::of_given_file("write", path, "check --report"))
     }
 
     /// Writes `report.json`.

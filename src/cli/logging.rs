@@ -15,14 +15,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use super::{LogFormat, SharedFlags};
-use crate::durable::FileError;
+use crate::config::ConfigError;
 use crate::error::Error;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            (BoxMakeWriter::new(Arc::new(file.map_err(FileError::of("open", path))?)), false)
+            (
+                BoxMakeWriter::new(Arc::new(file.map_err(ConfigError::of_given_file(
+                    "open",
+                    path,
+                    "check --log-file",
+                ))?)),
+                false,
+            )
         }
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };

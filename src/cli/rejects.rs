@@ -14,6 +14,7 @@ use crate::load::{LoadError, Selection};
 use crate::postgres::connect;
 use crate::segment::SegmentId;
 use crate::stages::retry_rejects;
+use crate::staging::StagingError;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
@@ -92,10 +93,12 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), E
             break;
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
-        if let Some(retried) = retried {
-            session.stages.counters().readmit(retried.tried, retried.loaded);
-        } else {
-            tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
+        let staging = session.staging();
+        let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
+        match retried {
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
+            None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }
     }
     Ok(())

@@ -41,6 +41,7 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
+        flags.report.as_deref().map_or(Ok(()), Report::check_path)?;
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
@@ -114,13 +115,16 @@ impl Session {
         let mut report = Report::of(&self.counters, queue_empty);
         let code = exit_code(&end, report.sum_holds(), self.stages.set_something_aside());
         report.exit_code = code.number();
-        if let Some(path) = &self.report {
-            report.write(path)?;
-        }
+        let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
             say_text(&report.summary(title));
         }
+        let reported = reported.map_err(Error::Report);
+        if let (Err(_), Err(error)) = (&end, &reported) {
+            tracing::warn!("{}", error.one_line());
+        }
         let end = end?;
+        reported?;
         if code == ExitCode::Bug {
             say("error: the sum does not hold: received = loaded + duplicates + rejected + pending");
         } else if let (false, Some(remark)) = (self.quiet, &end.remark) {

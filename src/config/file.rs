@@ -114,7 +114,11 @@ impl Default for LoadTable {
 
 /// Reads a configuration file.
 pub(super) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(ConfigError::of_given_file(
+        "read",
+        path,
+        "check --config and PGSLUICE_CONFIG",
+    ))?;
     parse(path, &text)
 }
 
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_refused() {
+    fn contradictions_and_empty_names_are_refused() {
         for text in [
             "name = \"a\"\nfrom = \"x\"",
             "name = \"a\"\nvalue = \"sent_date\"\nfrom = \"/x\"",

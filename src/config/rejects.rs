@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use super::ConfigError;
+use super::{ConfigError, is_queue_url};
 
 /// Small runs are judged as if they had this many messages, so that a share means something from the first segment on.
 const SMALLEST_SAMPLE: u64 = 100;
@@ -128,9 +128,7 @@ impl OnRejectName {
             (Self::Keep, None) => Ok(OnReject::Keep),
             (Self::Leave, None) => Ok(OnReject::Leave),
             (Self::Keep | Self::Leave, Some(_)) => invalid("it goes with on_reject = \"dlq\""),
-            (Self::Dlq, Some(url)) if url.starts_with("https://") || url.starts_with("http://") => {
-                Ok(OnReject::Send { dlq_url: url.to_owned() })
-            }
+            (Self::Dlq, Some(url)) if is_queue_url(url) => Ok(OnReject::Send { dlq_url: url.to_owned() }),
             (Self::Dlq, _) => invalid("on_reject = \"dlq\" needs the URL of a queue here"),
         }
     }

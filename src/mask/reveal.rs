@@ -38,7 +38,17 @@ impl Advised for RevealError {
     fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
-            _ => fatal("give the key that the value was masked with in PGSLUICE_KEY, and its column's mapping"),
+            Self::Malformed => fatal("give the value as it stands in a masked column"),
+            Self::OtherKey { .. } => fatal("set PGSLUICE_KEY to the key that the value was masked with"),
+            Self::NoSivColumn { .. } => {
+                fatal("check --config: its mapping has to mask the column that the value is of")
+            }
+            Self::NotAuthentic { .. } => fatal(
+                "give the value as it stands in the masked column, and check --config: its mapping has to mask this column",
+            ),
+            Self::NotDecryptable => {
+                fatal("set PGSLUICE_KEY and PGSLUICE_FIXED_IV to the key and the IV that the table was written with")
+            }
         }
     }
 }

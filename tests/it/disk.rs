@@ -156,7 +156,7 @@ fn a_segment_that_does_not_fit_is_cut_after_its_last_whole_line_and_sealed() {
 fn the_file_system_is_read_only() {
     let bodies = generated(40);
     let Some((env, disk)) = env_on_a_small_disk(4 * MIB, &bodies) else { return };
-    env.pgsluice(&["status"]).succeeds(); // makes the directories
+    env.pgsluice(&["transform"]).succeeds(); // makes the directories
     disk.remount("ro");
     env.run().fails(FAILED, "staging", "write access");
     assert_eq!(env.queue.counts().visible, 40);
