@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use column_type::ColumnType;
 pub use error::ConfigError;
+pub use file::ANNOTATED_FILE;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};

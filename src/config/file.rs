@@ -12,8 +12,9 @@ use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, Tabl
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 
-/// The annotated file that comes with pgsluice. It declares the built-in pipeline.
-const BUILT_IN: &str = include_str!("../../pgsluice.toml");
+/// The annotated `pgsluice.toml`, which declares the built-in pipeline. It is part of the program, because neither
+/// `cargo install` nor the container image has the file.
+pub const ANNOTATED_FILE: &str = include_str!("../../pgsluice.toml");
 const GIB: u64 = 1 << 30;
 
 /// `pgsluice.toml`, key by key.
@@ -138,7 +139,7 @@ impl Pipeline {
 }
 
 fn built_in() -> Result<ConfigFile, ConfigError> {
-    parse(Path::new("the built-in pgsluice.toml"), BUILT_IN)
+    parse(Path::new("the built-in pgsluice.toml"), ANNOTATED_FILE)
 }
 
 impl ConfigFile {

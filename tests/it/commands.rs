@@ -1,7 +1,6 @@
 //! The commands around the main job.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::logins::{generated, login};
@@ -106,22 +105,6 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert!(env.path("from-flag").is_dir());
 }
 
-/// The annotated file says of itself that it holds the defaults.
-#[test]
-fn the_annotated_configuration_is_the_default_one() {
-    let env = TestEnv::new(Server::Embedded);
-    let bodies = generated(20);
-    env.queue.send(&bodies);
-    env.run().succeeds();
-    let rows = "select * from user_logins order by user_id";
-    let by_default = env.database.rows(rows);
-
-    env.database.execute("truncate user_logins");
-    env.configure(include_str!("../../pgsluice.toml"));
-    env.job(&["replay", "--again"]).succeeds();
-    assert_eq!(env.database.rows(rows), by_default);
-}
-
 /// Neither `cargo install` nor the container image has the file that errors point to, so the program holds it.
 #[test]
 fn the_printed_example_is_the_annotated_file_and_loads_as_no_file_does() {
@@ -153,16 +136,6 @@ fn the_example_is_printed_also_where_the_file_that_is_there_is_not_valid() {
         env.job(&["run"]).fails(USAGE, error, "`pgsluice config example`");
     }
     assert!(!env.pgsluice(&["config", "example"]).succeeds().stdout.is_empty());
-}
-
-#[test]
-fn a_reader_of_the_example_that_has_gone_is_no_failure() {
-    let env = TestEnv::without_tables(Server::Embedded);
-    let (reader, writer) = io::pipe().unwrap();
-    drop(reader);
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
 /// The image is built from what `.dockerignore` lets through; a text that is built in and is not let through breaks it.
