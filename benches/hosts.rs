@@ -108,7 +108,7 @@ impl Site {
     /// Fills a queue of this name, and creates the tables in a database of this name.
     fn prepare(&self, round: &str, processes: u16) -> anyhow::Result<Sent> {
         self.postgres.create_database(round)?;
-        self.runtime.block_on(load::init(&DatabaseUrl::from(self.postgres.url(round))))?;
+        self.runtime.block_on(load::init(&DatabaseUrl::from(self.postgres.url(round)), true))?;
         self.queue.create_queue(round)?;
         let mut logins = Logins::new(SEED);
         let bodies = logins.by_ref().take(usize::from(processes) * MESSAGES_PER_PROCESS).collect();

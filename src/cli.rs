@@ -91,7 +91,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create the ledger and the user_logins table, where they are missing
+    /// Create the ledger, and for the built-in mapping the table user_logins, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
     Run(LimitFlags),

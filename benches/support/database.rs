@@ -17,7 +17,7 @@ impl Database {
     pub(crate) async fn start() -> Self {
         let postgres = LocalPostgres::start(LocalPostgresOptions { durable: true }).expect("a Postgres");
         let url = DatabaseUrl::from(postgres.url("postgres"));
-        load::init(&url).await.expect("the ledger and user_logins");
+        load::init(&url, true).await.expect("the ledger and user_logins");
         let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.expect("a connection");
         tokio::spawn(connection);
         Self { client, url, _postgres: postgres }

@@ -1,5 +1,6 @@
 //! The configuration file as written, and its checks: TOML in, checked settings out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -135,6 +136,19 @@ impl Pipeline {
     /// The pipeline that pgsluice ships with, from the text of `pgsluice.toml` that is built in.
     pub fn user_logins() -> Result<Self, ConfigError> {
         built_in()?.pipeline()
+    }
+
+    /// The rows of this pipeline are what the table `user_logins` of `sql/` is made for: it maps that table, and the
+    /// same columns of the same types and lengths. Where the values come from does not matter.
+    pub fn fits_user_logins(&self) -> Result<bool, ConfigError> {
+        let built_in = Self::user_logins()?;
+        let has_same_table = self.table.table == built_in.table.table
+            && (self.table.schema.is_none() || self.table.schema == built_in.table.schema);
+        let shapes = |pipeline: &Self| -> BTreeSet<_> {
+            let columns = pipeline.columns.iter();
+            columns.map(|column| (column.name.clone(), column.kind.name(), column.max_length)).collect()
+        };
+        Ok(has_same_table && shapes(self) == shapes(&built_in))
     }
 }
 
@@ -292,6 +306,20 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_built_in_pipeline() {
         assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins().unwrap());
+    }
+
+    #[test]
+    fn only_a_mapping_of_the_same_columns_fits_the_table_user_logins() {
+        let fits = |text: &str| parse(text).unwrap().pipeline().unwrap().fits_user_logins().unwrap();
+        assert!(fits("") && fits(ANNOTATED_FILE));
+        assert!(fits("[pipeline]\nname = \"others\"\ntable = \"user_logins\""));
+        assert!(fits(&ANNOTATED_FILE.replace("mask       = \"siv\"", "mask = \"fixed\"")));
+        assert!(fits(&ANNOTATED_FILE.replace("type     = \"version\"", "type = \"version\"\nversion = \"packed\"")));
+        assert!(!fits("[pipeline]\ntable = \"app.user_logins\""));
+        assert!(!fits("[pipeline]\ntable = \"orders\""));
+        assert!(!fits("[[column]]\nname = \"user_id\"\nmax_length = 128"));
+        assert!(!fits(&ANNOTATED_FILE.replace("max_length = 128", "max_length = 200")));
+        assert!(!fits(&ANNOTATED_FILE.replace("type     = \"version\"", "type = \"text\"")));
     }
 
     #[test]

@@ -73,9 +73,10 @@ impl Advised for LoadError {
             Self::Config(error) => error.advice(),
             Self::Postgres(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
-            Self::NoTable { .. } | Self::NoLedger => {
-                fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
-            }
+            Self::NoTable { .. } => fatal(
+                "create the table, or correct pipeline.table; for the built-in mapping `pgsluice init` creates it",
+            ),
+            Self::NoLedger => fatal("run `pgsluice init`, or let a DBA run what `pgsluice init --print` prints"),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,
                 ..fatal(

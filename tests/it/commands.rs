@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::logins::{generated, login};
 use crate::testenv::{Server, TestEnv, project_path};
 
+const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 
 #[test]
@@ -49,6 +50,30 @@ fn the_sql_that_init_prints_is_what_init_does() {
     assert!(env.queue.is_empty());
 }
 
+/// `init` once created `user_logins` beside whatever table the mapping names, and said so.
+#[test]
+fn init_creates_user_logins_for_the_built_in_mapping_alone() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    env.configure("[pipeline]\nname = \"orders\"\ntable = \"public.orders\"\n[[column]]\nname = \"id\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger is in place; init does not create the table public.orders\n");
+    assert!(!env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public"));
+    assert_eq!(env.database.count("pg_tables where tablename = 'user_logins'"), 0);
+    env.job(&["run"]).fails(FAILED, "table public.orders does not exist", "create the table");
+
+    env.database.execute("create table orders (id text)");
+    env.queue.send(&["{\"id\": \"1\"}".to_owned()]);
+    env.run().succeeds();
+    assert_eq!(env.database.texts("select id from orders"), ["1"]);
+
+    env.configure("[pipeline]\nname = \"logins\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger and user_logins are in place\n");
+    assert!(
+        env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public.user_logins")
+    );
+}
+
 #[test]
 fn keygen_makes_a_new_key_that_works() {
     let mut env = TestEnv::new(Server::Embedded);
@@ -80,6 +105,28 @@ fn status_says_what_it_cannot_reach() {
     env.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere");
     let outcome = env.pgsluice(&["status"]).succeeds();
     assert_eq!(outcome.stdout.matches("not reachable").count(), 2, "{outcome}");
+}
+
+/// `status` once created the directories that it was asked about.
+#[test]
+fn status_changes_nothing() {
+    let env = TestEnv::new(Server::Embedded);
+    let outcome = env.pgsluice(&["status", "--staging-dir", "elsewhere"]).succeeds();
+    assert!(outcome.stdout.starts_with("staging elsewhere\n"), "{outcome}");
+    assert!(!env.path("elsewhere").exists());
+
+    env.queue.send(&[login("a").to_string()]);
+    env.run().succeeds();
+    let listed = || {
+        let mut paths = files_below(&env.path("staging"));
+        paths.sort();
+        paths.into_iter().map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = listed();
+    let acknowledged = format!("  {:<20}{:>13} segments", "acknowledged", 1);
+    let outcome = env.pgsluice(&["status"]).succeeds();
+    assert!(outcome.stdout.lines().any(|line| line == acknowledged), "{outcome}");
+    assert_eq!(listed(), before);
 }
 
 #[test]

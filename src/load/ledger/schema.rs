@@ -20,12 +20,12 @@ const TABLES: &str = "SELECT to_regclass('pgsluice.' || name) IS NOT NULL, \
 const ADVISORY_LOCK: i64 = i64::from_be_bytes(*b"pgsluice");
 
 /// The SQL that [`init`] applies: file names and texts, in order.
-pub fn init_sql() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FILES.into_iter()
+pub fn init_sql(with_user_logins: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.into_iter().filter(move |(name, _)| with_user_logins || !name.ends_with("user_logins.sql"))
 }
 
-/// Creates the ledger and the table `user_logins` where they are missing, in one transaction.
-pub async fn init(database: &DatabaseUrl) -> Result<(), LoadError> {
+/// Creates the ledger, and with it the table `user_logins` if asked for, where they are missing, in one transaction.
+pub async fn init(database: &DatabaseUrl, with_user_logins: bool) -> Result<(), LoadError> {
     let mut client = connect(database).await?;
     let failed = |action: &str| {
         let action = action.to_owned();
@@ -34,7 +34,7 @@ pub async fn init(database: &DatabaseUrl) -> Result<(), LoadError> {
     let transaction = client.transaction().await.map_err(failed("BEGIN"))?;
     let lock = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})");
     transaction.batch_execute(&lock).await.map_err(failed("an advisory lock"))?;
-    for (name, text) in init_sql() {
+    for (name, text) in init_sql(with_user_logins) {
         transaction.batch_execute(text).await.map_err(failed(&format!("applying sql/{name}")))?;
     }
     Ok(transaction.commit().await.map_err(failed("COMMIT"))?)

@@ -45,11 +45,11 @@ async fn a_server_that_is_not_there_is_unreachable() {
 async fn init_changes_nothing_the_second_time() {
     let fixture = Fixture::new().await;
     fixture.load(&fixture.stage(&messages(0..5))).await;
-    init(&fixture.url).await.unwrap();
+    init(&fixture.url, true).await.unwrap();
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 5);
 
     let url = new_database();
-    let (one, two) = tokio::join!(init(&url), init(&url));
+    let (one, two) = tokio::join!(init(&url, true), init(&url, true));
     one.unwrap();
     two.unwrap();
 }

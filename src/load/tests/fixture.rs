@@ -55,7 +55,7 @@ pub(super) fn messages(numbers: std::ops::Range<i64>) -> Vec<Message> {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let url = new_database();
-        init(&url).await.unwrap();
+        init(&url, true).await.unwrap();
         let client = connect(&url).await.unwrap();
         client.batch_execute("CREATE TABLE items (name text, value integer, sent date)").await.unwrap();
         let root = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ async fn the_built_in_mapping_fits_what_init_creates() {
     let mut loader = Loader::connect(&url, &Pipeline::user_logins().unwrap()).await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
     assert!(matches!(error, LoadError::NoLedger), "{error}");
-    init(&url).await.unwrap();
+    init(&url, true).await.unwrap();
     loader.check_mapping().await.unwrap();
     connect(&url).await.unwrap().batch_execute("DROP TABLE user_logins").await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
