@@ -162,11 +162,11 @@ fn generate_spool(staging: &Path, messages: u64, segment_messages: u64) {
     let milliseconds = |time: Duration| i64::try_from(time.as_millis()).expect("a clock that is right");
     let every_ms = milliseconds(BACKLOG_AGE) / i64::try_from(messages).expect("a countable backlog");
     let mut logins = Logins::new(SEED).sent(milliseconds(now.saturating_sub(BACKLOG_AGE)), every_ms);
-    let mut left = messages;
-    while left > 0 {
-        let messages = left.min(segment_messages);
+    let mut remaining = messages;
+    while remaining > 0 {
+        let messages = remaining.min(segment_messages);
         logins.seal_segment(&staging, as_usize(messages)).expect("a disk with room");
-        left -= messages;
+        remaining -= messages;
     }
 }
 

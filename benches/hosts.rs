@@ -157,8 +157,8 @@ impl Site {
         for (what, found, expected) in books {
             ensure!(found == expected, "{what}: {found} and not {expected}");
         }
-        let left = self.queue.counts(round)?;
-        ensure!(left == QueueCounts::default(), "the queue still holds messages: {left:?}");
+        let counts = self.queue.counts(round)?;
+        ensure!(counts == QueueCounts::default(), "the queue still holds messages: {counts:?}");
         Ok(())
     }
 

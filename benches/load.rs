@@ -1,5 +1,5 @@
 //! What the load stage costs: staged segments into a durable Postgres, by dedupe and connections, and the claim path,
-//! which a segment takes when the ledger has some of its messages already.
+//! which a segment takes when the ledger knows some of its messages.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 

@@ -20,7 +20,7 @@ pub use in_flight::InFlightReport;
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
     pub loaded: u64,

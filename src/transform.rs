@@ -28,7 +28,7 @@ use crate::staging::{Staging, StagingError};
 
 /// Turns a sealed or archived segment into chunk, ids and rejects, on all threads of the current rayon pool.
 ///
-/// Blocks until the files are durable. What an earlier transform of the segment left is replaced.
+/// Blocks until the files are durable. The files of an earlier transform of the segment are replaced.
 #[tracing::instrument(skip_all, fields(%segment))]
 pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<StagedSegment, SpoolError> {
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;

@@ -106,8 +106,8 @@ def empty(bench: Bench, messages: int, arguments: Arguments) -> Usage:
     bench.database.reset()
     with servers.queue(bench.programs.examples, messages) as queue:
         usage = measure.run(arguments, bench.environment() | queue)
-        if left := servers.left_in_queue(queue):
-            raise WrongResultError(f"{left} messages are left in the queue")
+        if remaining := servers.messages_in(queue):
+            raise WrongResultError(f"{remaining} messages are still in the queue")
     return usage
 
 

@@ -37,7 +37,7 @@ def queue(examples: Path, messages: int) -> Iterator[dict[str, str]]:
         yield environment | CREDENTIALS
 
 
-def left_in_queue(environment: Mapping[str, str]) -> int:
+def messages_in(environment: Mapping[str, str]) -> int:
     """How many messages the queue holds, received or not."""
     counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     request = urllib.request.Request(

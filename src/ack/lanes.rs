@@ -90,7 +90,7 @@ mod tests {
     proptest! {
         /// Whatever batch ends first: all receipts leave once, whole groups in order and never two batches at a time.
         #[test]
-        fn groups_leave_in_order_and_nothing_is_left(
+        fn groups_leave_in_order_and_nothing_stays(
             groups in proptest::collection::vec(proptest::option::of(0..4_u8), 0..200),
             parallel in 1..5_usize,
             choices in proptest::collection::vec(any::<prop::sample::Index>(), 1..50),
@@ -99,7 +99,7 @@ mod tests {
             let mut source = groups.iter().enumerate().peekable();
             let mut running: Vec<(usize, Vec<String>)> = Vec::new();
             let mut ended: HashMap<u8, Vec<usize>> = HashMap::new();
-            let mut left = 0;
+            let mut taken = 0;
             let mut choices = choices.iter().cycle();
             loop {
                 while lanes.has_room() && let Some((index, group)) = source.next() {
@@ -116,13 +116,13 @@ mod tests {
                 prop_assert!(handles.len() <= BATCH_MESSAGES);
                 for handle in handles {
                     let index: usize = handle.parse().unwrap();
-                    left += 1;
+                    taken += 1;
                     if let Some(group) = groups[index] {
                         ended.entry(group).or_default().push(index);
                     }
                 }
             }
-            prop_assert_eq!(left, groups.len());
+            prop_assert_eq!(taken, groups.len());
             prop_assert!(ended.values().all(|order| order.is_sorted()));
         }
     }

@@ -28,7 +28,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Where rejected messages go, beside the staging directory.
 #[derive(Debug, Clone, Default)]
 pub struct RejectRoute {
-    /// Rejects that the ledger has are sent here before they are deleted.
+    /// Rejects that the ledger records are sent here before they are deleted.
     pub dead_letters: Option<DeadLetterQueue>,
     /// The `maxReceiveCount` of the queue, for messages that are left there.
     pub max_receives: Option<u32>,

@@ -1,7 +1,7 @@
 //! What commands print. Data goes to stdout, everything else to stderr.
 //!
 //! Always true: output that cannot be written changes nothing of what happens to messages. A reader that closes its pipe
-//! ends the output quietly; any other failure to write data is an error. What cannot be said on stderr is left out.
+//! ends the output quietly; any other failure to write data is an error. What stderr does not take is dropped.
 
 use std::fmt;
 use std::io::{self, ErrorKind, StderrLock, StdoutLock, Write};

@@ -1,4 +1,4 @@
-//! `pgsluice replay`: loads segments of the spool and the archive; one that the ledger has is skipped.
+//! `pgsluice replay`: loads segments of the spool and the archive; one that the ledger knows is skipped.
 
 use std::sync::Arc;
 

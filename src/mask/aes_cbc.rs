@@ -21,10 +21,10 @@ where
     last[..rest.len()].copy_from_slice(rest);
     Pkcs7::raw_pad(&mut last, rest.len());
     out.reserve((whole.len() + 1) * BLOCK_BYTES * 2);
-    let mut left = whole.iter().chain([&last]);
+    let mut remaining = whole.iter().chain([&last]);
     loop {
         let mut blocks = [Block::<C>::default(); BLOCKS_TOGETHER];
-        let filled = blocks.iter_mut().zip(left.by_ref()).map(|(block, plain)| *block = (*plain).into()).count();
+        let filled = blocks.iter_mut().zip(remaining.by_ref()).map(|(block, plain)| *block = (*plain).into()).count();
         if filled == 0 {
             return;
         }

@@ -110,14 +110,14 @@ impl Node {
         let slot = paths.first().is_some_and(|path| path.len() == depth).then_some(first_slot);
         let below = &paths[usize::from(slot.is_some())..];
         let mut next_slot = first_slot + usize::from(slot.is_some());
-        let members = below.chunk_by(|left, right| left[depth] == right[depth]).map(|group| {
+        let members = below.chunk_by(|one, other| one[depth] == other[depth]).map(|group| {
             let name = group[0][depth].clone();
             let node = Self::build(group, next_slot, depth + 1);
             next_slot = node.slots.end;
             Member { index: array_index(&name), name, node }
         });
         let mut members: Vec<_> = members.collect();
-        members.sort_by(|left, right| by_length(&left.name, &right.name));
+        members.sort_by(|one, other| by_length(&one.name, &other.name));
         Self { slot, members, slots: first_slot..first_slot + paths.len() }
     }
 
@@ -146,8 +146,8 @@ impl Node {
 }
 
 /// An order of names whose comparison rarely looks at their bytes: this runs for every member of every body.
-fn by_length(left: &str, right: &str) -> Ordering {
-    left.len().cmp(&right.len()).then_with(|| left.cmp(right))
+fn by_length(one: &str, other: &str) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 /// Walks one object or array.

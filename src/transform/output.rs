@@ -76,7 +76,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Starts the files. A chunk that an earlier transform left goes first: with another mapping its rows and ids
+    /// Starts the files. The chunk of an earlier transform is removed first: with another mapping its rows and ids
     /// would not match the new ones.
     pub(super) fn create(staging: &Staging, segment: SegmentId) -> Result<Self, FileError> {
         staging.remove_chunk(segment)?;

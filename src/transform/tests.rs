@@ -124,7 +124,7 @@ fn a_reject_says_why_and_keeps_the_message() {
 fn rejects_of_an_earlier_transform_go_when_there_are_none() {
     let env = TestEnv::new();
     let segment = env.seal([login(0).as_str()]);
-    fs::write(env.staging.rejects(segment), "left by another mapping\n").unwrap();
+    fs::write(env.staging.rejects(segment), "of another mapping\n").unwrap();
     assert_eq!(env.transform(segment).unwrap().rejected, 0);
     assert!(env.files("rejects").is_empty());
 }

@@ -114,7 +114,7 @@ fn hostile_bodies() -> Vec<String> {
     ]
 }
 
-/// Every row of every table that is not Postgres' own, as text; the unmasked column `user_id` left out.
+/// Every row of every table that is not Postgres' own, as text, without the unmasked column `user_id`.
 fn everything_in(env: &TestEnv) -> String {
     let tables = env.database.texts(
         "select format('%I.%I', schemaname, tablename) from pg_tables

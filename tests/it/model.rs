@@ -192,10 +192,10 @@ impl Real<'_> {
             fs::remove_file(path).unwrap();
         }
         spool::recover(&self.staging).unwrap();
-        let left = self.staging.sealed_segments().unwrap();
-        let mut known = self.runtime.block_on(self.loader.known(&left)).unwrap();
-        self.committed = left.iter().filter_map(|segment| known.remove(segment)).collect();
-        self.sealed = left.into();
+        let sealed = self.staging.sealed_segments().unwrap();
+        let mut known = self.runtime.block_on(self.loader.known(&sealed)).unwrap();
+        self.committed = sealed.iter().filter_map(|segment| known.remove(segment)).collect();
+        self.sealed = sealed.into();
         self.sealed.retain(|segment| self.committed.iter().all(|committed| committed.segment() != *segment));
     }
 

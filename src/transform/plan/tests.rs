@@ -51,7 +51,7 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     match pushed {
         Ok(()) => Ok(own.strip_suffix('\n').unwrap().to_owned()),
         Err(refusal) => {
-            assert_eq!(own, "", "a refused message left a part of a row");
+            assert_eq!(own, "", "a part of a row of a refused message");
             Err((refusal.text, refusal.field))
         }
     }
