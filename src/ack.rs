@@ -158,8 +158,9 @@ async fn delete_all<Q: Queue>(
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
     let mut remaining = handles;
     let mut outcome = Acknowledged::default();
-    for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
+    for (retry, delay) in (0..).zip(std::iter::once(Duration::ZERO).chain(backoff())) {
         tokio::time::sleep(delay).await;
+        outcome.retries += u64::from(retry > 0);
         let failed = (|| queue.delete(&remaining))
             .retry(retry_policy())
             .when(QueueError::is_transient)
@@ -184,7 +185,6 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
         if again.is_empty() {
             return Ok(outcome);
         }
-        outcome.retries += 1;
         remaining = again;
     }
     tracing::warn!(messages = remaining.len(), "SQS failed to delete messages again and again");
