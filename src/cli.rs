@@ -77,7 +77,7 @@ struct SharedFlags {
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Write log lines to this file instead of stderr
@@ -144,13 +144,13 @@ struct LimitFlags {
     /// How long to wait for messages that others hold or that are delayed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     idle: Duration,
-    /// Stop after this many messages
+    /// Stop after this number of messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_messages: Option<u64>,
-    /// Stop after this long
+    /// Stop after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
-    /// Never stop for an empty queue
+    /// Go on when the queue is empty
     #[arg(long)]
     follow: bool,
 }

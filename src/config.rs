@@ -57,13 +57,13 @@ pub struct QueueSettings {
 /// When a segment is sealed, and how long it is kept: `[spool]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolSettings {
-    /// A segment is sealed at this many messages,
+    /// A segment is sealed at this number of messages,
     pub segment_max_messages: u64,
-    /// at this size,
+    /// at this size in bytes,
     pub segment_max_bytes: u64,
-    /// or this long after its first message, whichever comes first.
+    /// or this time after its first message, whichever comes first.
     pub segment_max_age_ms: u64,
-    /// How long acknowledged segments are kept for replay; 0 removes them at once.
+    /// Days for which acknowledged segments are kept for replay; 0 removes them at once.
     pub archive_days: u32,
 }
 
@@ -74,7 +74,7 @@ pub struct LoadSettings {
     pub connections: usize,
 }
 
-/// What flags and environment say; `None` leaves it to the file or the default.
+/// What flags and environment say. `None` means that the file or the default decides.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--config`, PGSLUICE_CONFIG.

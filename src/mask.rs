@@ -1,11 +1,11 @@
 //! Encrypts the values of masked columns, and reveals them again.
 //!
 //! Always true:
-//! - both methods are deterministic, so equal values of a column stay equal, and reversible by who holds the key;
-//! - what is written is ASCII: hexadecimal digits, before which `siv` puts its key's id and a colon;
+//! - both methods are deterministic, so equal values of a column stay equal; the key reverses them;
+//! - a masked value is ASCII: hexadecimal digits; `siv` puts its key's id and a colon before them;
 //! - no key and no plaintext appears in `Debug` output or in an error.
 //!
-//! Masking itself cannot fail: what may be missing or malformed (the key, the IV) is checked by [`Masker::new`].
+//! Masking itself cannot fail: [`Masker::new`] checks the key and the IV, which may be missing or malformed.
 
 mod aes_cbc;
 mod fixed;
@@ -71,7 +71,7 @@ fn fixed_iv(keys: &MaskingKeys) -> Result<[u8; 16], ConfigError> {
     })
 }
 
-/// `MaskingKey` accepts 16 and 32 bytes only, so this is a bug if it is ever seen.
+/// `MaskingKey` accepts 16 and 32 bytes only, so only a bug can show this error.
 fn unusable_key() -> ConfigError {
     ConfigError::InvalidSetting { setting: "PGSLUICE_KEY", problem: "expected 16 or 32 bytes".to_owned() }
 }

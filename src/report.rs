@@ -32,7 +32,7 @@ pub struct Report {
     pub pending: u64,
     /// Deletes that SQS confirmed.
     pub acknowledged: u64,
-    /// Deletes that failed for good; those messages will be delivered again, and recognised.
+    /// Deletes that failed for good; their messages will be redelivered, and recognised.
     pub ack_failed: u64,
     /// Segments committed.
     pub segments: u64,
@@ -40,11 +40,11 @@ pub struct Report {
     pub seconds: f64,
     /// Spool bytes that entered.
     pub bytes: u64,
-    /// Calls of SQS, and transactions, that were tried again.
+    /// SQS requests and transactions that were tried again.
     pub retries: u64,
-    /// Answers in which SQS asked for patience.
+    /// Answers in which SQS limited the rate of requests.
     pub throttles: u64,
-    /// Where the time went.
+    /// The time of each stage.
     pub stages: StageReports,
     /// What the cap on messages in flight meant; null where no queue was drained.
     pub in_flight: Option<InFlightReport>,
@@ -54,7 +54,7 @@ pub struct Report {
     pub exit_code: u8,
 }
 
-/// Where the time went, by stage.
+/// The time of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the stages of the design")]
 pub struct StageReports {

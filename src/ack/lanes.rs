@@ -1,7 +1,7 @@
 //! The order of deletes: parallel over a segment, and one after the other within a FIFO group.
 //!
 //! Always true: a lane has one batch under way at most, and a group has one lane, so no message of a group is deleted
-//! before those that were received before it. Receipts that wait are bounded by whoever pushes, see [`Lanes::has_room`].
+//! before those that were received before it. The caller bounds the receipts that wait, see [`Lanes::has_room`].
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -40,7 +40,8 @@ impl Lanes {
         self.lanes[lane].handles.push_back(receipt.receipt_handle.into_owned());
     }
 
-    /// The next batch of a lane that is not busy, which it then is. A part of a batch only when `all_read`.
+    /// The next batch of a lane that is not busy; the lane is busy from then on. A part of a batch only when
+    /// `all_read`.
     pub(super) fn take(&mut self, all_read: bool) -> Option<(usize, Vec<String>)> {
         let enough = if all_read { 1 } else { BATCH_MESSAGES };
         let index = self.lanes.iter().position(|lane| !lane.busy && lane.handles.len() >= enough)?;

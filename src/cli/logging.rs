@@ -39,10 +39,10 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
         (_, 1) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // One span a stage and segment: a line in it says where it belongs, and the verbose learn how long each took.
+    // One span a stage and segment: its lines say where they belong, and -v adds the time that it took.
     let ends = if flags.verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
     let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false).with_span_events(ends);
-    // It would say on stderr that it cannot write to stderr.
+    // The internal error of a full stderr would go to stderr.
     let lines = lines.log_internal_errors(false);
     let lines = match flags.log_format {
         LogFormat::Text => lines.boxed(),

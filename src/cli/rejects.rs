@@ -18,7 +18,7 @@ use crate::staging::StagingError;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
-    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; never a body
+    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; bodies are never listed
     List(ListFlags),
     /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
     Retry(RetryFlags),
@@ -32,7 +32,7 @@ pub(super) struct ListFlags {
     /// Only rejects of this segment; may be given more than once
     #[arg(long = "segment", value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
-    /// This many lines at most
+    /// The number of lines, at most
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
 }

@@ -30,14 +30,14 @@ pub struct TableName {
     pub table: String,
 }
 
-/// What makes two deliveries the same.
+/// What makes two deliveries one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dedupe {
     /// A message counts once, however often it is delivered.
     #[default]
     Message,
-    /// A segment counts once; redeliveries in different segments are not recognised. For replays known to hold none.
+    /// A segment counts once; redeliveries in different segments are not recognised. For replays without redeliveries.
     Segment,
 }
 

@@ -53,10 +53,10 @@ impl Advised for RevealError {
     }
 }
 
-/// Decrypts what a masked column holds, by either method: only `siv` texts hold a colon.
+/// Decrypts a text of a masked column, by either method: only `siv` texts hold a colon.
 ///
 /// A `siv` text is refused unless it authenticates for one of the pipeline's columns. A `fixed` text cannot be
-/// authenticated: with a wrong key most are refused for their padding, but a few reveal nonsense.
+/// authenticated: with a wrong key the padding refuses most texts, and a few reveal nonsense.
 pub fn reveal<'a>(pipeline: &'a Pipeline, keys: &MaskingKeys, masked: &str) -> Result<Revealed<'a>, RevealError> {
     if let Some((key_id, digits)) = masked.split_once(':') {
         return reveal_siv(pipeline, keys, key_id, &blocks_from_hex(digits)?);
@@ -91,7 +91,8 @@ fn reveal_siv<'a>(
     Err(not_authentic())
 }
 
-/// What stands before the colon, if it is a key id: it may be anything that someone pasted, even a plaintext.
+/// The text before the colon, if it is a key id. Otherwise it may be anything, even a pasted plaintext: it is not
+/// shown.
 fn shown_key_id(text: &str) -> Result<String, RevealError> {
     let is_key_id = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_key_id.then(|| text.to_owned()).ok_or(RevealError::Malformed)

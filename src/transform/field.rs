@@ -12,7 +12,7 @@ use super::numeric::{self, NumberProblem};
 use crate::config::ColumnType;
 use crate::unescape::{LoneSurrogate, unescape};
 
-/// What is wrong with a field. Reads after the field's name, and never holds a value.
+/// What is wrong with a field. The text follows the field's name, and never holds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Problem {
     Missing,
@@ -52,7 +52,7 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Writes a value that has a text but is none yet.
+    /// Writes a value as text.
     pub(super) fn keep(&mut self, value: impl fmt::Display) -> &str {
         write_text(value, &mut self.converted)
     }
@@ -105,7 +105,7 @@ fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Re
     }
 }
 
-/// Whether UTF-8 text does not fit a `varchar` of `max_length`, which counts characters, not bytes.
+/// Whether UTF-8 text is too long for a `varchar` of `max_length`, which counts characters, not bytes.
 pub(super) fn is_longer_than(max_length: usize, text: &[u8]) -> bool {
     let starts_character = |byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
     text.len() > max_length && text.iter().filter(|&byte| starts_character(byte)).count() > max_length
@@ -125,7 +125,7 @@ fn string<'a>(json: &'a str, unescaped: &'a mut String) -> Result<&'a str, Probl
     Ok(unescaped)
 }
 
-/// Of a piece of unescaped JSON, where NUL is always a piece of its own.
+/// Checks a piece of unescaped JSON. NUL is always a piece of its own.
 fn without_nul(piece: &str) -> Result<(), Problem> {
     if piece == "\0" { Err(Problem::Nul) } else { Ok(()) }
 }
@@ -165,14 +165,14 @@ fn timestamp(text: &str) -> Result<&str, Problem> {
         return Err(NOT);
     }
     let time: DateTime = local.parse().map_err(|_| NOT)?;
-    // Postgres takes a leap second, but no fraction of one.
+    // Postgres takes a leap second, and no fraction of one.
     if local["YYYY-MM-DDTHH:MM:".len()..].starts_with("60.") {
         return Err(Problem::OutOfRange(ColumnType::Timestamptz));
     }
     if time.year() < 1 { Err(Problem::OutOfRange(ColumnType::Timestamptz)) } else { Ok(text) }
 }
 
-/// `Z`, or hours and minutes as far from UTC as Postgres takes them.
+/// `Z`, or hours and minutes from UTC, up to the 15:59 that Postgres takes.
 fn is_offset(offset: &str) -> bool {
     match offset.as_bytes() {
         [b'Z' | b'z'] => true,
@@ -193,7 +193,7 @@ fn date(text: &str) -> Result<&str, Problem> {
 }
 
 /// Whether `text` begins like `shape`, where `d` stands for a digit and `T` for what RFC 3339 lets separate a date
-/// from a time. jiff alone is more lenient, and so would let through what Postgres reads otherwise or not at all.
+/// from a time. jiff alone is more lenient: it takes texts that Postgres reads as another time, or not at all.
 fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     text.len() >= shape.len()
         && text.iter().zip(shape).all(|(byte, expected)| match expected {
