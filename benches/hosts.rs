@@ -44,7 +44,7 @@ const SEED: u64 = 1;
 const SLOW_CALLS: [Operation; 4] =
     [Operation::Receive, Operation::Delete, Operation::ChangeVisibility, Operation::Attributes];
 
-/// What all rounds share; dropped, it is gone.
+/// The servers of all rounds; dropping it stops them.
 struct Site {
     queue: LocalQueue,
     postgres: LocalPostgres,
@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         site.check_books(&round, &sent, &reports)?;
 
         let seconds = took.as_secs_f64();
-        // Each process has as many messages as one had alone.
+        // Each process has the number of messages that one had alone.
         let ratio = f64::from(processes) * *seconds_of_one.get_or_insert(seconds) / seconds;
         let mut received: Vec<u64> = reports.iter().map(|report| report.received).collect();
         received.sort_unstable();
@@ -116,7 +116,7 @@ impl Site {
         Ok(Sent { messages, rejects: u64::try_from(logins.of_another_kind())? })
     }
 
-    /// Runs so many processes, each in a directory of its own, until the last one has ended.
+    /// Runs this number of processes, each in a directory of its own, until the last one has ended.
     fn run_side_by_side(&self, round: &str, processes: u16) -> anyhow::Result<Vec<Report>> {
         let programs = (0..processes).map(|_| self.program(round)).collect::<io::Result<Vec<_>>>()?;
         let mut running: Vec<Child> = programs.iter().map(|program| program.start(&["run"])).collect();
@@ -136,7 +136,8 @@ impl Site {
         Ok(program)
     }
 
-    /// Every message is one row or one reject, whoever received it and how often; the queue holds nothing more.
+    /// Every message is one row or one reject, however often and by whichever process it was received; the queue is
+    /// empty.
     fn check_books(&self, round: &str, sent: &Sent, reports: &[Report]) -> anyhow::Result<()> {
         for report in reports {
             let accounted = report.loaded + report.duplicates + report.rejected;

@@ -1,5 +1,5 @@
 //! What the transform stage costs: parsing a segment's lines; the whole pass by threads, with and without masking, to
-//! durable files and to files in memory, where next to nothing but parsing and mapping is left; and the CSV writer.
+//! durable files and to files in memory, where parsing and mapping are nearly all of it; and the CSV writer.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 

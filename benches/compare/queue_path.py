@@ -120,7 +120,7 @@ class Reference(NamedTuple):
 
 @functools.cache
 def reference(bench: Bench, messages: int) -> Reference:
-    """What the table must hold once so many messages are loaded: what the tuned script loads."""
+    """What the table must hold of this number of messages: what the tuned script loads."""
     empty(bench, messages, script_arguments(bench, "boto3_tuned.py"))
     content = bench.database.content
     return Reference(content(columns=LOGIN_COLUMNS), content(columns=UNCHANGED_COLUMNS))

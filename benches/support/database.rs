@@ -31,7 +31,7 @@ impl Database {
         self.client.batch_execute(sql).await.expect("a statement that Postgres takes");
     }
 
-    /// As after `init`, and nothing left to write: what a bench measures is its own work.
+    /// Empties the tables, and writes what is still to write: a bench measures its own work alone.
     pub(crate) async fn empty(&self) {
         self.execute("TRUNCATE user_logins, pgsluice.segment, pgsluice.message, pgsluice.reject").await;
         self.execute("CHECKPOINT").await;

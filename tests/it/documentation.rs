@@ -15,7 +15,7 @@ use markdown::{blocks, table_rows};
 const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
 const USAGE: i32 = 2;
 const GUIDE: &str = "docs/guide.md";
-/// So many that some are redelivered and some rejected, by any seed that the demo may take.
+/// A number with which some are redelivered and some rejected, whatever the demo's seed.
 const DEMO_MESSAGES: &str = "2000";
 
 fn page(name: &str) -> String {

@@ -33,7 +33,7 @@ fn assert_untouched(env: &TestEnv) {
     assert_eq!((counts.visible, counts.in_flight), (MESSAGES, 0));
 }
 
-/// A port on which nobody listens.
+/// A port on which no program listens.
 fn closed_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

@@ -1,4 +1,4 @@
-//! Who may see what: file modes, personal data, and the rights that a loading role needs.
+//! What others may see: file modes, personal data; and the rights that a loading role needs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -145,7 +145,7 @@ impl TestEnv {
         self.job(&["run"])
     }
 
-    /// Starts a command that writes a report; the test goes on beside it.
+    /// Starts a command that writes a report; the test goes on meanwhile.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         self.start_reporting(arguments, REPORT)
     }
@@ -198,7 +198,7 @@ impl TestEnv {
     }
 }
 
-/// Asks until it is so, for what happens by itself and tells nobody; panics where it takes longer than any command may.
+/// Asks until it is so, for what happens without an event; panics where it takes longer than any command may.
 pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + COMMAND_LIMIT;
     while !is_so() {
