@@ -1,10 +1,9 @@
 //! The commands around the main job.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv, project_path};
+use crate::testenv::{Server, TestEnv, files_below, project_path};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
@@ -118,9 +117,8 @@ fn status_changes_nothing() {
     env.queue.send(&[login("a").to_string()]);
     env.run().succeeds();
     let listed = || {
-        let mut paths = files_below(&env.path("staging"));
-        paths.sort();
-        paths.into_iter().map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>()
+        let files = files_below(&env.path("staging")).into_iter();
+        files.map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>()
     };
     let before = listed();
     let acknowledged = format!("  {:<20}{:>13} segments", "acknowledged", 1);
@@ -203,17 +201,4 @@ fn the_image_build_gets_every_text_that_is_built_in() {
     for path in built_in {
         assert!(let_through.iter().any(|allowed| path.starts_with(allowed)), "{} is not let through", path.display());
     }
-}
-
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.append(&mut files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files
 }

@@ -119,6 +119,7 @@ fn streams_that_are_closed_from_the_start_make_no_command_panic() {
             run_redirected(&env, arguments, redirection).succeeds();
         }
     }
+    assert_eq!(run_with(&env, &["--help"], closed_pipe(), closed_pipe()).status.code(), Some(0));
     for redirection in possible(&[">/dev/full", "2>/dev/full", ">&- 2>&-"]) {
         run_redirected(&env, &["--help"], redirection).succeeds();
         run_redirected(&env, &["no-such-command"], redirection).ends_with(2);

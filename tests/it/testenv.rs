@@ -211,3 +211,18 @@ pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
 pub(crate) fn project_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
+
+/// All files below a directory, sorted.
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("a directory entry").path();
+        if path.is_dir() {
+            files.append(&mut files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
