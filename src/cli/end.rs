@@ -48,7 +48,7 @@ impl From<DrainEnd> for End {
     }
 }
 
-/// The exit code of a command: its error's; else what the books say; else whether something remains.
+/// The exit code of a command: that of its error; else of books that do not balance; else of work that remains.
 ///
 /// `set_aside`: a segment's own files, or a full disk, stopped it.
 pub(super) fn exit_code(end: &Result<End, Error>, sum_holds: bool, set_aside: bool) -> ExitCode {

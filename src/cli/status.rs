@@ -1,4 +1,4 @@
-//! `pgsluice status`: where everything stands; changes nothing and needs no lock.
+//! `pgsluice status`: segments by state, the ledger's totals and the queue's depth. Changes nothing, needs no lock.
 
 use super::SharedFlags;
 use super::output::DataLines;

@@ -30,6 +30,7 @@ mod hygiene;
 mod logins;
 mod main_job;
 mod model;
+mod output;
 mod pollers;
 mod postgres_faults;
 mod queues;

@@ -5,7 +5,7 @@ use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
 
 async fn refusal(url: &str) -> LoadError {
-    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
+    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins().unwrap()).await.err().unwrap()
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn init_changes_nothing_the_second_time() {
     init(&fixture.url, &fixture.pipeline).await.unwrap();
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 5);
 
-    let (url, built_in) = (new_database(), Pipeline::user_logins());
+    let (url, built_in) = (new_database(), Pipeline::user_logins().unwrap());
     let (one, two) = tokio::join!(init(&url, &built_in), init(&url, &built_in));
     one.unwrap();
     two.unwrap();
