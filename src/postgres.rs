@@ -2,13 +2,15 @@
 //! segment, no ledger and no table.
 
 mod connection;
+mod conninfo;
 mod copy;
 mod error;
 mod identifier;
-
+mod parameters;
 mod retry;
 mod settings;
 pub(crate) mod sqlstate;
+mod sslmode;
 mod timeouts;
 mod tls;
 pub(crate) mod watch;
@@ -19,3 +21,5 @@ pub(crate) use copy::{CopyError, Feed, copy_in};
 pub use error::PostgresError;
 pub use identifier::{quote_identifier, quote_qualified};
 pub(crate) use retry::Retries;
+#[cfg(test)]
+mod tests;

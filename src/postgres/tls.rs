@@ -14,38 +14,44 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::invalid_setting as invalid;
-use super::settings::Verify;
+use super::sslmode::{Encryption, Roots, Verify};
 use crate::config::ConfigError;
 
-/// Builds what encrypts connections. `roots` is a PEM file of trusted authorities, or `system`.
-pub(super) fn connector(verify: Verify, roots: Option<&str>) -> Result<MakeRustlsConnect, ConfigError> {
+/// Builds what encrypts connections.
+pub(super) fn connector(encryption: &Encryption) -> Result<MakeRustlsConnect, ConfigError> {
     let provider = Arc::new(ring::default_provider());
-    let authority = match verify {
-        Verify::Nothing => None,
-        Verify::Authority | Verify::AuthorityAndHost => {
-            let roots = Arc::new(read_roots(roots)?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            Some(verifier.map_err(|error| invalid(format!("sslrootcert: {error}")))?)
-        }
+    let (roots, host) = match &encryption.verify {
+        Verify::Nothing => (None, false),
+        Verify::Authority(roots) => (Some(roots), false),
+        Verify::AuthorityAndHost(roots) => (Some(roots), true),
     };
-    let verifier = Verifier { provider: Arc::clone(&provider), authority, host: verify == Verify::AuthorityAndHost };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let authority = roots.map(|roots| authority(roots, &provider)).transpose()?;
+    let verifier = Verifier { provider: Arc::clone(&provider), authority, host };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(encryption.versions)
         .map_err(|error| invalid(format!("sslmode: {error}")))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
+    config.enable_sni = encryption.sni;
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn read_roots(roots: Option<&str>) -> Result<RootCertStore, ConfigError> {
+fn authority(roots: &Roots, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, ConfigError> {
+    let roots = Arc::new(read_roots(roots)?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+    verifier.map_err(|error| invalid(format!("sslrootcert: {error}")))
+}
+
+fn read_roots(roots: &Roots) -> Result<RootCertStore, ConfigError> {
     let mut store = RootCertStore::empty();
     match roots {
-        None | Some("system") => {
+        Roots::System => {
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        Some(path) => {
-            let unusable = |problem: &dyn std::fmt::Display| invalid(format!("sslrootcert {path}: {problem}"));
+        Roots::File(path) => {
+            let unusable =
+                |problem: &dyn std::fmt::Display| invalid(format!("sslrootcert {}: {problem}", path.display()));
             for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
                 let certificate = certificate.map_err(|error| unusable(&error))?;
                 store.add(certificate).map_err(|error| unusable(&error))?;
