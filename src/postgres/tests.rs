@@ -1,4 +1,5 @@
-//! What connection strings mean: against libpq's own answers, and for us.
+//! What connection strings mean, against libpq's own answers and for us; what TLS proves.
 
 mod conninfo;
 mod settings;
+mod tls;
