@@ -16,10 +16,10 @@ mod tls;
 pub(crate) mod watch;
 
 pub use connection::connect;
-pub(crate) use connection::{Connection, Database};
+pub(crate) use connection::{Connection, Database, NOTICE_A_LOST_CLIENT_LOCALLY};
 pub(crate) use copy::{CopyError, Feed, copy_in};
 pub use error::PostgresError;
 pub use identifier::{quote_identifier, quote_qualified};
 pub(crate) use retry::Retries;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,16 +20,15 @@ pub use schema::{init, init_sql};
 pub use segments::LedgerTotals;
 
 use super::LoadError;
-use crate::postgres::PostgresError;
-use crate::postgres::watch::TransactionId;
+use crate::postgres::watch::{IDENTIFY, TransactionId};
+use crate::postgres::{NOTICE_A_LOST_CLIENT_LOCALLY, PostgresError};
 
 /// Keys in one statement: large enough to hide the round trip, small enough to plan and send at ease.
 const BATCH_KEYS: usize = 10_000;
 
 // A loaded row survives a crash of the server, whatever the role's defaults are, because its message is deleted
 // next. A deferred constraint would fail at COMMIT, where nothing tells which row it was.
-const BEGIN: &str = "SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint; \
-     SET CONSTRAINTS ALL IMMEDIATE; \
+const BEGIN: &str = "SET CONSTRAINTS ALL IMMEDIATE; \
      SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// The part of the ledger that belongs to one pipeline.
@@ -44,7 +43,8 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Prepares a transaction for a load, and tells which one it is.
     pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<TransactionId, LoadError> {
-        let begun = transaction.simple_query(BEGIN).await.map_err(ledger_error("beginning a transaction on"))?;
+        let begin = format!("{IDENTIFY}; {NOTICE_A_LOST_CLIENT_LOCALLY}; {BEGIN}");
+        let begun = transaction.simple_query(&begin).await.map_err(ledger_error("beginning a transaction on"))?;
         let identity = begun.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
                 Some(TransactionId { backend: row.get(0)?.parse().ok()?, started_us: row.get(1)?.parse().ok()? })

@@ -1,6 +1,7 @@
 //! Connections to Postgres: opens them, and says in our words why one could not be opened.
 //!
-//! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is.
+//! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is. A connection may
+//! lead through a pooler that gives each transaction another session of the server, so nothing is set for a session.
 
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use super::settings::Settings;
 use super::{PostgresError, tls};
 use crate::config::{ConfigError, DatabaseUrl};
 
-/// The transaction of a host that vanished ends within a minute, so that the next run does not wait for its locks for
-/// the two hours that are the default.
-const NOTICE_A_LOST_CLIENT: &str =
-    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+/// For the beginning of a transaction. Should our host vanish, the server ends the transaction within a minute, so that
+/// the next run does not wait for its locks for the two hours that are the default.
+pub(crate) const NOTICE_A_LOST_CLIENT_LOCALLY: &str = "SET LOCAL tcp_keepalives_idle = 30; \
+     SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3";
 
 /// A database that can be connected to, again and again.
 #[derive(Clone)]
@@ -77,7 +78,6 @@ impl Database {
                 tracing::debug!(%error, "a connection to Postgres ended");
             }
         });
-        client.batch_execute(NOTICE_A_LOST_CLIENT).await.map_err(|error| self.explain(error))?;
         Ok(Connection { client, task: running.abort_handle(), severed: false })
     }
 
