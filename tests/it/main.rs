@@ -28,6 +28,7 @@ mod logins;
 mod main_job;
 mod model;
 mod pollers;
+mod pooler;
 mod postgres_faults;
 mod queues;
 mod recovery;
