@@ -8,6 +8,10 @@ SUDO   := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Most of an end-to-end test is waiting for long polls, so more of them run at once than there are cores.
 export RUST_TEST_THREADS ?= 8
 
+# A test fails where what people see differs from its snapshot, and writes nothing. `INSTA_UPDATE=always make test`
+# takes the differences over, for `git diff` to show.
+export INSTA_UPDATE ?= no
+
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.

@@ -1,5 +1,5 @@
 //! What the load stage costs: staged segments into a durable Postgres, by dedupe and connections, and the claim path,
-//! which a segment takes when the ledger has some of its messages already.
+//! which a segment takes when the ledger knows some of its messages.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use database::Database;
-use pgsluice::chunk::StagedSegment;
+use pgsluice::chunk::Manifest;
 use pgsluice::config::{Dedupe, MaskingKey, MaskingKeys, Pipeline};
-use pgsluice::load::{Committed, LoadMode, Loader};
+use pgsluice::load::{Committed, Loader};
 use pgsluice::local::Logins;
 use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, transform};
@@ -42,7 +42,8 @@ impl Bench {
         let staging = Staging::open(root.path()).expect("a staging directory");
         let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
         let keys = MaskingKeys { key: Some(key), fixed_iv: None };
-        let plan = Plan::compile(&Pipeline::user_logins(), &keys, None).expect("the built-in mapping");
+        let plan = Plan::compile(&Pipeline::user_logins().expect("the built-in pipeline"), &keys, None)
+            .expect("the built-in mapping");
         // Today: older messages have no partition of their own in the ledger.
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that is right");
         let sent_at_ms = i64::try_from(now.as_millis()).expect("a clock that is right");
@@ -50,14 +51,14 @@ impl Bench {
     }
 
     /// Two of the same seed hold the same messages, as far as the shorter goes.
-    fn stage(&self, seed: u64, messages: usize) -> StagedSegment {
+    fn stage(&self, seed: u64, messages: usize) -> Manifest {
         let mut logins = Logins::new(seed).sent(self.sent_at_ms, 1);
         let segment = logins.seal_segment(&self.staging, messages).expect("a disk with room");
         transform(&self.staging, segment.id, &self.plan).expect("an undamaged segment")
     }
 
     async fn connect(&self, dedupe: Dedupe) -> Loader {
-        let pipeline = Pipeline { dedupe, ..Pipeline::user_logins() };
+        let pipeline = Pipeline { dedupe, ..Pipeline::user_logins().expect("the built-in pipeline") };
         Loader::connect(self.database.url(), &pipeline).await.expect("a connection")
     }
 }
@@ -97,21 +98,21 @@ fn fresh_segments(criterion: &mut Criterion, bench: &Bench) {
 }
 
 /// A segment a loader, side by side.
-async fn load_each(staging: &Staging, loaders: Vec<Loader>, segments: &[StagedSegment]) -> Vec<Loader> {
+async fn load_each(staging: &Staging, loaders: Vec<Loader>, segments: &[Manifest]) -> Vec<Loader> {
     let mut loads = JoinSet::new();
-    for (mut loader, &segment) in loaders.into_iter().zip(segments) {
-        let staging = staging.clone();
+    for (mut loader, segment) in loaders.into_iter().zip(segments) {
+        let (staging, segment) = (staging.clone(), segment.clone());
         loads.spawn(async move {
             let committed = load_one(&staging, &mut loader, &segment).await;
-            assert_eq!(committed.loaded(), segment.rows);
+            assert_eq!(committed.loaded(), segment.rows());
             loader
         });
     }
     loads.join_all().await
 }
 
-async fn load_one(staging: &Staging, loader: &mut Loader, segment: &StagedSegment) -> Committed {
-    loader.load(staging, segment, LoadMode::Once).await.expect("a commit")
+async fn load_one(staging: &Staging, loader: &mut Loader, segment: &Manifest) -> Committed {
+    loader.load(staging, segment).await.expect("a commit")
 }
 
 fn known_messages(criterion: &mut Criterion, bench: &Bench) {

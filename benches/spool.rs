@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Bencher, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use pgsluice::local::Logins;
-use pgsluice::spool::{Block, Record, SealedSegment, SegmentReader, SegmentWriter, recover, sealed_segment};
+use pgsluice::spool::{Block, Origin, Record, SealedSegment, SegmentReader, SegmentWriter, recover, sealed_segment};
 use pgsluice::staging::Staging;
 
 const MESSAGES: usize = 20_000;
@@ -42,11 +42,12 @@ fn append_and_seal(criterion: &mut Criterion) {
 
 fn append_and_seal_in(bencher: &mut Bencher<'_>, root: &Path, records: &[Record<'_>]) {
     let staging = Staging::open(root).expect("a staging directory");
+    let origin = Origin::of_queue("user_logins", "http://localhost/000000000000/login-queue");
     bencher.iter_custom(|iterations| {
         let mut taken = Duration::ZERO;
         for _ in 0..iterations {
             let started = Instant::now();
-            let mut writer = SegmentWriter::create(&staging).expect("a new segment");
+            let mut writer = SegmentWriter::create(&staging, &origin).expect("a new segment");
             for record in records {
                 writer.append(record).expect("a disk with room");
             }

@@ -1,4 +1,4 @@
-//! Sealed spool segments without a queue: what a drain would have left of that many logins.
+//! Sealed spool segments without a queue, as a drain of logins would write them.
 //!
 //! `cargo run --release --example spool-logins -- STAGING_DIR 2000000` writes segments of 20,000 messages, the default
 //! of `segment_max_messages`. Bodies and ids are the same in every run. The messages were sent a millisecond apart
@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 use jiff::Timestamp;
 use pgsluice::local::Logins;
-use pgsluice::spool::{Record, SegmentWriter};
+use pgsluice::spool::{Origin, Record, SegmentWriter};
 use pgsluice::staging::Staging;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -28,12 +28,13 @@ fn main() -> anyhow::Result<()> {
     let messages: usize = arguments.next().context("the count of messages is missing")?.parse()?;
 
     let staging = Staging::open(Path::new(&directory))?;
+    let origin = Origin::of_queue("user_logins", "http://localhost/000000000000/login-queue");
     let mut ids = StdRng::seed_from_u64(!SEED);
     let mut logins = Logins::new(SEED);
     let yesterday = Timestamp::now().as_millisecond() / DAY_MS * DAY_MS - DAY_MS;
     let mut messages = iter::from_fn(|| next_login(&mut logins)).zip(yesterday..).take(messages).peekable();
     while messages.peek().is_some() {
-        let mut writer = SegmentWriter::create(&staging)?;
+        let mut writer = SegmentWriter::create(&staging, &origin)?;
         for (body, sent_at) in messages.by_ref().take(SEGMENT_MESSAGES) {
             writer.append(&Record {
                 message_id: Builder::from_random_bytes(ids.random()).into_uuid().to_string().into(),
@@ -45,6 +46,7 @@ fn main() -> anyhow::Result<()> {
                 attributes: None,
                 group_id: None,
                 sequence_number: None,
+                sent_at_is_stable: true,
             })?;
         }
         writer.seal()?;

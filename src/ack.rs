@@ -4,14 +4,16 @@
 //! so a lost answer is tried again. A handle that SQS calls stale is no failure: the message was delivered again,
 //! and that delivery, recognised as a duplicate, brings the handle that deletes it.
 //!
-//! A message that a segment holds twice is deleted by both handles, so the newest, which is the one that counts with
-//! SQS, is among them. Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group
-//! has ten in flight at most, and gives no more before they are deleted, so beyond that the order does not matter.
+//! A message that a segment holds twice is deleted by both handles, so the newest is among them: SQS accepts that one.
+//! Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group has ten in flight at
+//! most, and gives no more before they are deleted, so beyond that the order does not matter.
 //!
-//! On failure the segment stays in the spool; the next run finds it in the ledger and acknowledges it again.
+//! On failure the segment stays where it is; the next run finds it in the ledger and acknowledges it again.
 
 mod lanes;
 mod rejected;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -29,17 +31,17 @@ use crate::advice::Advised;
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
-use crate::load::Committed;
+use crate::load::{Committed, LoadError};
 use crate::queue::{Queue, QueueError};
 use crate::segment::SegmentId;
-use crate::spool::{Receipts, SpoolError, message_uuid};
+use crate::spool::{Receipts, SpoolError, message_uuid, sealed_segment};
 use crate::staging::Staging;
 use lanes::Lanes;
 
 /// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
 const RETRIES: usize = 7;
 
-/// The deletes that may be under way at a time, of however many segments.
+/// The deletes that may be under way at a time, of all segments together.
 #[derive(Debug)]
 pub struct Deletes {
     most: usize,
@@ -82,8 +84,8 @@ impl Acknowledged {
     }
 }
 
-/// Deletes the messages of a committed segment, as many batches at a time as `deletes` allows, and archives it if none
-/// failed. Rejects go their `route`.
+/// Deletes the messages of a committed segment, in as many parallel batches as `deletes` allows, and archives the
+/// segment if no delete failed. Rejects take their `route`.
 #[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
@@ -92,16 +94,26 @@ pub async fn acknowledge<Q: Queue>(
     deletes: &Deletes,
     route: &RejectRoute,
 ) -> Result<Acknowledged, Error> {
-    route.send(staging, committed).await?;
+    // Acknowledged before: it lies in the archive.
+    let Some(path) = staging.find_unacknowledged(committed.segment()) else { return Ok(Acknowledged::default()) };
+    check_counts(staging, committed).await?;
+    route.send(&path, committed).await?;
     let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
-    let outcome = delete_all(queue, &staging.spool(committed.segment()), &left_in_queue, deletes).await?;
-    let receives =
-        if left_in_queue.is_empty() { 0 } else { rejected::release(queue, staging, committed, &left_in_queue).await? };
+    let outcome = delete_all(queue, &path, &left_in_queue, deletes).await?;
+    let receives = if left_in_queue.is_empty() { 0 } else { rejected::release(queue, &path, &left_in_queue).await? };
     if outcome.failed == 0 {
         archive(staging, committed.segment()).await?;
     }
     route.check(receives)?;
     Ok(outcome)
+}
+
+/// The transaction counted each message of the file: else the file is not what was loaded.
+async fn check_counts(staging: &Staging, committed: &Committed) -> Result<(), Error> {
+    let (files, segment) = (staging.clone(), committed.segment());
+    let sealed = blocking(move || sealed_segment(&files, segment)).await?.messages;
+    let ledger = committed.received();
+    if sealed == ledger { Ok(()) } else { Err(LoadError::CountsDiffer { segment, ledger, sealed }.into()) }
 }
 
 /// Moves a segment that is done with SQS into the archive.
@@ -112,8 +124,8 @@ pub async fn archive(staging: &Staging, segment: SegmentId) -> Result<(), Error>
 
 /// No message of the segment has a receipt handle: it was imported.
 pub async fn has_nothing_to_delete(staging: &Staging, segment: SegmentId) -> Result<bool, SpoolError> {
-    let spool = staging.spool(segment);
-    blocking(move || Ok(Receipts::open(&spool)?.next().transpose()?.is_none())).await
+    let Some(path) = staging.find_unacknowledged(segment) else { return Ok(true) };
+    blocking(move || Ok(Receipts::open(&path)?.next().transpose()?.is_none())).await
 }
 
 /// Deletes the messages of a segment file, except those that are left in the queue.
@@ -150,14 +162,15 @@ async fn delete_all<Q: Queue>(
 
 /// Deletes up to ten messages.
 ///
-/// An answer that got lost is asked for again: a delete that was carried out before succeeds again. Entries that failed
-/// by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the next
-/// run deletes these messages, they may be delivered again, and are recognised.
+/// A request whose answer is lost is sent again: a delete that was carried out before succeeds again. Entries that
+/// failed by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the
+/// next run deletes these messages, they may be delivered again, and are recognised.
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
     let mut remaining = handles;
     let mut outcome = Acknowledged::default();
-    for delay in std::iter::once(Duration::ZERO).chain(backoff()) {
+    for (retry, delay) in (0..).zip(std::iter::once(Duration::ZERO).chain(backoff())) {
         tokio::time::sleep(delay).await;
+        outcome.retries += u64::from(retry > 0);
         let failed = (|| queue.delete(&remaining))
             .retry(retry_policy())
             .when(QueueError::is_transient)
@@ -182,7 +195,6 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
         if again.is_empty() {
             return Ok(outcome);
         }
-        outcome.retries += 1;
         remaining = again;
     }
     tracing::warn!(messages = remaining.len(), "SQS failed to delete messages again and again");
@@ -190,7 +202,7 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
     Ok(outcome)
 }
 
-/// Patient, because a delete that is given up costs a redelivery; not for ever, because a stopping run waits for it.
+/// Patient, because a delete that is given up costs a redelivery; limited, because a stopping run waits for it.
 fn retry_policy() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))

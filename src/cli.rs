@@ -3,6 +3,7 @@
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
 mod ack;
+mod config;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
@@ -13,6 +14,7 @@ mod keygen;
 mod load;
 mod logging;
 mod output;
+mod prune;
 mod rejects;
 mod replay;
 mod reveal;
@@ -24,7 +26,7 @@ mod transform;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::config::{DatabaseUrl, Overrides};
@@ -32,6 +34,20 @@ use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::progress::ProgressMode;
+
+/// The end of each help: the settings that are not flags.
+const ENVIRONMENT: &str = "\
+Environment:
+  PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
+  PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
+                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE, PGSSLROOTCERT
+                     What the database's URL does not say, as psql reads them
+  AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+  AWS_ENDPOINT_URL   Region, credentials and endpoint, as all AWS tools read them
+
+`pgsluice config example` lists the settings of the configuration file, such as pollers in [queue].";
 
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
@@ -62,7 +78,7 @@ struct SharedFlags {
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Write log lines to this file instead of stderr
@@ -90,7 +106,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create the ledger and the user_logins table, where they are missing
+    /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
     Run(LimitFlags),
@@ -111,10 +127,15 @@ enum Command {
     /// List messages that could not become rows, or try them again
     #[command(subcommand)]
     Rejects(rejects::Command),
+    /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
+    Prune,
     /// Decrypt masked values, given as arguments or one a line on stdin
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
     Keygen,
+    /// Show what a configuration file may hold
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -126,13 +147,13 @@ struct LimitFlags {
     /// How long to wait for messages that others hold or that are delayed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     idle: Duration,
-    /// Stop after this many messages
+    /// Stop after this number of messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_messages: Option<u64>,
-    /// Stop after this long
+    /// Stop after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
-    /// Never stop for an empty queue
+    /// Go on when the queue is empty
     #[arg(long)]
     follow: bool,
 }
@@ -156,7 +177,8 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
-    let Cli { shared, command } = Cli::parse();
+    let matches = with_environment(Cli::command()).get_matches();
+    let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     logging::start(&shared)?;
     match command {
         Command::Init(flags) => init::run(&shared, &flags),
@@ -169,11 +191,18 @@ pub fn run() -> Result<ExitCode, Error> {
         Command::Ack => ack::run(&shared),
         Command::Status => status::run(&shared),
         Command::Rejects(command) => rejects::run(&shared, &command),
+        Command::Prune => prune::run(&shared),
         Command::Reveal(flags) => reveal::run(&shared, &flags),
         Command::Keygen => keygen::run(),
+        Command::Config(command) => config::run(&command),
         #[cfg(feature = "local")]
         Command::Demo(flags) => demo::run(&flags),
     }
+}
+
+/// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
+fn with_environment(command: clap::Command) -> clap::Command {
+    command.after_help(ENVIRONMENT).mut_subcommands(with_environment)
 }
 
 /// Prints the error in one line, and what to do in another.
@@ -192,13 +221,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        with_environment(Cli::command()).debug_assert();
     }
 
     #[test]

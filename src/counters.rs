@@ -54,7 +54,7 @@ pub struct StageCounters {
 /// The counts of a run at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
     pub loaded: u64,
@@ -167,6 +167,13 @@ impl Counters {
         add(&self.throttles, throttles);
     }
 
+    /// Whether one of these segments entered and did not commit.
+    #[must_use]
+    pub fn is_any_pending(&self, segments: &[SegmentId]) -> bool {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().any(|segment| pending.contains_key(segment))
+    }
+
     /// The counts as they are now.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -246,7 +253,7 @@ mod tests {
     #[test]
     fn what_entered_and_did_not_commit_is_pending() {
         let counters = Counters::default();
-        counters.enter(&SealedSegment { id: SegmentId::now(), messages: 5, bytes: 100 });
+        counters.enter(&SealedSegment { id: SegmentId::now(), messages: 5, bytes: 100, seal: None });
         let counts = counters.counts();
         assert_eq!((counts.received, counts.pending), (5, 5));
     }

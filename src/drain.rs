@@ -32,7 +32,7 @@ use crate::crash_point::CrashPoint;
 use crate::error::Error;
 use crate::in_flight::{InFlight, Keeper, Reservation};
 use crate::queue::{BATCH_MESSAGES, Message, Queue, QueueError, ReceiveAttempt};
-use crate::spool::SealedSegment;
+use crate::spool::{Origin, SealedSegment};
 use crate::staging::Staging;
 use crate::workers::until_ended;
 
@@ -64,6 +64,8 @@ pub struct Drain<Q> {
     pub queue: Arc<Q>,
     /// Where segments go.
     pub staging: Staging,
+    /// Whose they are.
+    pub origin: Origin,
     /// How to receive.
     pub settings: QueueSettings,
     /// When to seal.

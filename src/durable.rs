@@ -38,6 +38,12 @@ impl FileError {
         move |source| Self { action, path, source }
     }
 
+    /// A file that is there could not be opened or read.
+    #[must_use]
+    pub fn is_of_reading(&self) -> bool {
+        matches!(self.action, "open" | "read") && self.source.kind() != io::ErrorKind::NotFound
+    }
+
     /// The disk, or what this user may have of it, is used up.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
@@ -53,8 +59,9 @@ impl Advised for FileError {
         }
         match self.source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                fatal("give the user who runs pgsluice write access, or choose another --staging-dir")
+                fatal("give the user that runs pgsluice read and write access, or choose another --staging-dir")
             }
+            io::ErrorKind::NotADirectory => fatal("a part of the path is a file; choose another --staging-dir"),
             _ => fatal("check the path; what is sealed in the staging directory is safe, and a run resumes it"),
         }
     }
@@ -140,7 +147,8 @@ pub(crate) fn remove_if_present(path: &Path) -> Result<(), FileError> {
     }
 }
 
-fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> {
+/// Flushes a directory, so that the names in it survive a power loss.
+pub(crate) fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> {
     let Some(directory) = directory else { return Ok(()) };
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(FileError::of("flush", directory))
 }

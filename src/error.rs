@@ -15,6 +15,7 @@ use crate::chunk::ChunkError;
 use crate::config::ConfigError;
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
+use crate::import::ImportError;
 use crate::load::LoadError;
 use crate::mask::RevealError;
 use crate::postgres::PostgresError;
@@ -50,9 +51,26 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A masked value could not be decrypted.
+    #[error("cannot reveal value {number}")]
+    Reveal {
+        /// Which of the given values, counted from 1.
+        number: usize,
+        /// Why it could not be decrypted.
+        source: RevealError,
+    },
+    /// A file could not be imported.
     #[error(transparent)]
-    Reveal(#[from] RevealError),
-    /// What the process needs of the system beside files: its standard streams, threads, signals, randomness.
+    Import(#[from] ImportError),
+    /// The run's report could not be written.
+    #[error(transparent)]
+    Report(FileError),
+    /// Data could not be printed.
+    #[error("cannot write to stdout")]
+    Output {
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What the process needs of the system beside files: standard input, threads, signals, randomness.
     #[error("cannot {action}")]
     System {
         /// What was tried.
@@ -98,17 +116,31 @@ impl Error {
             Self::Spool(error) => error.is_disk_full(),
             Self::Chunk(error) => error.is_disk_full(),
             Self::Load(error) => error.is_disk_full(),
+            Self::Import(error) => error.is_disk_full(),
             _ => false,
         }
     }
 
-    /// A segment's own files cannot be read to their end.
+    /// A segment's own files cannot be read to their end, or are not what was loaded.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Spool(error) => error.is_damage(),
             Self::Chunk(error) => error.is_damage(),
+            Self::Load(LoadError::CountsDiffer { .. }) => true,
             Self::Load(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// Something about a segment's own files stops it, and no other: they cannot be opened, or are of a newer format.
+    #[must_use]
+    pub fn stops_its_segment_alone(&self) -> bool {
+        match self {
+            Self::Spool(error) => error.stops_its_segment_alone(),
+            Self::Chunk(ChunkError::Spool(error)) | Self::Load(LoadError::Spool(error)) => {
+                error.stops_its_segment_alone()
+            }
             _ => false,
         }
     }
@@ -153,7 +185,10 @@ impl Advised for Error {
             Self::Queue(error) => error.advice(),
             Self::Postgres(error) => error.advice(),
             Self::Load(error) => error.advice(),
-            Self::Reveal(error) => error.advice(),
+            Self::Reveal { source, .. } => source.advice(),
+            Self::Import(error) => error.advice(),
+            Self::Report(_) => fatal("check --report; what the run did to messages does not depend on it"),
+            Self::Output { .. } => fatal("see what stdout is connected to: a file needs a disk with room"),
             Self::System { .. } => fatal("see what the system says, and the limits of this process (`ulimit -a`)"),
             #[cfg(feature = "local")]
             Self::Demo { .. } => fatal("the demo needs a PostgreSQL server (initdb, postgres) on this machine"),

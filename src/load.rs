@@ -26,7 +26,7 @@ mod target;
 mod tests;
 mod transaction;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -34,10 +34,12 @@ use tokio_postgres::Client;
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
 pub use error::LoadError;
-pub use ledger::{LedgerTotals, ListedReject, RejectGroup, RejectRow, Selection, init, init_sql};
+pub use ledger::{Forgotten, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, Selection, init, init_sql};
+pub use readmit::Readmitted;
+pub use rejects::settle_kept_rejects;
 
 use crate::blocking::blocking;
-use crate::chunk::{ChunkError, StagedSegment};
+use crate::chunk::{ChunkError, Manifest};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
 use crate::postgres::watch::{Watch, answered};
@@ -45,20 +47,11 @@ use crate::postgres::{Connection, Database, PostgresError, Retries};
 use crate::segment::SegmentId;
 use crate::spool::Receipts;
 use crate::staging::Staging;
-use ledger::Ledger;
+use ledger::TableState;
+use ledger::{Ledger, PipelineRow};
 use message_keys::SegmentKeys;
-use target::Target;
+use target::{Target, quoted_table};
 use transaction::{Destination, Filled, Work};
-
-/// Whether a segment that is in the ledger is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LoadMode {
-    /// Not again.
-    #[default]
-    Once,
-    /// Again: the ledger forgets the segment in the same transaction. For a table that was emptied.
-    Again,
-}
 
 /// Loads segments of one pipeline over one connection, which it opens again when it is lost.
 pub struct Loader {
@@ -77,24 +70,45 @@ impl Loader {
     /// Connects. A server that is starting up, has no connection free, or closes it at once is asked again for a
     /// while; one that cannot be reached is an error at once.
     pub async fn connect(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<Self, LoadError> {
-        let database = Database::new(database)?;
+        let database = Database::new(database).map_err(PostgresError::from)?;
         let mut retries = Retries::new();
-        let connection = loop {
-            match database.connect().await {
-                Err(error @ (PostgresError::ConnectionRefused { .. } | PostgresError::ConnectionLost { .. })) => {
-                    retries.wait_after(error).await?;
-                }
-                connected => break connected?,
+        loop {
+            match Self::open(&database, pipeline).await {
+                Err(LoadError::Postgres(
+                    error @ (PostgresError::ConnectionRefused { .. } | PostgresError::ConnectionLost { .. }),
+                )) => retries.wait_after(error).await?,
+                opened => return opened,
             }
-        };
-        Ok(Self {
+        }
+    }
+
+    async fn open(database: &Database, pipeline: &Pipeline) -> Result<Self, LoadError> {
+        let connection = database.connect().await?;
+        ledger::check_version(&connection.client).await?;
+        let target = preflight::qualified_name(&connection.client, &pipeline.table).await?;
+        let row = PipelineRow::ensure(&connection.client, &pipeline.name, &target).await?;
+        Ok(Self::over(database.clone(), connection, pipeline, row.id))
+    }
+
+    /// Connects to ask the ledger, and records nothing, not even the pipeline.
+    pub async fn connect_to_ask(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<Self, LoadError> {
+        let database = Database::new(database).map_err(PostgresError::from)?;
+        let connection = database.connect().await?;
+        let row = PipelineRow::find(&connection.client, &pipeline.name).await?;
+        Ok(Self::over(database, connection, pipeline, row.map_or(0, |row| row.id)))
+    }
+
+    fn over(database: Database, connection: Connection, pipeline: &Pipeline, pipeline_no: i32) -> Self {
+        Self {
             watch: Arc::new(Watch::of(database.clone())),
             database,
             connection,
             destination: Destination {
+                pipeline: pipeline.name.clone(),
                 ledger: Ledger {
-                    pipeline: pipeline.name.as_str().into(),
+                    pipeline: pipeline_no,
                     host: host_name(),
+                    mapping: pipeline.fingerprint(),
                     with_rejects: matches!(pipeline.rejects.on_reject, OnReject::Send { .. }),
                 },
                 target: Target::new(pipeline),
@@ -104,7 +118,7 @@ impl Loader {
             allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
             ensured_days: BTreeSet::new(),
             retries: 0,
-        })
+        }
     }
 
     /// Counts rejects together with other loaders.
@@ -119,37 +133,98 @@ impl Loader {
         self.ask(async |client| preflight::check(client, &pipeline).await).await
     }
 
+    /// A chunk with this manifest is what this pipeline's mapping makes today, as far as that can be told without keys.
+    pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), ChunkError> {
+        let segment = manifest.segment;
+        if manifest.pipeline != self.pipeline.name {
+            return Err(ChunkError::OtherPipeline {
+                segment,
+                pipeline: manifest.pipeline.clone(),
+                configured: self.pipeline.name.clone(),
+            });
+        }
+        if manifest.mapping != self.destination.ledger.mapping {
+            return Err(ChunkError::OutOfDate { segment, problem: "with another mapping than today's" });
+        }
+        Ok(())
+    }
+
     /// Loads a staged segment, unless the ledger knows it.
     ///
     /// Dropping the future rolls back, unless COMMIT was sent.
-    #[tracing::instrument(skip_all, fields(segment = %staged.id))]
-    pub async fn load(
-        &mut self,
-        staging: &Staging,
-        staged: &StagedSegment,
-        mode: LoadMode,
-    ) -> Result<Committed, LoadError> {
-        let segment = staged.id;
-        let files = staging.clone();
+    #[tracing::instrument(skip_all, fields(segment = %manifest.segment))]
+    pub async fn load(&mut self, staging: &Staging, manifest: &Manifest) -> Result<Committed, LoadError> {
+        self.check_manifest(manifest)?;
+        let segment = manifest.segment;
+        let (files, staged) = (staging.clone(), manifest.clone());
         let leaves = self.pipeline.rejects.on_reject == OnReject::Leave;
-        let read =
-            move || Ok::<_, LoadError>((SegmentKeys::read(&files, segment)?, leaves && is_in_queue(&files, segment)?));
+        let read = move || {
+            let keys = SegmentKeys::read(&files, &staged)?;
+            Ok::<_, LoadError>((keys, leaves && is_in_queue(&files, segment)?))
+        };
         let (keys, leave_rejects) = blocking(read).await?;
         let keys = Arc::new(keys);
-        if keys.rows as u64 != staged.rows || keys.total() as u64 != staged.received {
-            let problem = "it was staged with other counts";
-            return Err(ChunkError::Inconsistent { segment, problem }.into());
-        }
-        let mut work = Work { staging, segment, mode, keys, leave_rejects, claim: false, in_doubt: None };
+        let superseded = HashSet::new();
+        let mut work = Work { staging, segment, keys, leave_rejects, claim: false, in_doubt: None, superseded };
         let mut retries = Retries::new();
-        loop {
+        let committed = loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.attempt(&mut work)).await {
-                Ok(Some(committed)) => return Ok(committed),
+                Ok(Some(committed)) => break committed,
                 Ok(None) => work.claim = true,
                 Err(error) => self.prepare_retry(&mut retries, error).await?,
             }
+        };
+        if !committed.was_known() {
+            let settled = Readmitted { loaded: work.superseded, ..Readmitted::default() };
+            let (files, pipeline) = (staging.clone(), self.pipeline.name.clone());
+            blocking(move || settle_kept_rejects(&files, segment, &pipeline, &settled)).await?;
         }
+        Ok(committed)
+    }
+
+    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever it holds.
+    pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
+        self.reconnect().await?;
+        let holds_rows = if keep_rows { None } else { Some(self.holds_rows().await?) };
+        let failed = |error| PostgresError::of_statement("forgetting segments", error);
+        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let ledger = &self.destination.ledger;
+        let forgotten = match holds_rows {
+            None => Some(ledger.forget_beside_rows(&transaction, segments).await?),
+            Some(state) => ledger.forget(&transaction, segments, state).await?,
+        };
+        let Some(forgotten) = forgotten else {
+            return Err(LoadError::TableNotEmpty { table: self.pipeline.table.to_string() });
+        };
+        transaction.commit().await.map_err(failed)?;
+        Ok(forgotten)
+    }
+
+    /// All that was forgotten is loaded again.
+    pub async fn end_again(&mut self) -> Result<(), LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.end_again(client).await).await
+    }
+
+    /// Segments with rows that the ledger has and that are not among these.
+    pub async fn not_among(&mut self, segments: &[SegmentId]) -> Result<Vec<NotHere>, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.not_among(client, segments).await).await
+    }
+
+    /// Forgets messages that cannot be delivered any more. What is in use is left for the next time.
+    pub async fn prune(&mut self) -> Result<(), LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.prune(client).await).await
+    }
+
+    async fn holds_rows(&self) -> Result<TableState, LoadError> {
+        let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(&self.pipeline.table));
+        let exists = self.connection.client.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
+        let action = format!("looking whether {} is empty", self.pipeline.table);
+        let exists: bool = exists.map_err(|error| PostgresError::of_statement(&action, error))?;
+        Ok(if exists { TableState::HoldsRows } else { TableState::Empty })
     }
 
     /// Which of the segments the ledger knows, and how they were loaded. One query.
@@ -188,8 +263,10 @@ impl Loader {
 
     /// Waits before the next attempt, which will have a new connection if this one was lost; or gives the error back.
     async fn prepare_retry(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
-        if matches!(error, LoadError::Postgres(PostgresError::ConnectionLost { .. })) {
-            self.connection.sever();
+        match error {
+            LoadError::Postgres(PostgresError::ConnectionLost { .. }) => self.connection.sever(),
+            LoadError::NoPartition => self.ensured_days.clear(),
+            _ => {}
         }
         retries.wait_after(error).await?;
         self.retries += 1;
@@ -209,13 +286,15 @@ impl Loader {
     async fn attempt(&mut self, work: &mut Work<'_>) -> Result<Option<Committed>, LoadError> {
         self.reconnect().await?;
         self.ensure_partitions(&work.keys).await?;
+        let segment = work.segment;
         let lost = |action: &str| {
-            let action = format!("{action} of segment {}", work.segment);
+            let action = format!("{action} of segment {segment}");
             move |error| PostgresError::of_statement(&action, error)
         };
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
-        self.watch.began(self.destination.ledger.begin(&transaction).await?);
-        match self.destination.fill(&transaction, work).await? {
+        let begun = self.destination.ledger.begin(&transaction).await?;
+        self.watch.began(begun.id);
+        match self.destination.fill(&transaction, begun.segment_no, work).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
             Filled::CommittedBefore(record) => {
                 self.allowance.count(&record);
@@ -239,11 +318,10 @@ impl Loader {
         if self.pipeline.dedupe == Dedupe::Segment {
             return Ok(());
         }
-        let mut missing = keys.days.difference(&self.ensured_days);
-        if let Some(&first) = missing.next() {
-            let last = missing.last().copied().unwrap_or(first);
-            self.destination.ledger.ensure_partitions(&self.connection.client, first, last).await?;
-            self.ensured_days.extend(&keys.days);
+        let missing: Vec<i32> = keys.days.difference(&self.ensured_days).copied().collect();
+        if !missing.is_empty() {
+            self.destination.ledger.ensure_partitions(&self.connection.client, &missing).await?;
+            self.ensured_days.extend(missing);
         }
         Ok(())
     }
@@ -251,10 +329,7 @@ impl Loader {
 
 /// Whether a queue still has the segment's messages: it is not acknowledged, and was not imported. Blocks.
 fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError> {
-    let path = staging.spool(segment);
-    if !path.exists() {
-        return Ok(false);
-    }
+    let Some(path) = staging.find_unacknowledged(segment) else { return Ok(false) };
     Ok(Receipts::open(&path)?.next().transpose()?.is_some())
 }
 

@@ -42,6 +42,9 @@ pub struct Message {
     pub group_id: Option<String>,
     /// The FIFO sequence number, where it has one.
     pub sequence_number: Option<String>,
+    /// The message is sent at the same time in every delivery: not in a FIFO queue, where a redrive resets the time,
+    /// and not where the server tells none.
+    pub sent_at_is_stable: bool,
 }
 
 /// How many messages a queue holds; approximate, as SQS counts.

@@ -3,12 +3,14 @@
 mod in_flight;
 mod summary;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::ConfigError;
 use crate::counters::{Counters, StageCounters};
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
@@ -18,7 +20,7 @@ pub use in_flight::InFlightReport;
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
     pub loaded: u64,
@@ -30,7 +32,7 @@ pub struct Report {
     pub pending: u64,
     /// Deletes that SQS confirmed.
     pub acknowledged: u64,
-    /// Deletes that failed for good; those messages will be delivered again, and recognised.
+    /// Deletes that failed for good; their messages will be redelivered, and recognised.
     pub ack_failed: u64,
     /// Segments committed.
     pub segments: u64,
@@ -38,11 +40,11 @@ pub struct Report {
     pub seconds: f64,
     /// Spool bytes that entered.
     pub bytes: u64,
-    /// Calls of SQS, and transactions, that were tried again.
+    /// SQS requests and transactions that were tried again.
     pub retries: u64,
-    /// Answers in which SQS asked for patience.
+    /// Answers in which SQS limited the rate of requests.
     pub throttles: u64,
-    /// Where the time went.
+    /// The time of each stage.
     pub stages: StageReports,
     /// What the cap on messages in flight meant; null where no queue was drained.
     pub in_flight: Option<InFlightReport>,
@@ -52,7 +54,7 @@ pub struct Report {
     pub exit_code: u8,
 }
 
-/// Where the time went, by stage.
+/// The time of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the stages of the design")]
 pub struct StageReports {
@@ -122,6 +124,19 @@ impl Report {
     #[must_use]
     pub const fn sum_holds(&self) -> bool {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
+    }
+
+    /// Finds before a run that its report could not be written after it. Leaves no file and changes none.
+    pub fn check_path(path: &Path) -> Result<(), ConfigError> {
+        let checked = match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                File::create_new(path).and_then(|_| fs::remove_file(path))
+            }
+            Ok(found) if found.is_file() || found.is_dir() => File::options().append(true).open(path).map(drop),
+            // A pipe: its reader would take this for the end.
+            found => found.map(drop),
+        };
+        checked.map_err(ConfigError::of_given_file("write", path, "check --report"))
     }
 
     /// Writes `report.json`.

@@ -16,6 +16,7 @@
 mod acknowledging;
 mod chunks;
 mod entering;
+mod inventory;
 mod loading;
 mod retrying;
 mod shutdown;
@@ -29,19 +30,22 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
 pub use shutdown::stop_after;
 
 use crate::ack::RejectRoute;
 use crate::blocking::blocking;
+use crate::config::SpoolSettings;
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
+use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::in_flight::InFlight;
-use crate::load::{Committed, LoadMode, Loader};
+use crate::load::{Committed, Loader};
 use crate::queue::Queue;
 use crate::segment::SegmentId;
-use crate::spool;
+use crate::spool::{SealedSegment, read_rejects};
 use crate::staging::Staging;
 use crate::transform::Plan;
 
@@ -58,7 +62,7 @@ pub struct Stages {
     counters: Arc<Counters>,
     /// Cancelled, no further segment of an earlier run is begun.
     stop: CancellationToken,
-    archive_days: u32,
+    spool: SpoolSettings,
     chunks: Chunks,
     damaged: AtomicBool,
     disk_full: AtomicBool,
@@ -81,14 +85,14 @@ impl OwnMessages {
 }
 
 impl Stages {
-    /// Stages over `staging`. With `archive_days = 0` acknowledged segments are removed at once.
+    /// Stages over `staging`. `spool` says how long what is done is kept.
     #[must_use]
-    pub fn new(staging: Staging, counters: Arc<Counters>, stop: CancellationToken, archive_days: u32) -> Self {
+    pub fn new(staging: Staging, counters: Arc<Counters>, stop: CancellationToken, spool: SpoolSettings) -> Self {
         Self {
             staging,
             counters,
             stop,
-            archive_days,
+            spool,
             chunks: Chunks::default(),
             damaged: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
@@ -119,6 +123,7 @@ impl Stages {
     pub async fn run<Q: Queue>(
         self: Arc<Self>,
         drain: Drain<Q>,
+        inventory: Inventory,
         plan: Arc<Plan>,
         loaders: Vec<Loader>,
         route: RejectRoute,
@@ -127,26 +132,27 @@ impl Stages {
         let (keeper, all_sealed) = (drain.keeper(), drain.all_sealed.clone());
         let grace = drain.settings.shutdown_grace;
         let end = tokio::select! {
-            end = Arc::clone(&self).run_to_end(drain, plan, loaders, route) => end,
+            end = Arc::clone(&self).run_to_end(drain, inventory, plan, loaders, route) => end,
             () = grace_is_over(&stop, grace, &all_sealed) => Ok(DrainEnd::Stopped),
         };
         // Others need not wait for its visibility timeout. It stays in the spool, too; whichever process loads it first
         // wins, and the ledger tells the other.
         keeper.release().await;
-        let expired = self.staging.expire_archive(self.archive_days);
-        end.and_then(|end| expired.map(|_| end).map_err(Error::from))
+        let expired = self.expire();
+        end.and_then(|end| expired.map(|()| end))
     }
 
     async fn run_to_end<Q: Queue>(
         self: Arc<Self>,
         drain: Drain<Q>,
+        inventory: Inventory,
         plan: Arc<Plan>,
         mut loaders: Vec<Loader>,
         route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
-        spool::recover(&self.staging)?;
-        let unfinished = self.staging.sealed_segments()?;
-        let known = known(&mut loaders, &unfinished).await?;
+        let known = known(&mut loaders, &inventory.ids()).await?;
+        let unfinished = [inventory.sealed, inventory.committed].concat();
+        self.count_unfinished(&unfinished, &known);
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
@@ -155,18 +161,17 @@ impl Stages {
         let own = Arc::new(OwnMessages {
             in_flight: Arc::clone(&drain.in_flight),
             stop: drain.stop.clone(),
-            unfinished: unfinished.iter().copied().collect(),
+            unfinished: unfinished.iter().map(|segment| segment.id).collect(),
         });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
         let mut running = JoinSet::new();
-        running
-            .spawn(stopping(stop.clone(), this().enter_sealed(unfinished, known, sealed.clone(), committed.clone())));
-        running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
         running.spawn(stopping(
             stop.clone(),
-            this().load_all(LoadMode::Once, loaders, to_load, committed, Some(Arc::clone(&own))),
+            this().enter_unfinished(unfinished, known, sealed.clone(), committed.clone()),
         ));
+        running.spawn(stopping(stop.clone(), this().transform_all(plan, to_transform, staged, Some(Arc::clone(&own)))));
+        running.spawn(stopping(stop.clone(), this().load_all(loaders, to_load, committed, Some(Arc::clone(&own)))));
         running
             .spawn(stopping(stop.clone(), this().acknowledge_all(queue, Some(own), parallel, route, to_acknowledge)));
         let mut keeping = JoinSet::new();
@@ -177,25 +182,23 @@ impl Stages {
         if self.disk_full.load(Ordering::Acquire) { end.and(Ok(DrainEnd::DiskFull)) } else { end }
     }
 
-    /// Loads segments from the spool or the archive; needs no queue. Says of each that the ledger has already.
+    /// Loads segments wherever they lie; needs no queue. Says of each that the ledger has already.
     pub async fn replay(
         self: Arc<Self>,
-        segments: Vec<SegmentId>,
+        segments: Vec<SealedSegment>,
         plan: Arc<Plan>,
         mut loaders: Vec<Loader>,
-        mode: LoadMode,
     ) -> Result<(), Error> {
-        let known = match mode {
-            LoadMode::Once => known(&mut loaders, &segments).await?,
-            LoadMode::Again => HashMap::new(),
-        };
+        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.id).collect();
+        let known = known(&mut loaders, &ids).await?;
+        self.count_unfinished(&segments, &known);
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
         let mut running = JoinSet::new();
-        running.spawn(Arc::clone(&self).enter_sealed(segments, known, sealed, committed.clone()));
+        running.spawn(Arc::clone(&self).enter_unfinished(segments, known, sealed, committed.clone()));
         running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
-        running.spawn(Arc::clone(&self).load_all(mode, loaders, to_load, committed, None));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed, None));
         running.spawn(Arc::clone(&self).keep_all(to_keep));
         join(running).await
     }
@@ -206,18 +209,19 @@ impl Stages {
         let (committed, to_keep) = mpsc::channel(WAITING_SEGMENTS);
         let mut running = JoinSet::new();
         running.spawn(Arc::clone(&self).enter_staged(segments, staged));
-        running.spawn(Arc::clone(&self).load_all(LoadMode::Once, loaders, to_load, committed, None));
+        running.spawn(Arc::clone(&self).load_all(loaders, to_load, committed, None));
         running.spawn(Arc::clone(&self).keep_all(to_keep));
         join(running).await
     }
 
     /// Turns sealed segments into chunks.
-    pub async fn transform_sealed(self: Arc<Self>, segments: Vec<SegmentId>, plan: Arc<Plan>) -> Result<(), Error> {
+    pub async fn transform_sealed(self: Arc<Self>, segments: Vec<SealedSegment>, plan: Arc<Plan>) -> Result<(), Error> {
+        self.count_unfinished(&segments, &HashMap::new());
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, mut done) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, _) = mpsc::channel(1);
         let mut running = JoinSet::new();
-        running.spawn(Arc::clone(&self).enter_sealed(segments, HashMap::new(), sealed, committed));
+        running.spawn(Arc::clone(&self).enter_unfinished(segments, HashMap::new(), sealed, committed));
         running.spawn(Arc::clone(&self).transform_all(plan, to_transform, staged, None));
         running.spawn(async move {
             while done.recv().await.is_some() {}
@@ -226,32 +230,56 @@ impl Stages {
         join(running).await
     }
 
-    /// Acknowledges the segments in the spool that the ledger has.
+    /// Acknowledges the unfinished segments that the ledger knows.
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
+        inventory: Inventory,
         queue: Arc<Q>,
         loaders: &mut [Loader],
         parallel: usize,
         route: RejectRoute,
     ) -> Result<(), Error> {
-        let known = known(loaders, &self.staging.sealed_segments()?).await?;
+        let known = known(loaders, &inventory.ids()).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
                 self.counters.enter_known(&segment);
+                self.commit_segment(segment.segment()).await?;
                 _ = committed.send(segment).await;
             }
             drop(committed);
+            Ok(())
         };
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
-        let ((), outcome) = tokio::join!(entered, acknowledged);
-        let expired = self.staging.expire_archive(self.archive_days);
-        outcome.and(expired.map(|_| ()).map_err(Error::from))
+        let (entered, acknowledged) = tokio::join!(entered, acknowledged);
+        entered.and(acknowledged).and(self.expire())
     }
 
-    async fn remove_chunk(&self, segment: SegmentId) -> Result<(), Error> {
+    /// Whether any segment here is unfinished.
+    pub fn is_unfinished(&self) -> Result<bool, Error> {
+        Ok(!self.staging.sealed_segments()?.is_empty() || !self.staging.committed_segments()?.is_empty())
+    }
+
+    /// Whether any of these segments still waits for its load.
+    #[must_use]
+    pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
+        self.counters.is_any_pending(segments)
+    }
+
+    /// Removes what was kept for long enough: acknowledged segments, and reject files.
+    pub fn expire(&self) -> Result<(), Error> {
+        self.staging.expire_archive(self.spool.archive_days)?;
+        for (segment, path) in self.staging.expired_rejects(self.spool.rejects_days)? {
+            let messages = read_rejects(&path)?.flatten().count();
+            remove_if_present(&path)?;
+            tracing::warn!(%segment, messages, "removed rejected messages that were kept for rejects_days");
+        }
+        Ok(())
+    }
+
+    async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {
         let staging = self.staging.clone();
-        Ok(blocking(move || staging.remove_chunk(segment)).await?)
+        Ok(blocking(move || staging.commit_segment(segment)).await?)
     }
 
     fn receive_no_more(&self, own: Option<&OwnMessages>) {
@@ -270,14 +298,20 @@ impl Stages {
         error: Error,
         own: Option<&OwnMessages>,
     ) -> Result<(), Error> {
-        if error.is_damage() {
+        let place = if error.is_damage() {
             self.damaged.store(true, Ordering::Release);
+            self.staging.set_damaged_aside(segment)?;
+            "is moved to damaged/"
         } else if error.is_disk_full() {
             self.disk_full.store(true, Ordering::Release);
+            "stays in the spool"
+        } else if error.stops_its_segment_alone() {
+            self.damaged.store(true, Ordering::Release);
+            "stays where it is"
         } else {
             return Err(error);
-        }
-        tracing::error!(%segment, "{}; this segment stays in the spool, the others go on", error.one_line());
+        };
+        tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
         if let Some(own) = own {
             own.settle(segment, messages);
         }

@@ -1,12 +1,26 @@
 //! The staging directory: where each stage's files lie, how they are named, and who may touch them.
 //!
+//! The states of a segment `S`, and who moves it from one to the next:
+//!
+//! | state | where | moved there by |
+//! |---|---|---|
+//! | open | `spool/S.ndjson.open` | drain, import: created |
+//! | sealed | `spool/S.ndjson` | drain, import, recovery: `spool` |
+//! | staged | also `chunks/S.*`, of which the manifest `S.json` is written last | transform: `chunk` |
+//! | committed | `committed/S.ndjson`; its chunk is removed | load: [`Staging::commit_segment`] |
+//! | acknowledged | `archive/S.ndjson`, kept for `archive_days` from here | ack: [`Staging::archive_segment`] |
+//! | damaged | `damaged/S.ndjson`, until a person removes it | any stage that reads it: [`Staging::set_damaged_aside`] |
+//!
+//! `rejects/S.ndjson` holds the bodies of what was rejected; load alone writes it.
+//!
 //! Always true:
-//! - a segment keeps one name, its [`SegmentId`], in every stage, so the files alone tell its state up to "staged"
-//!   (what is loaded, only the ledger knows);
+//! - a segment keeps one name, its [`SegmentId`], in every stage, so the files alone tell its state (what is loaded, only
+//!   the ledger knows: a file in `committed/` says that this process saw the COMMIT, its absence says nothing);
 //! - directories are 0700 and files 0600, because spool and reject files hold personal data;
 //! - one process at a time holds [`StagingLock`].
 //!
-//! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers.
+//! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers, and a chunk
+//! without its manifest, which is made again.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -18,8 +32,10 @@ use thiserror::Error;
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::durable::{FileError, private_options, remove_if_present, rename_durably, sync_directory};
 use crate::segment::SegmentId;
+
+const PARTS: [&str; 6] = ["spool", "chunks", "rejects", "committed", "archive", "damaged"];
 
 /// The staging directory could not be used.
 #[derive(Debug, Error)]
@@ -46,9 +62,9 @@ impl Advised for StagingError {
         match self {
             Self::File(error) => error.advice(),
             Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
-            Self::NoSuchSegment { .. } => {
-                fatal("`pgsluice status` counts the segments; their names are the file names")
-            }
+            Self::NoSuchSegment { .. } => fatal(
+                "the files in spool/ and archive/ of the staging directory begin with their segments' names; check --staging-dir",
+            ),
         }
     }
 }
@@ -62,16 +78,22 @@ pub struct Staging {
 impl Staging {
     /// Opens the staging directory, creating it and its parts where they are missing.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        let staging = Self { root: root.to_owned() };
-        for part in ["spool", "chunks", "rejects", "archive"] {
+        let mut is_new = false;
+        for part in PARTS {
             let directory = root.join(part);
+            is_new |= !directory.exists();
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&directory)
                 .map_err(FileError::of("create", &directory))?;
         }
-        Ok(staging)
+        if is_new {
+            // A file is durable only if the directories above it are.
+            sync_directory(Some(root))?;
+            sync_directory(root.parent().filter(|parent| !parent.as_os_str().is_empty()))?;
+        }
+        Ok(Self { root: root.to_owned() })
     }
 
     /// The staging directory as it is, to be looked at: nothing is created. A part that is missing holds nothing.
@@ -115,10 +137,34 @@ impl Staging {
         self.root.join(format!("spool/{segment}.ndjson.open"))
     }
 
-    /// A sealed segment that is not acknowledged yet.
+    /// A sealed segment of which no COMMIT is known.
     #[must_use]
     pub fn spool(&self, segment: SegmentId) -> PathBuf {
         self.root.join(format!("spool/{segment}.ndjson"))
+    }
+
+    /// A committed segment that is not acknowledged yet.
+    #[must_use]
+    pub fn committed(&self, segment: SegmentId) -> PathBuf {
+        self.root.join(format!("committed/{segment}.ndjson"))
+    }
+
+    /// An acknowledged segment, kept for replay.
+    #[must_use]
+    pub fn archive(&self, segment: SegmentId) -> PathBuf {
+        self.root.join(format!("archive/{segment}.ndjson"))
+    }
+
+    /// A segment that cannot be read to its end.
+    #[must_use]
+    pub fn damaged(&self, segment: SegmentId) -> PathBuf {
+        self.root.join(format!("damaged/{segment}.ndjson"))
+    }
+
+    /// What a chunk is: written last, so its presence says "staged".
+    #[must_use]
+    pub fn manifest(&self, segment: SegmentId) -> PathBuf {
+        self.root.join(format!("chunks/{segment}.json"))
     }
 
     /// A segment's rows, as the target table gets them by COPY.
@@ -127,22 +173,22 @@ impl Staging {
         self.root.join(format!("chunks/{segment}.csv"))
     }
 
-    /// `sent_at` and `message_id` of the chunk's rows, in the chunk's order.
+    /// The identities of the chunk's rows, in the chunk's order.
     #[must_use]
     pub fn ids(&self, segment: SegmentId) -> PathBuf {
         self.root.join(format!("chunks/{segment}.ids.csv"))
     }
 
-    /// The messages of a segment that could not become rows.
+    /// The messages that the transform refused.
+    #[must_use]
+    pub fn chunk_rejects(&self, segment: SegmentId) -> PathBuf {
+        self.root.join(format!("chunks/{segment}.rejects.ndjson"))
+    }
+
+    /// The messages of a segment that could not become rows, kept.
     #[must_use]
     pub fn rejects(&self, segment: SegmentId) -> PathBuf {
         self.root.join(format!("rejects/{segment}.ndjson"))
-    }
-
-    /// An acknowledged segment, kept for replay.
-    #[must_use]
-    pub fn archive(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("archive/{segment}.ndjson"))
     }
 
     /// Sealed segments in the spool, oldest first.
@@ -157,7 +203,12 @@ impl Staging {
 
     /// Segments whose chunk is complete, oldest first.
     pub fn staged_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("chunks", ".csv")
+        self.segments_in("chunks", ".json")
+    }
+
+    /// Segments that are committed and not acknowledged, oldest first.
+    pub fn committed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
+        self.segments_in("committed", ".ndjson")
     }
 
     /// Acknowledged segments that are still kept, oldest first.
@@ -165,47 +216,74 @@ impl Staging {
         self.segments_in("archive", ".ndjson")
     }
 
+    /// Segments that cannot be read to their end, oldest first.
+    pub fn damaged_segments(&self) -> Result<Vec<SegmentId>, FileError> {
+        self.segments_in("damaged", ".ndjson")
+    }
+
     /// Segments that have a reject file, oldest first.
     pub fn rejected_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("rejects", ".ndjson")
     }
 
-    /// Where a segment's messages lie now: in the spool, or in the archive.
+    /// Where a segment's messages lie now: in the spool, committed, or in the archive.
     #[must_use]
     pub fn find_segment(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.archive(segment)].into_iter().find(|path| path.exists())
+        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| path.exists())
     }
 
-    /// Removes a segment's chunk and ids, which its spool file can produce again.
+    /// Where a segment lies whose messages a queue may still have: in the spool, or committed.
+    #[must_use]
+    pub fn find_unacknowledged(&self, segment: SegmentId) -> Option<PathBuf> {
+        [self.spool(segment), self.committed(segment)].into_iter().find(|path| path.exists())
+    }
+
+    /// The segment's COMMIT is known. One that lies elsewhere, because it was acknowledged before, stays there.
+    pub fn commit_segment(&self, segment: SegmentId) -> Result<(), FileError> {
+        let spool = self.spool(segment);
+        if spool.exists() {
+            rename_durably(&spool, &self.committed(segment))?;
+        }
+        self.remove_chunk(segment)
+    }
+
+    /// All deletes of a committed segment are done. The time for which it is kept begins now.
+    pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
+        let Some(path) = self.find_unacknowledged(segment) else { return Ok(()) };
+        let file = private_options().write(true).open(&path).map_err(FileError::of("open", &path))?;
+        file.set_modified(SystemTime::now()).map_err(FileError::of("date", &path))?;
+        rename_durably(&path, &self.archive(segment))?;
+        CrashPoint::Archive.pass();
+        Ok(())
+    }
+
+    /// A segment cannot be read to its end: no later command tries again.
+    pub fn set_damaged_aside(&self, segment: SegmentId) -> Result<(), FileError> {
+        if let Some(path) = self.find_segment(segment) {
+            rename_durably(&path, &self.damaged(segment))?;
+        }
+        self.remove_chunk(segment)
+    }
+
+    /// Removes a segment's chunk, which its segment can produce again.
     pub fn remove_chunk(&self, segment: SegmentId) -> Result<(), FileError> {
-        // The chunk goes first: its presence is what says "staged".
-        for path in [self.chunk(segment), self.ids(segment)] {
+        // The manifest goes first: its presence is what says "staged".
+        for path in [self.manifest(segment), self.chunk(segment), self.ids(segment), self.chunk_rejects(segment)] {
             remove_if_present(&path)?;
         }
         Ok(())
     }
 
-    /// Moves a segment that is done with SQS into the archive.
-    pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
-        rename_durably(&self.spool(segment), &self.archive(segment))?;
-        CrashPoint::Archive.pass();
-        Ok(())
+    /// Removes segments that were acknowledged longer ago than `archive_days`; returns their number.
+    pub fn expire_archive(&self, archive_days: u32) -> Result<usize, FileError> {
+        let expired = older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))?;
+        expired.iter().try_for_each(|(_, path)| remove_if_present(path))?;
+        Ok(expired.len())
     }
 
-    /// Removes archived segments that are older than `archive_days`; returns their number.
-    pub fn expire_archive(&self, archive_days: u32) -> Result<usize, FileError> {
-        let keep = Duration::from_hours(24 * u64::from(archive_days));
-        let mut removed = 0;
-        for segment in self.archived_segments()? {
-            let path = self.archive(segment);
-            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            let modified = modified.map_err(FileError::of("inspect", &path))?;
-            if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
-                remove_if_present(&path)?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    /// Reject files that were last written longer ago than `rejects_days`.
+    pub fn expired_rejects(&self, rejects_days: u32) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+        older_than(rejects_days, self.rejected_segments()?, |segment| self.rejects(segment))
     }
 
     fn segments_in(&self, part: &str, suffix: &str) -> Result<Vec<SegmentId>, FileError> {
@@ -225,6 +303,24 @@ impl Staging {
     }
 }
 
+fn older_than(
+    days: u32,
+    segments: Vec<SegmentId>,
+    path_of: impl Fn(SegmentId) -> PathBuf,
+) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+    let keep = Duration::from_hours(24 * u64::from(days));
+    let mut expired = Vec::new();
+    for segment in segments {
+        let path = path_of(segment);
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let modified = modified.map_err(FileError::of("inspect", &path))?;
+        if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
+            expired.push((segment, path));
+        }
+    }
+    Ok(expired)
+}
+
 /// Proof that no other process works in the staging directory.
 #[derive(Debug)]
 pub struct StagingLock {
@@ -241,7 +337,7 @@ mod tests {
     fn the_parts_are_closed_to_others() {
         let root = tempfile::tempdir().unwrap();
         Staging::open(root.path()).unwrap();
-        for part in ["spool", "chunks", "rejects", "archive"] {
+        for part in PARTS {
             let directory = fs::metadata(root.path().join(part)).unwrap();
             assert_eq!(directory.permissions().mode() & 0o777, 0o700, "{part}");
         }
@@ -269,5 +365,21 @@ mod tests {
         fs::write(staging.open_segment(ids[0]), "").unwrap();
         assert_eq!(staging.sealed_segments().unwrap(), ids);
         assert_eq!(staging.open_segments().unwrap(), [ids[0]]);
+    }
+
+    /// Its retention was counted from the day it was sealed: what waited a week for its load was removed at once.
+    #[test]
+    fn the_archive_is_kept_from_the_day_of_the_acknowledgement() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let id = SegmentId::now();
+        let file = File::create(staging.spool(id)).unwrap();
+        let days = |days: u64| Duration::from_hours(24 * days);
+        file.set_modified(SystemTime::now() - days(30)).unwrap();
+        staging.commit_segment(id).unwrap();
+        staging.archive_segment(id).unwrap();
+        assert_eq!(staging.expire_archive(7).unwrap(), 0);
+        file.set_modified(SystemTime::now() - days(8)).unwrap();
+        assert_eq!(staging.expire_archive(7).unwrap(), 1);
     }
 }

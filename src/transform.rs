@@ -5,7 +5,7 @@
 //! - each message of the segment is one row of the chunk or one line of the reject file;
 //! - rows and ids stand in the order of the spool, a line of ids for each row;
 //! - the same segment with the same mapping and keys gives the same bytes, so doing it again is harmless;
-//! - a chunk under its name is complete, and so are its ids and rejects.
+//! - where a chunk has its manifest it is complete.
 //!
 //! A message that does not fit the mapping is a reject, whatever it holds, and costs its neighbours nothing. Damage
 //! in the segment itself (a checksum that does not match, a torn line) is an error that names file and offset, and
@@ -20,28 +20,21 @@ mod plan;
 
 pub use plan::Plan;
 
-use self::output::Files;
-use crate::chunk::StagedSegment;
+use crate::chunk::{ChunkWriter, Manifest};
 use crate::segment::SegmentId;
 use crate::spool::SpoolError;
 use crate::staging::{Staging, StagingError};
 
-/// Turns a sealed or archived segment into chunk, ids and rejects, on all threads of the current rayon pool.
+/// Turns a segment into a chunk, on all threads of the current rayon pool. Blocks.
 ///
-/// Blocks until the files are durable. What an earlier transform of the segment left is replaced.
+/// What an earlier transform of the segment left is replaced. A segment of another pipeline than the plan's is refused.
 #[tracing::instrument(skip_all, fields(%segment))]
-pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<StagedSegment, SpoolError> {
+pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<Manifest, SpoolError> {
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
-    let files = pass::run(&path, plan, Files::create(staging, segment)?)?;
-    let counts = files.finish()?;
-    tracing::debug!(rows = counts.rows, rejected = counts.rejected, "transformed a segment");
-    Ok(StagedSegment {
-        id: segment,
-        received: counts.rows + counts.rejected,
-        rows: counts.rows,
-        rejected: counts.rejected,
-        chunk_bytes: counts.chunk_bytes,
-    })
+    let passed = pass::run(&path, plan, ChunkWriter::create(staging, segment)?)?;
+    let manifest = passed.chunk.finish(plan.describe(segment, passed.counts, passed.seal))?;
+    tracing::debug!(rows = manifest.rows(), rejected = manifest.rejects, "transformed a segment");
+    Ok(manifest)
 }
 
 #[cfg(test)]

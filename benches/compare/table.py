@@ -9,7 +9,7 @@ MB = 1_000_000
 
 
 def markdown(results: Results, about: dict) -> str:
-    """What is printed, and what the README shows."""
+    """What is printed, and what BENCHMARKS.md shows."""
     parts = [_head(about)]
     parts += [_group(group, outcomes) for group, outcomes in results]
     parts.append(_wanted(results))

@@ -1,8 +1,10 @@
 //! What can be wrong with a chunk, and what follows from it.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
-use crate::advice::{Advice, Advised, fatal};
+use crate::advice::{Advice, Advised, fatal, usage};
 use crate::durable::FileError;
 use crate::segment::SegmentId;
 use crate::spool::SpoolError;
@@ -11,8 +13,14 @@ use crate::spool::SpoolError;
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum ChunkError {
-    #[error("chunk of segment {segment} does not match its ids: {problem}")]
+    #[error("chunk of segment {segment} is not whole: {problem}")]
     Inconsistent { segment: SegmentId, problem: &'static str },
+    #[error("chunk of segment {segment} was made {problem}")]
+    OutOfDate { segment: SegmentId, problem: &'static str },
+    #[error("chunk of segment {segment} is of pipeline {pipeline}, and this configuration is of pipeline {configured}")]
+    OtherPipeline { segment: SegmentId, pipeline: String, configured: String },
+    #[error("{} has format {format}, which is newer than this pgsluice", path.display())]
+    NewerFormat { path: PathBuf, format: u32 },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -24,7 +32,10 @@ impl ChunkError {
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Self::Inconsistent { .. } => false,
+            Self::Inconsistent { .. }
+            | Self::OutOfDate { .. }
+            | Self::OtherPipeline { .. }
+            | Self::NewerFormat { .. } => false,
             Self::File(error) => error.is_disk_full(),
             Self::Spool(error) => error.is_disk_full(),
         }
@@ -40,7 +51,13 @@ impl ChunkError {
 impl Advised for ChunkError {
     fn advice(&self) -> Advice {
         match self {
-            Self::Inconsistent { .. } => fatal("remove the segment's files from chunks/; a run makes them again"),
+            Self::Inconsistent { .. } | Self::OutOfDate { .. } => {
+                fatal("`pgsluice transform` makes it again, and so do `run` and `replay`")
+            }
+            Self::OtherPipeline { .. } => {
+                usage("run with that pipeline's configuration, or give this one a --staging-dir of its own")
+            }
+            Self::NewerFormat { .. } => fatal("use the pgsluice that wrote the file, or a newer one"),
             Self::File(error) => error.advice(),
             Self::Spool(error) => error.advice(),
         }

@@ -14,6 +14,9 @@ const DATE_BYTES: usize = "2026-01-02".len();
 pub struct UtcText([u8; TEXT_BYTES]);
 
 impl UtcText {
+    /// 0 milliseconds since the epoch.
+    pub const EPOCH: Self = Self(*b"1970-01-01T00:00:00.000Z");
+
     /// From milliseconds since the epoch; `None` outside the years that four digits can name.
     #[must_use]
     pub fn from_milliseconds(milliseconds: i64) -> Option<Self> {

@@ -12,15 +12,17 @@ use crate::exit_code::ExitCode;
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
-        session.config.queue_url()?;
+        let owner = session.owner(Some(session.config.queue_url()?));
+        let inventory = session.take_inventory(&owner)?;
         let mut loaders = session.connect_loaders(1).await?;
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
         let stages = Arc::clone(&session.stages);
         let parallel = session.config.queue.pollers;
-        let end = stages.acknowledge_committed(Arc::new(queue), &mut loaders, parallel, route).await;
+        let end = stages.acknowledge_committed(inventory, Arc::new(queue), &mut loaders, parallel, route).await;
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let unfinished = !session.staging().committed_segments()?.is_empty();
+        let end = end.map(|()| End::without_queue(unfinished));
         session.finish(&title, end)
     })
 }

@@ -8,16 +8,15 @@ use super::{LimitFlags, SharedFlags};
 use crate::drain::Proof;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::spool;
 use crate::stages::stop_after;
 
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
+        session.take_inventory(&session.owner(Some(session.config.queue_url()?)))?;
         let queue = session.connect_queue().await?;
-        spool::recover(session.staging())?;
         let stop = stop_after(&session.stop, limits.max_duration);
-        let drain = session.drain(queue, limits, Proof::Spooled, stop);
+        let drain = session.drain(queue, limits, Proof::Spooled, stop)?;
 
         let (sealed, mut segments) = mpsc::channel(1);
         let (end, ()) = tokio::join!(drain.run(sealed), async { while segments.recv().await.is_some() {} });

@@ -1,7 +1,5 @@
 //! How the stages of a command ended, and what that means for the exit code.
 
-use tokio_util::sync::CancellationToken;
-
 use crate::drain::DrainEnd;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -19,11 +17,17 @@ pub(super) struct End {
 }
 
 impl End {
-    /// The end of a command that looks at no queue: all is done, unless it was stopped.
-    pub(super) fn without_queue(stop: &CancellationToken) -> Self {
-        let work_left = stop.is_cancelled();
-        let remark = work_left.then(|| "stopped before the end; what remains is safe".to_owned());
+    /// The end of a command that looks at no queue: all is done, unless segments that it was to do are unfinished.
+    pub(super) fn without_queue(work_left: bool) -> Self {
+        let remark = work_left.then(|| "not all of it is done; what remains is safe".to_owned());
         Self { queue_empty: None, work_left, remark }
+    }
+}
+
+impl End {
+    /// With unfinished segments, something remains to be done, however the drain ended.
+    pub(super) fn unless_unfinished(self, unfinished: bool) -> Self {
+        Self { work_left: self.work_left || unfinished, ..self }
     }
 }
 
@@ -44,7 +48,7 @@ impl From<DrainEnd> for End {
     }
 }
 
-/// The exit code of a command: its error's; else what the books say; else whether something remains.
+/// The exit code of a command: that of its error; else of books that do not balance; else of work that remains.
 ///
 /// `set_aside`: a segment's own files, or a full disk, stopped it.
 pub(super) fn exit_code(end: &Result<End, Error>, sum_holds: bool, set_aside: bool) -> ExitCode {
@@ -65,9 +69,6 @@ mod tests {
 
     #[test]
     fn each_end_has_its_exit_code() {
-        let running = CancellationToken::new();
-        let stopped = CancellationToken::new();
-        stopped.cancel();
         let not_empty = DrainEnd::NotEmpty(Depth { visible: 0, in_flight: 1, delayed: 0 });
         let limit = MaxRejects::Count(1);
         let too_many = LoadError::TooManyRejects { segment: SegmentId::now(), rejects: 2, messages: 9, limit };
@@ -79,8 +80,8 @@ mod tests {
             (Ok(not_empty.into()), true, false, ExitCode::WorkLeft),
             (Ok(DrainEnd::Stopped.into()), true, false, ExitCode::WorkLeft),
             (Ok(DrainEnd::DiskFull.into()), true, true, ExitCode::WorkLeft),
-            (Ok(End::without_queue(&running)), true, false, ExitCode::Done),
-            (Ok(End::without_queue(&stopped)), true, false, ExitCode::WorkLeft),
+            (Ok(End::without_queue(false)), true, false, ExitCode::Done),
+            (Ok(End::without_queue(true)), true, false, ExitCode::WorkLeft),
             (Err(Error::Load(LoadError::NoLedger)), true, true, ExitCode::Failed),
             (Err(too_many.into()), false, false, ExitCode::TooManyRejects),
             (Err(missing.into()), true, false, ExitCode::Usage),
@@ -94,6 +95,6 @@ mod tests {
     fn only_a_drain_that_proved_it_calls_the_queue_empty() {
         assert_eq!(End::from(DrainEnd::Empty).queue_empty, Some(true));
         assert_eq!(End::from(DrainEnd::Stopped).queue_empty, Some(false));
-        assert_eq!(End::without_queue(&CancellationToken::new()).queue_empty, None);
+        assert_eq!(End::without_queue(false).queue_empty, None);
     }
 }

@@ -11,11 +11,13 @@ use crate::exit_code::ExitCode;
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
+        session.take_inventory(&session.owner(None))?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let segments = session.staging().staged_segments()?;
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let unfinished = !session.staging().staged_segments()?.is_empty();
+        let end = end.map(|()| End::without_queue(unfinished));
         session.finish(&title, end)
     })
 }

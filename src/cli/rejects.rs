@@ -14,10 +14,11 @@ use crate::load::{LoadError, Selection};
 use crate::postgres::connect;
 use crate::segment::SegmentId;
 use crate::stages::retry_rejects;
+use crate::staging::StagingError;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
-    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; never a body
+    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; bodies are never listed
     List(ListFlags),
     /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
     Retry(RetryFlags),
@@ -31,7 +32,7 @@ pub(super) struct ListFlags {
     /// Only rejects of this segment; may be given more than once
     #[arg(long = "segment", value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
-    /// This many lines at most
+    /// The number of lines, at most
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
 }
@@ -79,24 +80,30 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
     let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
     segments.sort_unstable();
     segments.dedup();
-    let end = retry_each(&session, segments).await.map(|()| End::without_queue(&session.stop));
+    let end = retry_each(&session, segments).await.map(End::without_queue);
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
 }
 
-async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), Error> {
+/// Whether it was stopped before the last one.
+async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
     let plan = session.plan()?;
     let mut loader = session.connect_loaders(1).await?.remove(0);
+    for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
+        tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");
+    }
     for segment in segments {
         if session.stop.is_cancelled() {
-            break;
+            return Ok(true);
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
-        if let Some(retried) = retried {
-            session.stages.counters().readmit(retried.tried, retried.loaded);
-        } else {
-            tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
+        let staging = session.staging();
+        let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
+        match retried {
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
+            None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }
     }
-    Ok(())
+    Ok(false)
 }

@@ -1,4 +1,4 @@
-//! `pgsluice replay`: loads segments of the spool and the archive; one that the ledger has is skipped.
+//! `pgsluice replay`: loads segments of the spool and the archive; one that the ledger knows is skipped.
 
 use std::sync::Arc;
 
@@ -6,12 +6,16 @@ use clap::Args;
 
 use super::SharedFlags;
 use super::end::End;
+use super::output::say;
 use super::session::{Session, runtime};
+use crate::durable::FileError;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::load::LoadMode;
+use crate::load::{Forgotten, Loader, NotHere};
+use crate::report::grouped;
 use crate::segment::SegmentId;
-use crate::spool;
+use crate::spool::{self, SealedSegment, SpoolError};
+use crate::stages::Owner;
 use crate::staging::{Staging, StagingError};
 
 #[derive(Debug, Clone, Args)]
@@ -19,36 +23,84 @@ pub(super) struct Flags {
     /// The segments, by name [default: all in the spool and the archive]
     #[arg(value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
+    /// Load segments that were spooled for this pipeline into this configuration's table
+    #[arg(long, value_name = "PIPELINE")]
+    from: Option<String>,
     /// Forget in the ledger that these segments were loaded: for a table that was emptied
     #[arg(long)]
     again: bool,
+    /// With --again: the table may hold rows that are not of these segments
+    #[arg(long, requires = "again")]
+    keep_rows: bool,
 }
 
 pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error> {
-    let mode = if replay.again { LoadMode::Again } else { LoadMode::Once };
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
         spool::recover(session.staging())?;
-        let segments = chosen(session.staging(), &replay.segments)?;
-        let plan = session.plan()?;
-        let loaders = session.connect_loaders(session.config.load.connections).await?;
-        let end = Arc::clone(&session.stages).replay(segments, plan, loaders, mode).await;
+        let pipeline = replay.from.clone().unwrap_or_else(|| session.config.pipeline.name.clone());
+        let owner = Owner { pipeline, queue_url: None };
+        let segments = chosen(session.staging(), &owner, &replay.segments)?;
+        let plan = Arc::new(session.plan()?.accepting(&owner.pipeline));
+        let mut loaders = session.connect_loaders(session.config.load.connections).await?;
+        let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.id).collect();
+        if replay.again {
+            let forgotten = first(&mut loaders)?.forget(&ids, replay.keep_rows).await?;
+            let elsewhere = first(&mut loaders)?.not_among(&ids).await?;
+            tell(&session, forgotten, &elsewhere);
+        }
+        let end = Arc::clone(&session.stages).replay(segments, plan, loaders).await;
+        let unfinished = session.stages.has_unfinished(&ids);
+        if end.is_ok() && replay.again && !unfinished {
+            session.connect_loaders(1).await?.remove(0).end_again().await?;
+        }
+        session.stages.expire()?;
         let title = format!("spool → {}", session.config.pipeline.table);
-        let end = end.map(|()| End::without_queue(&session.stop));
-        session.finish(&title, end)
+        session.finish(&title, end.map(|()| End::without_queue(unfinished)))
     })
 }
 
-fn chosen(staging: &Staging, named: &[SegmentId]) -> Result<Vec<SegmentId>, StagingError> {
-    let mut segments = named.to_vec();
-    if segments.is_empty() {
-        segments = staging.archived_segments()?;
-        segments.extend(staging.sealed_segments()?);
+fn first(loaders: &mut [Loader]) -> Result<&mut Loader, Error> {
+    loaders.first_mut().ok_or_else(|| Error::system("connect")(std::io::ErrorKind::NotConnected.into()))
+}
+
+fn tell(session: &Session, forgotten: Forgotten, elsewhere: &[NotHere]) {
+    if session.is_quiet() {
+        return;
     }
-    segments.sort_unstable();
-    segments.dedup();
-    match segments.iter().find(|segment| staging.find_segment(**segment).is_none()) {
-        Some(&segment) => Err(StagingError::NoSuchSegment { segment }),
-        None => Ok(segments),
+    if forgotten.goes_on {
+        say("an earlier `replay --again` had not ended; this one goes on with it");
+    } else {
+        say(format_args!("the ledger has forgotten {} segments", grouped(forgotten.segments)));
     }
+    for NotHere { host, segments, loaded } in elsewhere {
+        let (segments, loaded) = (grouped(*segments), grouped(*loaded));
+        say(format_args!("not here: {segments} segments with {loaded} rows that host {host} loaded"));
+    }
+}
+
+/// The named segments, or all; each must be the owner's. One that cannot be read stays where it is.
+fn chosen(staging: &Staging, owner: &Owner, named: &[SegmentId]) -> Result<Vec<SealedSegment>, Error> {
+    let mut ids = named.to_vec();
+    if ids.is_empty() {
+        ids = staging.archived_segments()?;
+        ids.extend(staging.committed_segments()?);
+        ids.extend(staging.sealed_segments()?);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    let mut segments = Vec::new();
+    for segment in ids {
+        if staging.find_segment(segment).is_none() {
+            return Err(StagingError::NoSuchSegment { segment }.into());
+        }
+        match owner.check(staging, segment).and_then(|()| spool::sealed_segment(staging, segment)) {
+            // Its transform tells where.
+            Err(SpoolError::Damaged { .. } | SpoolError::File(FileError { .. })) => {
+                segments.push(SealedSegment { id: segment, messages: 0, bytes: 0, seal: None });
+            }
+            sealed => segments.push(sealed?),
+        }
+    }
+    Ok(segments)
 }

@@ -15,18 +15,20 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let session = Session::open(flags)?;
-        session.config.queue_url()?;
+        let owner = session.owner(Some(session.config.queue_url()?));
+        let inventory = session.take_inventory(&owner)?;
         let plan = session.plan()?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         // The drain cancels its own token at its end, which is no reason to hurry.
-        let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token());
-        let end = Arc::clone(&session.stages).run(drain, plan, loaders, route, stop).await;
+        let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
+        let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
+        let end = end.map(End::from).and_then(|end| Ok(end.unless_unfinished(session.stages.is_unfinished()?)));
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(End::from))
+        session.finish(&title, end)
     });
     // A transform that outlives the grace is not waited for: its files have no name yet.
     runtime.shutdown_background();

@@ -1,5 +1,5 @@
-//! What commands share that run stages: the configuration resolved, the staging directory locked, Postgres and the queue
-//! connected; and at the end the report, the summary and the exit code.
+//! What the commands that run stages share. At the start: the resolved configuration, the locked staging directory, the
+//! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::Sqs;
 use crate::report::Report;
-use crate::stages::Stages;
+use crate::spool::{self, Origin};
+use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
 
@@ -41,12 +42,13 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
+        flags.report.as_deref().map_or(Ok(()), Report::check_path)?;
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let stop = stop_on_signal()?;
-        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool.archive_days);
+        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool);
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -67,6 +69,22 @@ impl Session {
     /// Compiles the mapping; needs the masking keys.
     pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
         Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
+    }
+
+    /// Nothing is said except errors.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whose files this command may touch. `queue_url`: where it receives or deletes.
+    pub(super) fn owner(&self, queue_url: Option<&str>) -> Owner {
+        Owner { pipeline: self.config.pipeline.name.clone(), queue_url: queue_url.map(str::to_owned) }
+    }
+
+    /// What earlier runs left unfinished; what a process left open is sealed first.
+    pub(super) fn take_inventory(&self, owner: &Owner) -> Result<Inventory, Error> {
+        spool::recover(self.staging())?;
+        Inventory::take(self.staging(), owner)
     }
 
     /// Connects to the queue.
@@ -90,12 +108,20 @@ impl Session {
     }
 
     /// A drain with the session's settings.
-    pub(super) fn drain(&self, queue: Sqs, limits: &LimitFlags, proof: Proof, stop: CancellationToken) -> Drain<Sqs> {
+    pub(super) fn drain(
+        &self,
+        queue: Sqs,
+        limits: &LimitFlags,
+        proof: Proof,
+        stop: CancellationToken,
+    ) -> Result<Drain<Sqs>, Error> {
+        let origin = Origin::of_queue(&self.config.pipeline.name, self.config.queue_url()?);
         let cap = self.config.queue.max_in_flight;
         let in_flight = self.counters.in_flight.get_or_init(|| Arc::new(InFlight::with_cap(cap)));
-        Drain {
+        Ok(Drain {
             queue: Arc::new(queue),
             staging: self.staging().clone(),
+            origin,
             settings: self.config.queue,
             spool: self.config.spool,
             limits: limits.drain_limits(),
@@ -104,7 +130,7 @@ impl Session {
             counters: Arc::clone(&self.counters),
             stop,
             all_sealed: CancellationToken::new(),
-        }
+        })
     }
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
@@ -114,13 +140,16 @@ impl Session {
         let mut report = Report::of(&self.counters, queue_empty);
         let code = exit_code(&end, report.sum_holds(), self.stages.set_something_aside());
         report.exit_code = code.number();
-        if let Some(path) = &self.report {
-            report.write(path)?;
-        }
+        let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
             say_text(&report.summary(title));
         }
+        let reported = reported.map_err(Error::Report);
+        if let (Err(_), Err(error)) = (&end, &reported) {
+            tracing::warn!("{}", error.one_line());
+        }
         let end = end?;
+        reported?;
         if code == ExitCode::Bug {
             say("error: the sum does not hold: received = loaded + duplicates + rejected + pending");
         } else if let (false, Some(remark)) = (self.quiet, &end.remark) {
@@ -135,11 +164,12 @@ pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
     Ok(Sqs::connect(config.queue_url()?, config.queue.wait_seconds).await?)
 }
 
-/// A runtime for one command: one thread for all that waits. What computes or blocks has threads of its own.
+/// A runtime for one command: one thread on which everything waits. Work that computes or blocks has threads of its
+/// own.
 ///
 /// Measured over 50,000 messages, receives and deletes cost 0.8 of the CPU that they cost on a runtime of two threads:
-/// futures that wake each other need not change threads. That one has CPU for about 40,000 messages a second; a second
-/// one, for the drain alone, brought nothing on two cores.
+/// futures that wake each other need not change threads. One thread has CPU for about 40,000 messages a second; a
+/// second runtime, for the drain alone, brought nothing on two cores.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::system("start threads"))
 }

@@ -1,4 +1,4 @@
-//! `pgsluice status`: where everything stands; changes nothing and needs no lock.
+//! `pgsluice status`: segments by state, the ledger's totals and the queue's depth. Changes nothing, needs no lock.
 
 use super::SharedFlags;
 use super::output::DataLines;
@@ -25,8 +25,10 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         ("sealed", sealed.len()),
         ("of these staged", staging.staged_segments()?.len()),
     ];
-    segments.extend(ledger.as_ref().ok().map(|(known, _)| ("of these committed", *known)));
+    segments.extend(ledger.as_ref().ok().map(|(known, _)| ("of these in the ledger", *known)));
+    segments.push(("committed", staging.committed_segments()?.len()));
     segments.push(("acknowledged", staging.archived_segments()?.len()));
+    segments.push(("damaged", staging.damaged_segments()?.len()));
     for (state, count) in segments {
         lines.line(format_args!("{} segments", row(state, count as u64)))?;
     }
@@ -41,7 +43,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
 
 /// The number of these segments that the ledger knows, and what it holds in all.
 async fn ledger(config: &Config, sealed: &[SegmentId]) -> Result<(usize, LedgerTotals), Error> {
-    let mut loader = Loader::connect(&config.database_url()?, &config.pipeline).await?;
+    let mut loader = Loader::connect_to_ask(&config.database_url()?, &config.pipeline).await?;
     Ok((loader.known(sealed).await?.len(), loader.totals().await?))
 }
 
@@ -69,5 +71,5 @@ fn print_counts<const ROWS: usize>(
 }
 
 fn row(name: &str, count: u64) -> String {
-    format!("  {name:<20}{:>13}", grouped(count))
+    format!("  {name:<24}{:>11}", grouped(count))
 }

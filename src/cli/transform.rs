@@ -7,18 +7,16 @@ use super::end::End;
 use super::session::{Session, runtime};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::spool;
 
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
-        let staging = session.staging();
-        spool::recover(staging)?;
-        let staged = staging.staged_segments()?;
-        let mut segments = staging.sealed_segments()?;
-        segments.retain(|segment| staged.binary_search(segment).is_err());
-        let end = Arc::clone(&session.stages).transform_sealed(segments, session.plan()?).await;
-        let end = end.map(|()| End::without_queue(&session.stop));
-        session.finish("spool → chunks", end)
+        let inventory = session.take_inventory(&session.owner(None))?;
+        let ids = inventory.ids();
+        let end = Arc::clone(&session.stages).transform_sealed(inventory.sealed, session.plan()?).await;
+        let staged = session.staging().staged_segments()?;
+        let unfinished =
+            ids.iter().any(|id| session.staging().spool(*id).exists() && staged.binary_search(id).is_err());
+        session.finish("spool → chunks", end.map(|()| End::without_queue(unfinished)))
     })
 }

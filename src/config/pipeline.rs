@@ -2,7 +2,10 @@
 //!
 //! This is data as declared and checked; `transform::Plan` compiles it into the plan that a hot loop runs.
 
+use sha2::{Digest, Sha256};
+
 use super::ConfigError;
+use super::column_type::ColumnType;
 use super::rejects::RejectPolicy;
 
 /// How messages of one queue become rows of one table.
@@ -29,14 +32,14 @@ pub struct TableName {
     pub table: String,
 }
 
-/// What makes two deliveries the same.
+/// What makes two deliveries one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dedupe {
     /// A message counts once, however often it is delivered.
     #[default]
     Message,
-    /// A segment counts once; redeliveries in different segments are not recognised. For replays known to hold none.
+    /// A segment counts once; redeliveries in different segments are not recognised. For replays without redeliveries.
     Segment,
 }
 
@@ -86,38 +89,8 @@ pub enum MessageValue {
     GroupId,
     /// The FIFO sequence number, or null.
     SequenceNumber,
-    /// The name of the configured queue.
+    /// The name of the queue that the message was received from, or null.
     Queue,
-}
-
-/// How a value is read from JSON and written for Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// A JSON string.
-    #[default]
-    Text,
-    /// A JSON integer of 32 bits.
-    Integer,
-    /// A JSON integer of 64 bits.
-    Bigint,
-    /// A JSON number, or a string that holds one; every digit is kept.
-    Numeric,
-    /// `true` or `false`.
-    Boolean,
-    /// An RFC 3339 date-time with its offset.
-    Timestamptz,
-    /// `YYYY-MM-DD`.
-    Date,
-    /// A UUID in any of its usual spellings.
-    Uuid,
-    /// Any JSON value, kept as it is.
-    Jsonb,
-    /// Dotted digits, dots removed: `"2.3.0"` → 230.
-    Version,
-    /// Dotted digits, up to three parts below 1000 each after the first: `"2.3.0"` → 2003000, which sorts.
-    #[serde(skip)] // declared as `version`, with its form beside it
-    PackedVersion,
 }
 
 /// How a value is encrypted. Both ways are deterministic, so equal values stay equal, and reversible by `reveal`.
@@ -128,6 +101,17 @@ pub enum Mask {
     Siv,
     /// One key, one IV: the format of existing tables. Equal prefixes of 16 bytes show.
     Fixed,
+}
+
+impl Mask {
+    /// The method's name, as it is declared.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Siv => "siv",
+            Self::Fixed => "fixed",
+        }
+    }
 }
 
 impl MessageValue {
@@ -171,37 +155,24 @@ impl std::fmt::Display for TableName {
 }
 
 impl Pipeline {
-    /// The exercise that pgsluice ships with: `login-queue` → `user_logins`.
+    /// What the rows of a chunk depend on beside messages and keys: equal for equal mappings into the same table.
+    /// 32 hexadecimal digits.
     #[must_use]
-    pub fn user_logins() -> Self {
-        let text = |name: &str, pointer: &str, max_length| Column {
-            name: name.to_owned(),
-            source: Source::Body(pointer.to_owned()),
-            kind: ColumnType::Text,
-            required: true,
-            max_length: Some(max_length),
-            mask: None,
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &str| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
         };
-        Self {
-            name: "user_logins".to_owned(),
-            table: TableName { schema: Some("public".to_owned()), table: "user_logins".to_owned() },
-            dedupe: Dedupe::Message,
-            rejects: RejectPolicy::default(),
-            columns: vec![
-                text("user_id", "/user_id", 128),
-                text("device_type", "/device_type", 32),
-                Column { mask: Some(Mask::Siv), ..text("masked_ip", "/ip", 256) },
-                Column { mask: Some(Mask::Siv), ..text("masked_device_id", "/device_id", 256) },
-                Column { required: false, ..text("locale", "/locale", 32) },
-                Column { kind: ColumnType::Version, max_length: None, ..text("app_version", "/app_version", 0) },
-                Column {
-                    source: Source::Message(MessageValue::SentDate),
-                    kind: ColumnType::Date,
-                    max_length: None,
-                    ..text("create_date", "", 0)
-                },
-            ],
+        add(&self.name);
+        add(&self.table.to_string());
+        for column in &self.columns {
+            // Each field by its name: a new one must be thought of here.
+            let Column { name, source, kind, required, max_length, mask } = column;
+            add(name);
+            add(&format!("{source:?} {kind:?} {required} {max_length:?} {mask:?}"));
         }
+        hex::encode(&hash.finalize()[..16])
     }
 
     /// The columns that are encrypted with `mask`.

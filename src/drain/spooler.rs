@@ -9,6 +9,9 @@
 //! less full. Should the disk be full all the same, because others write to it or a quota ends, the open segment is cut
 //! after its last whole line and sealed.
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +30,7 @@ use crate::durable::FileError;
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::queue::Queue;
-use crate::spool::{Record, SealedSegment, SegmentWriter};
+use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
 /// Segments that are being flushed to disk while the next one fills.
@@ -42,6 +45,7 @@ const ROOM_IN_SEGMENTS: u64 = 3;
 
 pub(super) struct Spooler {
     staging: Staging,
+    origin: Origin,
     settings: SpoolSettings,
     counters: Arc<Counters>,
     crew: Arc<Crew>,
@@ -83,6 +87,7 @@ impl Spooler {
             flushing: Arc::new(Semaphore::new(FLUSHING_SEGMENTS as usize)),
             all_sealed: drain.all_sealed.clone(),
             staging: drain.staging.clone(),
+            origin: drain.origin.clone(),
             settings: drain.spool,
             counters: Arc::clone(&drain.counters),
             crew,
@@ -136,7 +141,7 @@ impl Spooler {
         for message in &arrival.messages {
             let open = match &mut self.open {
                 Some(open) => open,
-                none => match begin_segment(&self.staging, self.settings.segment_max_bytes)? {
+                none => match begin_segment(&self.staging, &self.origin, self.settings.segment_max_bytes)? {
                     Some(writer) => none.insert(OpenSegment { writer, received: arrival.at, last_arrival: arrival.at }),
                     None => return Ok(Taken::WhatFits),
                 },
@@ -203,12 +208,12 @@ async fn hand_on(sealed: &mpsc::Sender<SealedSegment>, segment: SealedSegment, c
 }
 
 /// `None` where the disk has no room for it.
-fn begin_segment(staging: &Staging, max_bytes: u64) -> Result<Option<SegmentWriter>, FileError> {
+fn begin_segment(staging: &Staging, origin: &Origin, max_bytes: u64) -> Result<Option<SegmentWriter>, FileError> {
     if !staging.has_room(max_bytes.saturating_mul(ROOM_IN_SEGMENTS))? {
         tracing::error!(segment_max_bytes = max_bytes, "no room for a segment and its chunk; receiving stops");
         return Ok(None);
     }
-    match SegmentWriter::create(staging) {
+    match SegmentWriter::create(staging, origin) {
         Err(error) if error.is_disk_full() => Ok(None),
         created => created.map(Some),
     }

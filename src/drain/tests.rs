@@ -1,10 +1,13 @@
 //! A whole drain of a simulated queue, on a clock that is moved: seconds pass at once, and always in the same way.
 
+mod full_disk;
+
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::queue::simulated::{LONG_POLL, SimulatedQueue};
+use crate::spool::origin;
 
 const MOST: usize = 64;
 const FEWEST: usize = 2;
@@ -27,12 +30,15 @@ struct Setup {
     limits: DrainLimits,
     cap: u32,
     segment_max_messages: u64,
+    segment_max_bytes: u64,
     behind: Behind,
 }
 
 struct RunningDrain {
     queue: Arc<SimulatedQueue>,
     in_flight: Arc<InFlight>,
+    counters: Arc<Counters>,
+    staging: Staging,
     stop: CancellationToken,
     drain: JoinHandle<Result<DrainEnd, Error>>,
     _behind: JoinHandle<()>,
@@ -47,6 +53,7 @@ impl Default for Setup {
             limits: FOLLOW,
             cap: 100_000,
             segment_max_messages: 1000,
+            segment_max_bytes: 1 << 20,
             behind: Behind::Deletes(Duration::ZERO),
         }
     }
@@ -63,10 +70,13 @@ impl Setup {
         let root = tempfile::tempdir().unwrap();
         let queue = Arc::new(self.queue(messages));
         let in_flight = Arc::new(InFlight::with_cap(self.cap));
+        let staging = Staging::open(root.path()).unwrap();
+        let counters = Arc::<Counters>::default();
         let stop = CancellationToken::new();
         let drain = Drain {
             queue: Arc::clone(&queue),
-            staging: Staging::open(root.path()).unwrap(),
+            staging: staging.clone(),
+            origin: origin(),
             settings: QueueSettings {
                 pollers: MOST,
                 wait_seconds: 1,
@@ -75,20 +85,22 @@ impl Setup {
             },
             spool: SpoolSettings {
                 segment_max_messages: self.segment_max_messages,
-                segment_max_bytes: 1 << 20,
+                segment_max_bytes: self.segment_max_bytes,
                 segment_max_age_ms: 2000,
                 archive_days: 0,
+                rejects_days: 90,
             },
             limits: self.limits,
             proof: Proof::Acknowledged,
             in_flight: Arc::clone(&in_flight),
-            counters: Arc::default(),
+            counters: Arc::clone(&counters),
             stop: stop.clone(),
             all_sealed: CancellationToken::new(),
         };
         let (sealed, segments) = mpsc::channel(1);
         let behind = tokio::spawn(self.behind.go(segments, Arc::clone(&queue), Arc::clone(&in_flight)));
-        RunningDrain { queue, in_flight, stop, drain: tokio::spawn(drain.run(sealed)), _behind: behind, _root: root }
+        let drain = tokio::spawn(drain.run(sealed));
+        RunningDrain { queue, in_flight, counters, staging, stop, drain, _behind: behind, _root: root }
     }
 }
 

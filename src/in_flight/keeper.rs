@@ -187,7 +187,8 @@ impl Batches<'_> {
             self.reading = None;
             let (segment, duration) = self.changes.next()?;
             // A segment that was settled meanwhile is not in the spool any more; damage is for its transform to report.
-            let receipts = Receipts::open(&self.staging.spool(segment)).ok();
+            let path = self.staging.find_unacknowledged(segment);
+            let receipts = path.and_then(|path| Receipts::open(&path).ok());
             self.reading = receipts.map(|receipts| (segment, duration, receipts));
         }
     }
@@ -202,7 +203,7 @@ impl Batches<'_> {
 mod tests {
     use super::*;
     use crate::queue::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT};
-    use crate::spool::{Record, SegmentWriter};
+    use crate::spool::{Record, SegmentWriter, origin};
 
     struct Bench {
         keeper: Keeper<SimulatedQueue>,
@@ -219,7 +220,7 @@ mod tests {
 
         /// A sealed segment that was received this long ago.
         fn hold(&self, messages: usize, age: Duration) -> SegmentId {
-            let mut writer = SegmentWriter::create(&self.keeper.staging).unwrap();
+            let mut writer = SegmentWriter::create(&self.keeper.staging, &origin()).unwrap();
             for index in 0..messages {
                 let receipt_handle = format!("r{index}");
                 let record = Record { receipt_handle: receipt_handle.into(), ..Record::with_body("{}") };

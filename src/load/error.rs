@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::advice::{Advice, Advised, fatal, retried};
+use crate::advice::{Advice, Advised, fatal, retried, usage};
 use crate::chunk::ChunkError;
 use crate::config::{ConfigError, MaxRejects};
 use crate::durable::FileError;
@@ -24,6 +24,19 @@ pub enum LoadError {
     NoTable { table: String },
     #[error("the ledger (schema pgsluice) does not exist in this database")]
     NoLedger,
+    #[error("the ledger (schema pgsluice) has version {version}, which is older than this pgsluice")]
+    OlderLedger { version: i32 },
+    #[error("the ledger (schema pgsluice) has version {version}, which is newer than this pgsluice")]
+    NewerLedger { version: i32 },
+    #[error("pipeline {pipeline} loads {known} in this ledger, and this configuration says {table}")]
+    OtherTable { pipeline: String, table: String, known: String },
+    #[error("table {table} is not empty, so loading segments again would make second rows")]
+    TableNotEmpty { table: String },
+    /// Passing: it is made before the next attempt.
+    #[error("a partition of the ledger was removed meanwhile")]
+    NoPartition,
+    #[error("the ledger counts {ledger} messages of segment {segment}, and its file holds {sealed}")]
+    CountsDiffer { segment: SegmentId, ledger: u64, sealed: u64 },
     #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
     RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
@@ -73,8 +86,22 @@ impl Advised for LoadError {
             Self::Config(error) => error.advice(),
             Self::Postgres(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
-            Self::NoTable { .. } | Self::NoLedger => {
-                fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
+            Self::NoPartition => retried("run again"),
+            Self::NoTable { .. } => fatal(
+                "create the table, or correct pipeline.table; for the built-in mapping `pgsluice init` creates it",
+            ),
+            Self::NoLedger | Self::OlderLedger { .. } => {
+                fatal("run `pgsluice init`, or let a DBA run what `pgsluice init --print` prints")
+            }
+            Self::NewerLedger { .. } => fatal("use the pgsluice that made it, or a newer one"),
+            Self::OtherTable { .. } => usage(
+                "give this pipeline a name of its own; or, if the table was moved, run `pgsluice init` with this configuration",
+            ),
+            Self::TableNotEmpty { .. } => {
+                usage("empty the table first; or give --keep-rows if what it holds is not what these segments hold")
+            }
+            Self::CountsDiffer { .. } => {
+                fatal("nothing of the segment is deleted; see where the file came from, and move it away")
             }
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,

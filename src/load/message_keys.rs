@@ -13,8 +13,7 @@ use uuid::Uuid;
 
 use super::LoadError;
 use crate::blocking::blocking;
-use crate::chunk::IdReader;
-use crate::reason::Stage;
+use crate::chunk::{ChunkError, IdReader, Manifest};
 use crate::segment::SegmentId;
 use crate::spool::{Rejects, message_uuid, read_rejects};
 use crate::staging::Staging;
@@ -23,8 +22,8 @@ use crate::staging::Staging;
 /// takes 24 MB a connection. A segment of the default size is one run.
 const RUN_KEYS: usize = 250_000;
 const DAY_US: i64 = 86_400_000_000;
-/// 9999-12-31: what lies outside of here is an odd time that only has to stay the same, not to be right.
-const LAST_MS: i64 = 253_402_300_799_999;
+/// 2100-01-01: a time outside of here is odd; it only has to stay the same, not to be right.
+const END_MS: i64 = 4_102_444_800_000;
 
 /// One message of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +36,9 @@ pub(super) struct MessageKey {
 }
 
 impl MessageKey {
+    /// `milliseconds`: the time in the message's identity.
     pub(super) fn new(milliseconds: i64, message_id: &str, position: usize) -> Self {
-        let sent_at_us = milliseconds.clamp(0, LAST_MS) * 1000;
+        let sent_at_us = if (0..END_MS).contains(&milliseconds) { milliseconds * 1000 } else { 0 };
         Self { sent_at_us, message_id: message_uuid(message_id), position }
     }
 
@@ -60,11 +60,9 @@ pub(super) struct SegmentKeys {
     pub(super) rows: usize,
     /// Messages that `transform` rejected.
     pub(super) rejects: usize,
-    /// Whether an earlier attempt left rejects of its own in the reject file.
-    pub(super) has_load_rejects: bool,
-    /// First and last time of sending, if there is any message.
-    pub(super) sent_between: Option<(i64, i64)>,
-    /// UTC days of sending, counted from 1970-01-01.
+    /// First and last time of sending in milliseconds, if there is any message.
+    sent_between: Option<(i64, i64)>,
+    /// UTC days of the times in the messages' identities, counted from 1970-01-01.
     pub(super) days: BTreeSet<i32>,
     first_run: Arc<[MessageKey]>,
 }
@@ -77,35 +75,31 @@ struct KeyFiles {
 }
 
 impl SegmentKeys {
-    /// Reads a segment's ids and rejects. Blocks.
-    pub(super) fn read(staging: &Staging, segment: SegmentId) -> Result<Self, LoadError> {
-        Self::read_in_runs_of(RUN_KEYS, staging, segment)
+    /// Reads a staged segment's ids and rejects, which must be as many as its manifest says. Blocks.
+    pub(super) fn read(staging: &Staging, manifest: &Manifest) -> Result<Self, LoadError> {
+        Self::read_in_runs_of(RUN_KEYS, staging, manifest)
     }
 
-    fn read_in_runs_of(run_keys: usize, staging: &Staging, segment: SegmentId) -> Result<Self, LoadError> {
-        let files = KeyFiles { segment, ids: staging.ids(segment), rejects: staging.rejects(segment) };
+    fn read_in_runs_of(run_keys: usize, staging: &Staging, manifest: &Manifest) -> Result<Self, LoadError> {
+        let segment = manifest.segment;
+        let files = KeyFiles { segment, ids: staging.ids(segment), rejects: staging.chunk_rejects(segment) };
         let mut reader = KeyReader::open(&files)?;
         let mut run = Vec::new();
         let mut days = BTreeSet::new();
-        let mut sent_between: Option<(i64, i64)> = None;
         while let Some(key) = reader.next()? {
-            let (first, last) = sent_between.unwrap_or((key.sent_at_us, key.sent_at_us));
-            sent_between = Some((first.min(key.sent_at_us), last.max(key.sent_at_us)));
             days.extend(i32::try_from(key.sent_at_us.div_euclid(DAY_US)));
             if run.len() < run_keys {
                 run.push(key);
             }
         }
         run.sort_unstable();
-        Ok(Self {
-            files,
-            rows: reader.rows,
-            rejects: reader.position - reader.rows,
-            has_load_rejects: reader.has_load_rejects,
-            sent_between,
-            days,
-            first_run: run.into(),
-        })
+        let (rows, rejects) = (reader.rows, reader.position - reader.rows);
+        if (rows as u64, rejects as u64) != (manifest.rows(), manifest.rejects) {
+            let problem = "it has other counts than its manifest";
+            return Err(ChunkError::Inconsistent { segment, problem }.into());
+        }
+        let sent_between = manifest.first_sent_at.zip(manifest.last_sent_at);
+        Ok(Self { files, rows, rejects, sent_between, days, first_run: run.into() })
     }
 
     /// All messages of the segment.
@@ -115,7 +109,8 @@ impl SegmentKeys {
 
     /// The first time of sending, and the last, as parameters of a statement.
     pub(super) fn sent_between(&self) -> (Option<SystemTime>, Option<SystemTime>) {
-        self.sent_between.map_or((None, None), |(first, last)| (Some(system_time(first)), Some(system_time(last))))
+        let time = |milliseconds: i64| system_time(milliseconds.clamp(0, END_MS) * 1000);
+        (self.sent_between.map(|(first, _)| time(first)), self.sent_between.map(|(_, last)| time(last)))
     }
 
     /// The keys again, each run sorted.
@@ -182,20 +177,19 @@ impl Runs {
     }
 }
 
-/// Reads the ids of the rows, then those of `transform`'s rejects.
+/// Reads the ids of the rows, then those of the transform's rejects.
 #[derive(Debug)]
 struct KeyReader {
     ids: IdReader,
     rejects: Rejects,
     rows: usize,
     position: usize,
-    has_load_rejects: bool,
 }
 
 impl KeyReader {
     fn open(files: &KeyFiles) -> Result<Self, LoadError> {
         let ids = IdReader::open(&files.ids, files.segment)?;
-        Ok(Self { ids, rejects: read_rejects(&files.rejects)?, rows: 0, position: 0, has_load_rejects: false })
+        Ok(Self { ids, rejects: read_rejects(&files.rejects)?, rows: 0, position: 0 })
     }
 
     fn open_after(files: &KeyFiles, keys: usize) -> Result<Self, LoadError> {
@@ -207,23 +201,16 @@ impl KeyReader {
     }
 
     fn next(&mut self) -> Result<Option<MessageKey>, LoadError> {
-        if let Some(id) = self.ids.next_id()? {
-            let key = MessageKey::new(id.sent_at_ms, id.message_id, self.position);
-            self.position += 1;
-            self.rows = self.position;
-            return Ok(Some(key));
-        }
-        for entry in self.rejects.by_ref() {
-            let entry = entry?;
-            if entry.reason.stage == Stage::Load {
-                self.has_load_rejects = true;
-                continue;
-            }
-            let key = MessageKey::new(entry.sent_at, &entry.message_id, self.position);
-            self.position += 1;
-            return Ok(Some(key));
-        }
-        Ok(None)
+        let key = if let Some(id) = self.ids.next_id()? {
+            self.rows += 1;
+            MessageKey::new(id.sent_at_ms, id.message_id, self.position)
+        } else if let Some(entry) = self.rejects.next().transpose()? {
+            MessageKey::new(entry.identity_time_ms(), &entry.message_id, self.position)
+        } else {
+            return Ok(None);
+        };
+        self.position += 1;
+        Ok(Some(key))
     }
 }
 
@@ -232,6 +219,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::chunk::{Description, Part};
 
     #[test]
     fn a_segment_larger_than_a_run_gives_all_its_keys_in_sorted_runs() {
@@ -240,7 +228,20 @@ mod tests {
         let segment = SegmentId::now();
         let ids = (0..7).map(|index| format!("2026-07-0{}T00:00:00.123Z,m{index}\n", 7 - index));
         fs::write(staging.ids(segment), ids.collect::<Vec<_>>().concat()).unwrap();
-        let keys = Arc::new(SegmentKeys::read_in_runs_of(3, &staging, segment).unwrap());
+        let none = Part { bytes: 0, checksum: 0 };
+        let description = Description {
+            segment,
+            pipeline: "p".to_owned(),
+            seal: None,
+            mapping: String::new(),
+            keys: Vec::new(),
+            table: "t".to_owned(),
+            rows: 7,
+            rejects: 0,
+            sent_between: None,
+        };
+        let manifest = Manifest::new(description, none, none, none);
+        let keys = Arc::new(SegmentKeys::read_in_runs_of(3, &staging, &manifest).unwrap());
         assert_eq!((keys.rows, keys.rejects, keys.days.len()), (7, 0, 7));
 
         for _ in 0..2 {

@@ -5,20 +5,32 @@
 //! it. The segment's counts move from `rejected` to `loaded`. What still does not fit stays a reject, with the reason
 //! that it has now.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::Transaction;
+use uuid::Uuid;
 
 use super::isolate::RowCopy;
-use super::ledger::{Ledger, RejectRow};
-use super::message_keys::SegmentKeys;
+use super::ledger::{Ledger, NewReject, RejectRow};
+use super::message_keys::{MessageKey, SegmentKeys};
 use super::{LoadError, Loader, rejects};
 use crate::blocking::blocking;
-use crate::chunk::StagedSegment;
+use crate::chunk::Manifest;
 use crate::crash_point::CrashPoint;
 use crate::postgres::{PostgresError, Retries};
+use crate::reason::Reason;
 use crate::segment::SegmentId;
 use crate::staging::Staging;
+
+/// What became of rejects that were tried again.
+#[derive(Debug, Default)]
+pub struct Readmitted {
+    /// Rows now.
+    pub loaded: HashSet<Uuid>,
+    /// Still rejects, with the reason that they have now.
+    pub reasons: HashMap<Uuid, Reason>,
+}
 
 impl Loader {
     /// What the ledger has as rejects of a segment.
@@ -27,29 +39,42 @@ impl Loader {
         self.ask(async |client| ledger.rejects_of(client, segment).await).await
     }
 
-    /// Loads those messages of `staged` that the ledger has as rejects of `segment` and that fit by now.
+    /// The number of rejects of segments that are not among these, by the host that recorded them.
+    pub async fn rejects_not_among(&mut self, segments: &[SegmentId]) -> Result<Vec<(String, u64)>, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.rejects_not_among(client, segments).await).await
+    }
+
+    /// Which of these messages the ledger knows, by their ids. Each is a time of identity in milliseconds, and an id.
+    pub async fn decided(&mut self, messages: &[(i64, String)]) -> Result<HashSet<Uuid>, LoadError> {
+        let keys: Vec<MessageKey> = messages.iter().map(|(time, id)| MessageKey::new(*time, id, 0)).collect();
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.decided(client, &keys).await).await
+    }
+
+    /// Loads those messages of a chunk that the ledger has as rejects of `segment` and that fit by now.
     ///
-    /// `staged` lies in a staging directory of its own; its reject file then says what still does not fit.
+    /// The chunk lies in a staging directory of its own.
     pub async fn readmit(
         &mut self,
         segment: SegmentId,
         staging: &Staging,
-        staged: &StagedSegment,
-    ) -> Result<(), LoadError> {
-        let (files, id) = (staging.clone(), staged.id);
-        let keys = Arc::new(blocking(move || SegmentKeys::read(&files, id)).await?);
-        let work = Readmission { segment, staging, staged: id, keys };
+        manifest: &Manifest,
+    ) -> Result<Readmitted, LoadError> {
+        let (files, staged) = (staging.clone(), manifest.clone());
+        let keys = Arc::new(blocking(move || SegmentKeys::read(&files, &staged)).await?);
+        let work = Readmission { segment, staging, staged: manifest.segment, keys };
         let mut retries = Retries::new();
         loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.readmit_once(&work)).await {
-                Ok(()) => return Ok(()),
+                Ok(readmitted) => return Ok(readmitted),
                 Err(error) => self.prepare_retry(&mut retries, error).await?,
             }
         }
     }
 
-    async fn readmit_once(&mut self, work: &Readmission<'_>) -> Result<(), LoadError> {
+    async fn readmit_once(&mut self, work: &Readmission<'_>) -> Result<Readmitted, LoadError> {
         self.reconnect().await?;
         let lost = |action: &str| {
             let action = format!("{action} of rejects of segment {}", work.segment);
@@ -57,30 +82,39 @@ impl Loader {
         };
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let ledger = &self.destination.ledger;
-        self.watch.began(ledger.begin(&transaction).await?);
+        self.watch.began(ledger.begin(&transaction).await?.id);
+        let Some(segment_no) = ledger.segment_no(&transaction, work.segment).await? else {
+            return Ok(Readmitted::default());
+        };
 
-        let rows = work.withdraw(&transaction, ledger).await?;
+        let tried = work.withdraw(&transaction, ledger).await?;
         let path = work.staging.chunk(work.staged).into();
         let copy = RowCopy { transaction: &transaction, target: &self.destination.target, segment: work.segment, path };
-        let tried = rows.len();
-        let refusals = copy.run(work.keys.rows, Some(rows)).await?;
-        let loaded = (tried - refusals.len()) as u64;
+        let refusals = copy.run(work.keys.rows, Some(tried.iter().map(|key| key.position).collect())).await?;
 
         let (staging, staged, keys) = (work.staging.clone(), work.staged, Arc::clone(&work.keys));
-        let (unfit, again) = blocking(move || {
+        let (unfit, refused) = blocking(move || {
             let unfit = rejects::of_transform(&staging, staged, |_| true)?;
-            Ok::<_, LoadError>((unfit, rejects::add_refusals(&staging, staged, &keys, refusals)?))
+            let keys = keys.at(refusals.iter().map(|refusal| refusal.row))?;
+            let refused =
+                keys.into_iter().zip(refusals).map(|(key, refusal)| NewReject { key, reason: refusal.reason });
+            Ok::<_, LoadError>((unfit, refused.collect::<Vec<_>>()))
         })
         .await?;
-        ledger.insert_rejects(&transaction, work.segment, &again).await?;
+        ledger.insert_rejects(&transaction, segment_no, &refused).await?;
         ledger.change_reasons(&transaction, work.segment, &unfit).await?;
-        if loaded > 0 {
-            ledger.count_as_loaded(&transaction, work.segment, loaded).await?;
+        let mut loaded: HashSet<Uuid> = tried.iter().map(|key| key.message_id).collect();
+        for reject in &refused {
+            loaded.remove(&reject.key.message_id);
+        }
+        if !loaded.is_empty() {
+            ledger.count_as_loaded(&transaction, work.segment, loaded.len() as u64).await?;
         }
         CrashPoint::BeforeCommit.pass();
         transaction.commit().await.map_err(lost("COMMIT"))?;
         CrashPoint::Commit.pass();
-        Ok(())
+        let reasons = unfit.into_iter().chain(refused).map(|reject| (reject.key.message_id, reject.reason)).collect();
+        Ok(Readmitted { loaded, reasons })
     }
 }
 
@@ -93,12 +127,11 @@ struct Readmission<'a> {
 }
 
 impl Readmission<'_> {
-    /// Deletes the rejects of the rows that fit; returns the rows that had one.
-    async fn withdraw(&self, transaction: &Transaction<'_>, ledger: &Ledger) -> Result<Vec<usize>, LoadError> {
+    /// Deletes the rejects of the rows that fit; returns the rows that had one, by their position.
+    async fn withdraw(&self, transaction: &Transaction<'_>, ledger: &Ledger) -> Result<Vec<MessageKey>, LoadError> {
         let keys = Arc::clone(&self.keys);
         let fit = blocking(move || keys.at(0..keys.rows)).await?;
         let mut withdrawn = ledger.withdraw_rejects(transaction, self.segment, &fit).await?;
-        let had_one = fit.iter().filter(|key| withdrawn.remove(&key.message_id));
-        Ok(had_one.map(|key| key.position).collect())
+        Ok(fit.into_iter().filter(|key| withdrawn.remove(&key.message_id)).collect())
     }
 }

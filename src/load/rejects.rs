@@ -1,98 +1,173 @@
-//! The reject file of a segment, seen from the load: which messages `transform` rejected, and the rows that Postgres
-//! refused, which the load adds.
+//! The kept rejects of a segment, `rejects/S.ndjson`: the bodies of what the ledger has as rejects.
 //!
-//! The file is replaced as a whole before COMMIT, and lines of stage `load` that an earlier attempt wrote are dropped,
-//! so that however often a segment is tried, the file says what the last attempt found. A crash between the two
-//! leaves lines of a load that is then tried again.
+//! Always true:
+//! - the bodies are durable before the record of their rejects commits;
+//! - the file is replaced as a whole, and a line leaves it only after this process saw the transaction commit that loaded
+//!   its message; so an attempt that rolls back, or dies, takes no line away, whatever an earlier one wrote;
+//! - of a message that is rejected again, the line says the last reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::LoadError;
-use super::isolate::RefusedRow;
 use super::ledger::NewReject;
 use super::message_keys::{MessageKey, SegmentKeys};
+use super::readmit::Readmitted;
 use crate::chunk::ChunkError;
-use crate::durable::AtomicFile;
+use crate::durable::{AtomicFile, remove_if_present};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
-use crate::spool::{RejectEntry, SegmentReader, message_uuid, push_reject, read_rejects};
+use crate::spool::{SegmentReader, message_uuid, push_reject, read_rejects};
 use crate::staging::{Staging, StagingError};
 
-/// What `transform` rejected, as the ledger keeps it. Blocks.
+/// What the transform refused, as the ledger keeps it. Blocks.
 pub(super) fn of_transform(
     staging: &Staging,
     segment: SegmentId,
     claimed: impl Fn(usize) -> bool,
 ) -> Result<Vec<NewReject>, LoadError> {
-    let mut rows = Vec::new();
-    let mut index = 0;
-    for entry in read_rejects(&staging.rejects(segment))? {
-        let RejectEntry { message_id, sent_at, reason } = entry?;
-        if reason.stage == Stage::Load {
-            continue;
-        }
+    let mut rejects = Vec::new();
+    for (index, entry) in read_rejects(&staging.chunk_rejects(segment))?.enumerate() {
+        let entry = entry?;
         if claimed(index) {
-            rows.push(NewReject { key: MessageKey::new(sent_at, &message_id, index), reason });
+            let key = MessageKey::new(entry.identity_time_ms(), &entry.message_id, index);
+            rejects.push(NewReject { key, reason: entry.reason });
         }
-        index += 1;
     }
-    Ok(rows)
+    Ok(rejects)
 }
 
-/// Adds refused rows to the reject file, and returns them as the ledger keeps them. Blocks.
-pub(super) fn add_refusals(
+/// Keeps the bodies of a segment's new rejects. Blocks until they are durable.
+///
+/// `loaded`: whether the chunk's row at this position is loaded by the transaction under way. Returns the messages that
+/// have a line and will be rows once it has committed.
+pub(super) fn keep(
     staging: &Staging,
     segment: SegmentId,
-    keys: &SegmentKeys,
-    refusals: Vec<RefusedRow>,
-) -> Result<Vec<NewReject>, LoadError> {
-    if refusals.is_empty() && !keys.has_load_rejects {
-        return Ok(Vec::new());
+    pipeline: &str,
+    rejects: &[NewReject],
+    keys: &Arc<SegmentKeys>,
+    loaded: impl Fn(usize) -> bool,
+) -> Result<HashSet<Uuid>, LoadError> {
+    let path = staging.rejects(segment);
+    if rejects.is_empty() && !path.exists() {
+        return Ok(HashSet::new());
     }
-    let refused = keys.at(refusals.iter().map(|refusal| refusal.row))?;
-    let rows: Vec<NewReject> =
-        refused.into_iter().zip(refusals).map(|(key, RefusedRow { reason, .. })| NewReject { key, reason }).collect();
-    let mut file = AtomicFile::create(&staging.rejects(segment))?;
-    copy_lines_of_transform(staging, segment, &mut file)?;
-    append_spool_lines(staging, segment, &rows, &mut file)?;
-    file.finish()?;
-    Ok(rows)
-}
-
-fn copy_lines_of_transform(staging: &Staging, segment: SegmentId, out: &mut AtomicFile) -> Result<(), LoadError> {
-    let mut rejects = read_rejects(&staging.rejects(segment))?;
-    while let Some(entry) = rejects.next() {
-        if entry?.reason.stage != Stage::Load {
-            out.write(rejects.line())?;
+    let mut reasons: HashMap<Uuid, &Reason> =
+        rejects.iter().map(|reject| (reject.key.message_id, &reject.reason)).collect();
+    let mut file = AtomicFile::create(&path)?;
+    let mut kept = HashSet::new();
+    let mut earlier = read_rejects(&path)?;
+    while let Some(entry) = earlier.next().transpose()? {
+        let id = message_uuid(&entry.message_id);
+        if !reasons.contains_key(&id) {
+            file.write(earlier.line())?;
+            kept.insert(id);
         }
     }
-    Ok(())
+    let mut refused = read_rejects(&staging.chunk_rejects(segment))?;
+    while let Some(entry) = refused.next().transpose()? {
+        let id = message_uuid(&entry.message_id);
+        if reasons.get(&id).is_some_and(|reason| reason.stage == Stage::Transform) {
+            reasons.remove(&id);
+            file.write(refused.line())?;
+        }
+    }
+    append_spool_lines(staging, segment, pipeline, reasons, &mut file)?;
+    file.finish()?;
+    superseded(keys, &kept, loaded)
 }
 
-/// Appends the messages themselves, which only the spool still has.
+/// Which of the messages with a line are rows that are being loaded.
+fn superseded(
+    keys: &Arc<SegmentKeys>,
+    kept: &HashSet<Uuid>,
+    loaded: impl Fn(usize) -> bool,
+) -> Result<HashSet<Uuid>, LoadError> {
+    let mut superseded = HashSet::new();
+    if kept.is_empty() {
+        return Ok(superseded);
+    }
+    let mut runs = keys.runs();
+    while let Some(run) = runs.next()? {
+        let rows = run.iter().filter(|key| key.position < keys.rows && loaded(key.position));
+        superseded.extend(rows.map(|key| key.message_id).filter(|id| kept.contains(id)));
+    }
+    Ok(superseded)
+}
+
+/// Appends the messages themselves, which only the segment still has.
 fn append_spool_lines(
     staging: &Staging,
     segment: SegmentId,
-    rows: &[NewReject],
+    pipeline: &str,
+    mut reasons: HashMap<Uuid, &Reason>,
     out: &mut AtomicFile,
 ) -> Result<(), LoadError> {
-    let mut missing: HashMap<Uuid, &Reason> = rows.iter().map(|new| (new.key.message_id, &new.reason)).collect();
+    if reasons.is_empty() {
+        return Ok(());
+    }
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
     let mut reader = SegmentReader::open(&path)?;
-    while !missing.is_empty() {
+    while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
             let problem = "a refused row's message is not in the segment";
             return Err(ChunkError::Inconsistent { segment, problem }.into());
         };
         for line in block.lines() {
             let line = line?;
-            let Some(reason) = missing.remove(&message_uuid(&line.record.message_id)) else { continue };
+            let Some(reason) = reasons.remove(&message_uuid(&line.record.message_id)) else { continue };
             let mut appended = Vec::with_capacity(line.bytes.len() + 256);
-            push_reject(&mut appended, line.bytes, reason);
+            push_reject(&mut appended, line.bytes, pipeline, reason);
             out.write(&appended)?;
         }
     }
     Ok(())
+}
+
+/// The transaction has committed that loaded these messages. Removes their lines, and writes the new reason of others.
+/// Blocks.
+pub fn settle_kept_rejects(
+    staging: &Staging,
+    segment: SegmentId,
+    pipeline: &str,
+    Readmitted { loaded, reasons }: &Readmitted,
+) -> Result<(), LoadError> {
+    if loaded.is_empty() && reasons.is_empty() {
+        return Ok(());
+    }
+    let path = staging.rejects(segment);
+    let mut file = AtomicFile::create(&path)?;
+    let mut lines = 0_u64;
+    let mut earlier = read_rejects(&path)?;
+    while let Some(entry) = earlier.next().transpose()? {
+        let id = message_uuid(&entry.message_id);
+        if loaded.contains(&id) {
+            continue;
+        }
+        match reasons.get(&id) {
+            Some(reason) => file.write(&with_reason(earlier.line(), pipeline, reason)?)?,
+            None => file.write(earlier.line())?,
+        }
+        lines += 1;
+    }
+    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
+}
+
+/// A reject line with another reason.
+fn with_reason(line: &[u8], pipeline: &str, reason: &Reason) -> Result<Vec<u8>, LoadError> {
+    let fields = || -> serde_json::Result<Vec<u8>> {
+        let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
+        for name in ["pipeline", "stage", "reason", "field"] {
+            object.remove(name);
+        }
+        serde_json::to_vec(&object)
+    };
+    let mut out = Vec::new();
+    let message = fields().map_err(std::io::Error::from);
+    let message = message.map_err(crate::durable::FileError::of("rewrite", "a line of rejects".as_ref()))?;
+    push_reject(&mut out, &message, pipeline, reason);
+    Ok(out)
 }

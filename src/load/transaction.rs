@@ -1,19 +1,21 @@
 //! What one transaction of a load does, from its first statement to the one before COMMIT.
 //!
-//! It writes in one order: ledger messages, rows, rejects, and the segment last. Nothing counts before COMMIT but the
-//! reject file, which the next attempt replaces.
+//! It writes in one order: ledger messages, rows, rejects, and the segment last. Nothing counts before COMMIT except the
+//! kept rejects, which the next attempt adds to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_postgres::Transaction;
+use uuid::Uuid;
 
 use super::committed::SegmentRecord;
-use super::isolate::RowCopy;
+use super::isolate::{RefusedRow, RowCopy};
 use super::ledger::{Ledger, NewReject, RejectRow};
-use super::message_keys::SegmentKeys;
+use super::message_keys::{MessageKey, SegmentKeys};
 use super::target::Target;
-use super::{LoadError, LoadMode, rejects};
+use super::{LoadError, rejects};
 use crate::blocking::blocking;
 use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
@@ -24,7 +26,6 @@ use crate::staging::Staging;
 pub(super) struct Work<'a> {
     pub(super) staging: &'a Staging,
     pub(super) segment: SegmentId,
-    pub(super) mode: LoadMode,
     pub(super) keys: Arc<SegmentKeys>,
     /// Rejects are not recorded, because the queue's redrive policy takes care of them.
     pub(super) leave_rejects: bool,
@@ -32,6 +33,8 @@ pub(super) struct Work<'a> {
     pub(super) claim: bool,
     /// The time of the transaction whose COMMIT was sent and not answered.
     pub(super) in_doubt: Option<SystemTime>,
+    /// Kept rejects that are rows once the last attempt has committed.
+    pub(super) superseded: HashSet<Uuid>,
 }
 
 /// How far a transaction came.
@@ -55,6 +58,7 @@ enum New {
 
 /// Where a pipeline's segments go.
 pub(super) struct Destination {
+    pub(super) pipeline: String,
     pub(super) ledger: Ledger,
     pub(super) target: Target,
     pub(super) dedupe: Dedupe,
@@ -62,36 +66,40 @@ pub(super) struct Destination {
 
 impl Destination {
     /// Does everything between BEGIN and COMMIT.
-    pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
+    pub(super) async fn fill(
+        &self,
+        transaction: &Transaction<'_>,
+        segment_no: i32,
+        work: &mut Work<'_>,
+    ) -> Result<Filled, LoadError> {
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
-            if work.in_doubt == Some(loaded_at) {
-                return Ok(Filled::CommittedBefore(found));
-            }
-            match work.mode {
-                LoadMode::Once => return Ok(Filled::SegmentKnown(found)),
-                LoadMode::Again => self.ledger.forget(transaction, work.segment, &work.keys).await?,
-            }
+            return Ok(if work.in_doubt == Some(loaded_at) {
+                Filled::CommittedBefore(found)
+            } else {
+                Filled::SegmentKnown(found)
+            });
         }
         let new = match (self.dedupe, work.claim) {
             (Dedupe::Segment, _) => New::All,
-            (Dedupe::Message, true) => New::Claimed(self.ledger.claim(transaction, &work.keys).await?),
-            (Dedupe::Message, false) if self.ledger.record(transaction, &work.keys).await? => New::All,
+            (Dedupe::Message, true) => New::Claimed(self.ledger.claim(transaction, segment_no, &work.keys).await?),
+            (Dedupe::Message, false) if self.ledger.record(transaction, segment_no, &work.keys).await? => New::All,
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
         CrashPoint::CopyIds.pass();
-        let record = self.copy_new(transaction, work, new).await?;
-        let loaded_at = self.ledger.insert_segment(transaction, &record, &work.keys).await?;
+        let record = self.copy_new(transaction, segment_no, work, new).await?;
+        let loaded_at = self.ledger.insert_segment(transaction, &record, segment_no, &work.keys).await?;
         Ok(Filled::Ready(record, loaded_at))
     }
 
-    /// Copies the rows of new messages, and records rejects, in the ledger and in the reject file.
+    /// Copies the rows of new messages, and records rejects, after their bodies are kept.
     async fn copy_new(
         &self,
         transaction: &Transaction<'_>,
-        work: &Work<'_>,
+        segment_no: i32,
+        work: &mut Work<'_>,
         new: New,
     ) -> Result<SegmentRecord, LoadError> {
-        let (segment, keys) = (work.segment, &work.keys);
+        let (segment, keys) = (work.segment, Arc::clone(&work.keys));
         let (selected, new_rejects) = match new {
             New::All => (None, vec![true; keys.rejects]),
             New::Claimed(mut claimed) => {
@@ -102,51 +110,66 @@ impl Destination {
         };
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
         let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
-        let refusals = copy.run(keys.rows, selected).await?;
+        let refusals = copy.run(keys.rows, selected.clone()).await?;
         CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;
 
-        let (staging, keys) = (work.staging.clone(), Arc::clone(keys));
+        let (staging, pipeline) = (work.staging.clone(), self.pipeline.clone());
         let received = keys.total() as u64;
-        let rejects: Vec<NewReject> = blocking(move || {
+        let (rejects, superseded) = blocking(move || {
             let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
-            rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            let refused: HashSet<usize> = refusals.iter().map(|refusal| refusal.row).collect();
+            let refused_keys = keys.at(refusals.iter().map(|refusal| refusal.row))?;
+            rejects.extend(
+                refused_keys
+                    .into_iter()
+                    .zip(refusals)
+                    .map(|(key, RefusedRow { reason, .. })| NewReject { key, reason }),
+            );
+            let is_selected =
+                |row: usize| selected.as_ref().is_none_or(|selected| selected.binary_search(&row).is_ok());
+            let is_loaded = |row: usize| is_selected(row) && !refused.contains(&row);
+            let superseded = rejects::keep(&staging, segment, &pipeline, &rejects, &keys, is_loaded)?;
             // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
             rejects.sort_unstable_by_key(|reject| reject.key.message_id);
-            Ok::<_, LoadError>(rejects)
+            Ok::<_, LoadError>((rejects, superseded))
         })
         .await?;
-        self.record_rejects(transaction, work, received, loaded, rejects).await
+        work.superseded = superseded;
+        self.record_rejects(transaction, segment_no, work, received, loaded, rejects).await
     }
 
     /// Adds the rejects to the counts, and to the ledger unless they are left to the queue.
     async fn record_rejects(
         &self,
         transaction: &Transaction<'_>,
+        segment_no: i32,
         work: &Work<'_>,
         received: u64,
         loaded: u64,
-        mut rejects: Vec<NewReject>,
+        rejects: Vec<NewReject>,
     ) -> Result<SegmentRecord, LoadError> {
-        let mut recorded = self.ledger.insert_rejects(transaction, work.segment, &rejects).await?;
-        if self.dedupe == Dedupe::Segment {
-            // Nothing but the reject itself tells that a message was rejected before.
-            rejects.retain(|reject| recorded.remove(&reject.key.message_id));
-        }
-        let rejected = rejects.len() as u64;
         let mut record = SegmentRecord {
             segment: work.segment,
             received,
             loaded,
-            duplicates: received - loaded - rejected,
-            rejected,
+            // Of a message that is there twice, and rejected, one is a reject.
+            duplicates: received - loaded - rejects.len() as u64,
+            rejected: rejects.len() as u64,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         };
         if work.leave_rejects {
-            self.ledger.take_back(transaction, work.segment, &rejects).await?;
-            record.left_in_queue = rejects.iter().map(|reject| reject.key.message_id).collect();
-        } else if self.ledger.with_rejects {
+            let keys: Vec<MessageKey> = rejects.iter().map(|reject| reject.key).collect();
+            self.ledger.take_back(transaction, &keys).await?;
+            record.left_in_queue = keys.iter().map(|key| key.message_id).collect();
+            return Ok(record);
+        }
+        let recorded = self.ledger.insert_rejects(transaction, segment_no, &rejects).await?.len() as u64;
+        // The same message twice in one segment, by `dedupe = "segment"`.
+        record.duplicates += record.rejected - recorded;
+        record.rejected = recorded;
+        if self.ledger.with_rejects {
             record.rejects = rejects.into_iter().map(RejectRow::from).collect();
         }
         Ok(record)

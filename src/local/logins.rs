@@ -7,10 +7,12 @@ use rand::{RngExt, SeedableRng};
 use uuid::Builder;
 
 use crate::durable::FileError;
-use crate::spool::{Record, SealedSegment, SegmentWriter};
+use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
 /// 2026-01-02.
+/// The queue that its segments say they came from.
+const QUEUE_URL: &str = "http://localhost/000000000000/login-queue";
 const FIRST_SENT_AT_MS: i64 = 1_767_323_045_678;
 /// As long as those of SQS.
 const RECEIPT_HANDLE: &str = "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a86iSDEuCZsVzW0jYKXMM6f5T6m5nJ7sT3x4gFv0p2hB9QkWcUe8dLrNa5yG\
@@ -37,13 +39,13 @@ impl Logins {
         Self { random, of_another_kind: 0, next_sent_at_ms: FIRST_SENT_AT_MS, sent_every_ms: 1 }
     }
 
-    /// Lets the messages of its segments be sent from this time on, so far apart.
+    /// Lets the messages of its segments be sent from this time on, one every `every_ms` milliseconds.
     #[must_use]
     pub fn sent(self, first_ms: i64, every_ms: i64) -> Self {
         Self { next_sent_at_ms: first_ms, sent_every_ms: every_ms, ..self }
     }
 
-    /// How many of the bodies given so far are no logins.
+    /// The number of bodies so far that are no logins.
     #[must_use]
     pub const fn of_another_kind(&self) -> usize {
         self.of_another_kind
@@ -52,7 +54,7 @@ impl Logins {
     /// Spools the next `messages` as one sealed segment, as if a queue had delivered them. Their times go on where
     /// those of the segment before end.
     pub fn seal_segment(&mut self, staging: &Staging, messages: usize) -> Result<SealedSegment, FileError> {
-        let mut writer = SegmentWriter::create(staging)?;
+        let mut writer = SegmentWriter::create(staging, &Origin::of_queue("user_logins", QUEUE_URL))?;
         for _ in 0..messages {
             let sent_at = self.next_sent_at_ms;
             self.next_sent_at_ms += self.sent_every_ms;
@@ -68,6 +70,7 @@ impl Logins {
                 attributes: None,
                 group_id: None,
                 sequence_number: None,
+                sent_at_is_stable: true,
             })?;
         }
         writer.seal()

@@ -5,8 +5,13 @@
 use aes::cipher::KeyInit;
 use aes::{Aes128Dec, Aes128Enc, Aes256Dec, Aes256Enc};
 
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
 use super::{aes_cbc, unusable_key};
 use crate::config::{ConfigError, MaskingKey};
+
+const KEY_ID_INFO: &[u8] = b"pgsluice fixed key id";
 
 pub(super) struct Fixed {
     cipher: Cipher,
@@ -34,6 +39,14 @@ impl Fixed {
             Cipher::Aes256(cipher) => aes_cbc::encrypt_to_hex(cipher, self.iv, value.as_bytes(), out),
         }
     }
+}
+
+/// What stands for key and IV in the ledger: eight hexadecimal digits that say nothing about them.
+pub(super) fn key_id(key: &MaskingKey, iv: [u8; 16]) -> Result<String, ConfigError> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).map_err(|_| unusable_key())?;
+    mac.update(KEY_ID_INFO);
+    mac.update(&iv);
+    Ok(hex::encode(&mac.finalize().into_bytes()[..4]))
 }
 
 /// The value, unless the padding or UTF-8 shows that key or IV are others. Not every wrong key shows.

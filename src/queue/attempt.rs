@@ -1,7 +1,8 @@
 //! One receive, however often it has to be asked for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// SQS remembers an attempt for five minutes; a retry that arrives later would be refused.
@@ -32,5 +33,33 @@ impl ReceiveAttempt {
     #[must_use]
     pub fn id(&self) -> String {
         self.id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const A_MOMENT: Duration = Duration::from_millis(1);
+    /// A moment less than four minutes.
+    const ALMOST: Duration = Duration::from_millis(4 * 60_000 - 1);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_keeps_its_id_for_four_minutes_and_then_is_a_new_one() {
+        let attempt = ReceiveAttempt::begin();
+        let id = attempt.id();
+        advance(ALMOST).await;
+        let attempt = attempt.again();
+        assert_eq!(attempt.id(), id);
+        // Counted from its beginning, however often it is asked for.
+        advance(A_MOMENT).await;
+        let attempt = attempt.again();
+        assert_ne!(attempt.id(), id);
+
+        let id = attempt.id();
+        advance(ALMOST).await;
+        assert_eq!(attempt.again().id(), id, "the new one has four minutes of its own");
     }
 }

@@ -2,8 +2,9 @@
 //! it is asked for.
 //!
 //! It is as simple as can be: a message that was handed out never comes again, so one that a broken-off receive had
-//! taken is in flight for ever; and what is deleted is counted, whichever it is.
+//! taken is in flight for ever; and any receipt handle deletes, also one that it never gave.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,19 @@ struct State {
     most_receiving: usize,
     busy_until: Option<Instant>,
     changes: Vec<(usize, Duration)>,
+    delete_answers: VecDeque<DeleteAnswer>,
+    deletes: Vec<(Instant, Vec<String>)>,
+    deleted_handles: BTreeSet<String>,
+}
+
+/// What becomes of a request to delete.
+pub(crate) enum DeleteAnswer {
+    /// Carried out, except for these entries.
+    Failed(Vec<FailedEntry>),
+    /// Not carried out.
+    Refused(QueueError),
+    /// Carried out, and then the answer was lost; this is what the client sees.
+    Lost(QueueError),
 }
 
 /// One receive under way.
@@ -64,6 +78,12 @@ impl SimulatedQueue {
     /// Answers each entry of a change with this code, and says whose fault it is.
     pub(crate) fn refusing(code: &'static str, sender_fault: bool) -> Self {
         Self { refusal: Some((code, sender_fault)), ..Self::default() }
+    }
+
+    /// Answers the first requests to delete in this way, one after the other; the others are carried out.
+    pub(crate) fn answering_deletes(answers: impl IntoIterator<Item = DeleteAnswer>) -> Self {
+        let state = State { delete_answers: answers.into_iter().collect(), ..State::default() };
+        Self { state: Mutex::new(state), ..Self::default() }
     }
 
     pub(crate) fn send(&self, messages: u64) {
@@ -99,6 +119,16 @@ impl SimulatedQueue {
     /// The changes of visibility since the last call: how many messages each, and for how long.
     pub(crate) fn changes(&self) -> Vec<(usize, Duration)> {
         std::mem::take(&mut self.state().changes)
+    }
+
+    /// The requests to delete since the last call: when, and what.
+    pub(crate) fn deletes(&self) -> Vec<(Instant, Vec<String>)> {
+        std::mem::take(&mut self.state().deletes)
+    }
+
+    /// The receipt handles by which messages were deleted.
+    pub(crate) fn deleted_handles(&self) -> BTreeSet<String> {
+        self.state().deleted_handles.clone()
     }
 
     /// So many messages of a segment are deleted.
@@ -144,6 +174,16 @@ impl State {
         self.busy_until = Some(ready);
         Some((numbers.map(message).collect(), ready))
     }
+
+    /// Deletes what did not fail. A second delete by the same handle succeeds and changes nothing.
+    fn delete(&mut self, handles: &[String], failed: Vec<FailedEntry>) -> Vec<FailedEntry> {
+        for (index, handle) in handles.iter().enumerate() {
+            if failed.iter().all(|entry| entry.index != index) && self.deleted_handles.insert(handle.clone()) {
+                self.deleted += 1;
+            }
+        }
+        failed
+    }
 }
 
 impl<'a> Receiving<'a> {
@@ -176,8 +216,17 @@ impl Queue for SimulatedQueue {
     }
 
     async fn delete(&self, handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
-        self.delete_messages(handles.len() as u64);
-        Ok(Vec::new())
+        let mut state = self.state();
+        state.deletes.push((Instant::now(), handles.to_vec()));
+        match state.delete_answers.pop_front() {
+            None => Ok(state.delete(handles, Vec::new())),
+            Some(DeleteAnswer::Failed(entries)) => Ok(state.delete(handles, entries)),
+            Some(DeleteAnswer::Refused(error)) => Err(error),
+            Some(DeleteAnswer::Lost(error)) => {
+                state.delete(handles, Vec::new());
+                Err(error)
+            }
+        }
     }
 
     async fn extend(&self, handles: &[String], duration: Duration) -> Result<Vec<FailedEntry>, QueueError> {
@@ -205,5 +254,6 @@ fn message(number: u64) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
+        sent_at_is_stable: true,
     }
 }

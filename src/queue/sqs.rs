@@ -246,17 +246,18 @@ fn receive_count(message: &SqsMessage) -> u32 {
 fn delivery(message: SqsMessage, received_at: i64) -> Message {
     let receive_count = receive_count(&message);
     let mut system = message.attributes.unwrap_or_default();
-    let number = |name| system.get(name).and_then(|value| value.parse::<i64>().ok());
-    let sent_at = number(&SystemAttribute::SentTimestamp).unwrap_or(received_at);
+    let sent_at = system.get(&SystemAttribute::SentTimestamp).and_then(|value| value.parse::<i64>().ok());
+    let group_id = system.remove(&SystemAttribute::MessageGroupId);
     Message {
         message_id: message.message_id.unwrap_or_default(),
-        sent_at,
+        sent_at: sent_at.unwrap_or(received_at),
         received_at,
         receive_count,
         receipt_handle: message.receipt_handle.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
         attributes: message.message_attributes.as_ref().and_then(attributes_json),
-        group_id: system.remove(&SystemAttribute::MessageGroupId),
+        sent_at_is_stable: sent_at.is_some() && group_id.is_none(),
+        group_id,
         sequence_number: system.remove(&SystemAttribute::SequenceNumber),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::advice::{Advice, Advised, fatal};
+use crate::advice::{Advice, Advised, fatal, usage};
 use crate::durable::FileError;
 use crate::staging::StagingError;
 
@@ -14,6 +14,16 @@ use crate::staging::StagingError;
 pub enum SpoolError {
     #[error("{} is damaged at byte {offset}: {problem}", path.display())]
     Damaged { path: PathBuf, offset: u64, problem: &'static str },
+    #[error("{} has format {format}, which is newer than this pgsluice", path.display())]
+    NewerFormat { path: PathBuf, format: u32 },
+    #[error(
+        "{} belongs to pipeline {pipeline}, and this configuration is of pipeline {configured}", path.display()
+    )]
+    OtherPipeline { path: PathBuf, pipeline: String, configured: String },
+    #[error(
+        "{} holds messages of {queue_url}, and this configuration's queue is {configured}", path.display()
+    )]
+    OtherQueue { path: PathBuf, queue_url: String, configured: String },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -27,7 +37,19 @@ impl SpoolError {
         match self {
             Self::File(error) => error.is_disk_full(),
             Self::Staging(error) => error.is_disk_full(),
-            Self::Damaged { .. } => false,
+            Self::Damaged { .. } | Self::NewerFormat { .. } | Self::OtherPipeline { .. } | Self::OtherQueue { .. } => {
+                false
+            }
+        }
+    }
+
+    /// The segment's file cannot be opened or read, or is of a newer format.
+    #[must_use]
+    pub fn stops_its_segment_alone(&self) -> bool {
+        match self {
+            Self::NewerFormat { .. } => true,
+            Self::File(error) => error.is_of_reading(),
+            _ => false,
         }
     }
 
@@ -42,6 +64,14 @@ impl Advised for SpoolError {
     fn advice(&self) -> Advice {
         match self {
             Self::Damaged { .. } => fatal("restore the file from a copy, or move it away; other segments are unharmed"),
+            Self::NewerFormat { .. } => fatal("use the pgsluice that wrote the file, or a newer one"),
+            Self::OtherPipeline { .. } => usage(
+                "run with that pipeline's configuration, or give this one a --staging-dir of its own; \
+                 `pgsluice replay --from PIPELINE` loads its segments into this pipeline's table",
+            ),
+            Self::OtherQueue { .. } => usage(
+                "run with that --queue-url until nothing of it is unfinished, or give this queue a --staging-dir of its own",
+            ),
             Self::File(error) => error.advice(),
             Self::Staging(error) => error.advice(),
         }

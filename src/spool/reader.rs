@@ -1,12 +1,13 @@
 //! Reads a sealed segment in blocks of whole lines, so that no stage holds a whole segment in memory and several
-//! threads can parse one segment.
+//! threads can parse one segment. Header and seal are checked on the way, and are in no block.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Receipt, Record, SpoolError};
+use super::header::HeaderProblem;
+use super::{Header, Receipt, Record, Seal, SpoolError};
 use crate::durable::FileError;
 
 /// Large enough that handing blocks to threads costs nothing beside parsing them, small enough to stay in cache.
@@ -26,6 +27,19 @@ pub struct SegmentReader {
     /// Memory for the next block.
     spare: Vec<u8>,
     at_end: bool,
+    header: Option<Header>,
+    /// What the seal must say, as far as was read; `None` where no seal is expected.
+    counted: Option<Counted>,
+    seal: Option<Seal>,
+    /// Told after the last block: a line that is damaged by itself is found in that, with its own offset.
+    mismatch: Option<SpoolError>,
+}
+
+/// What was read of a segment that has a seal.
+#[derive(Debug, Default)]
+struct Counted {
+    messages: u64,
+    checksum: crc32fast::Hasher,
 }
 
 /// Some whole lines of a segment.
@@ -48,41 +62,153 @@ pub struct Line<'a> {
 }
 
 impl SegmentReader {
-    /// Opens a segment file.
+    /// Opens a sealed segment of any format, or a file of reject lines, which has neither header nor seal.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
+        let mut reader = Self::open_unsealed(path)?;
+        reader.counted = reader.header.is_some().then(Counted::default);
+        if let (Some(counted), Some(header)) = (&mut reader.counted, &reader.header) {
+            let mut line = Vec::new();
+            header.write_line(&mut line).map_err(|error| FileError::of("read", path)(error.into()))?;
+            counted.checksum.update(&line);
+        }
+        Ok(reader)
+    }
+
+    /// Opens a segment that has no seal yet.
+    pub(super) fn open_unsealed(path: &Path) -> Result<Self, SpoolError> {
         let file = File::open(path).map_err(FileError::of("open", path))?;
-        Ok(Self { path: path.into(), file, offset: 0, carry: Vec::new(), spare: Vec::new(), at_end: false })
+        let mut reader = Self {
+            path: path.into(),
+            file,
+            offset: 0,
+            carry: Vec::new(),
+            spare: Vec::new(),
+            at_end: false,
+            header: None,
+            counted: None,
+            seal: None,
+            mismatch: None,
+        };
+        reader.read_header()?;
+        Ok(reader)
+    }
+
+    /// The header; `None` in a segment of format 1.
+    #[must_use]
+    pub const fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    /// The seal, once the last block was read; `None` in a segment of format 1.
+    #[must_use]
+    pub const fn seal(&self) -> Option<Seal> {
+        self.seal
+    }
+
+    /// Where the next block begins.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn read_header(&mut self) -> Result<(), SpoolError> {
+        let mut bytes = Vec::new();
+        let end = loop {
+            self.fill(&mut bytes)?;
+            match memchr::memchr(b'\n', &bytes) {
+                Some(end) if Header::is_header(&bytes) => break end,
+                None if !self.at_end && Header::is_header(&bytes) && bytes.len() <= MAX_LINE_BYTES => {}
+                _ => {
+                    self.carry = bytes;
+                    return Ok(());
+                }
+            }
+        };
+        let header = Header::parse_line(&bytes[..end]).map_err(|problem| match problem {
+            HeaderProblem::Damaged(problem) => self.damaged(problem),
+            HeaderProblem::Newer { format } => SpoolError::NewerFormat { path: self.path.to_path_buf(), format },
+        })?;
+        self.header = Some(header);
+        self.offset = end as u64 + 1;
+        self.carry = bytes.split_off(end + 1);
+        Ok(())
     }
 
     /// The next block, or `None` after the last.
     ///
-    /// A file that does not end with a line feed was cut: it is damaged where its last line begins.
+    /// A file that does not end with a line feed was cut: it is damaged where its last line begins. So is one that has a
+    /// header and no seal, or a seal that does not match what stands before it.
     pub fn next_block(&mut self) -> Result<Option<Block>, SpoolError> {
+        if let Some(mismatch) = self.mismatch.take() {
+            return Err(mismatch);
+        }
         let mut bytes = std::mem::take(&mut self.spare);
         bytes.clear();
         bytes.append(&mut self.carry);
         let mut searched = 0;
-        while !self.at_end {
-            self.fill(&mut bytes)?;
+        loop {
             if let Some(position) = memchr::memrchr(b'\n', &bytes[searched..]) {
                 let end = searched + position + 1;
                 self.carry.extend_from_slice(&bytes[end..]);
                 bytes.truncate(end);
-                let offset = self.offset;
-                self.offset += end as u64;
-                return Ok(Some(Block { path: Arc::clone(&self.path), offset, bytes }));
+                return self.block(bytes);
             }
             searched = bytes.len();
             if searched > MAX_LINE_BYTES {
                 return Err(self.damaged("a line has no end"));
             }
+            if self.at_end {
+                break;
+            }
+            self.fill(&mut bytes)?;
         }
-        if bytes.is_empty() { Ok(None) } else { Err(self.damaged("the last line is cut off")) }
+        if !bytes.is_empty() {
+            return Err(self.damaged("the last line is cut off"));
+        }
+        if self.counted.is_some() && self.seal.is_none() {
+            return Err(self.damaged("the seal is missing"));
+        }
+        Ok(None)
     }
 
     /// Reads the next block into the memory of one that is done: new memory would have to be mapped, page by page.
     pub fn reuse(&mut self, done: Block) {
         self.spare = done.bytes;
+    }
+
+    /// A block of whole lines, without the seal if that is the last of them.
+    fn block(&mut self, mut bytes: Vec<u8>) -> Result<Option<Block>, SpoolError> {
+        let offset = self.offset;
+        if let Some(counted) = &mut self.counted {
+            if self.seal.is_some() {
+                return Err(self.damaged("something stands after the seal"));
+            }
+            let content = &bytes[..bytes.len() - 1];
+            let last = memchr::memrchr(b'\n', content).map_or(0, |position| position + 1);
+            let sealed = Seal::is_seal(&content[last..]).then(|| Seal::parse_line(&content[last..]));
+            let messages_end = if sealed.is_some() { last } else { bytes.len() };
+            let messages = &bytes[..messages_end];
+            counted.messages += memchr::memchr_iter(b'\n', messages).count() as u64;
+            counted.checksum.update(messages);
+            if let Some(seal) = sealed {
+                let found = Seal {
+                    messages: counted.messages,
+                    bytes: offset + messages_end as u64,
+                    checksum: counted.checksum.clone().finalize(),
+                };
+                self.offset += messages_end as u64;
+                if seal.map_err(|problem| self.damaged(problem))? != found {
+                    self.mismatch = Some(self.damaged("the seal does not match what stands before it"));
+                }
+                self.seal = Some(found);
+                bytes.truncate(messages_end);
+                self.offset = offset;
+            }
+        }
+        self.offset += bytes.len() as u64;
+        if bytes.is_empty() {
+            return self.next_block();
+        }
+        Ok(Some(Block { path: Arc::clone(&self.path), offset, bytes }))
     }
 
     fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<(), SpoolError> {
@@ -109,6 +235,11 @@ impl Block {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Where in the file the block ends.
+    pub(super) const fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
     }
 
     /// The receipts of the block's lines, and nothing else of them.
@@ -146,7 +277,7 @@ impl Block {
 mod tests {
     use std::fs;
 
-    use super::super::SegmentWriter;
+    use super::super::{SegmentWriter, origin};
     use super::*;
     use crate::staging::Staging;
 
@@ -168,7 +299,7 @@ mod tests {
         let bodies: Vec<String> = (0..300_usize)
             .map(|index| "\u{1f980}\n\"".repeat(index * 37 % 4001) + &"x".repeat(index % 3 * 700_000))
             .collect();
-        let mut writer = SegmentWriter::create(&staging).unwrap();
+        let mut writer = SegmentWriter::create(&staging, &origin()).unwrap();
         for body in &bodies {
             writer.append(&Record::with_body(body)).unwrap();
         }
@@ -179,25 +310,83 @@ mod tests {
         assert!(read_bodies(&path).unwrap() == bodies);
     }
 
-    #[test]
-    fn damage_is_reported_with_the_offset_of_its_line() {
-        let root = tempfile::tempdir().unwrap();
-        let staging = Staging::open(root.path()).unwrap();
-        let mut writer = SegmentWriter::create(&staging).unwrap();
+    /// A segment with two messages, and where its second line of a message begins.
+    fn two_messages(staging: &Staging) -> (std::path::PathBuf, u64) {
+        let mut writer = SegmentWriter::create(staging, &origin()).unwrap();
         writer.append(&Record::with_body("first")).unwrap();
         let second = writer.bytes();
         writer.append(&Record::with_body("second")).unwrap();
-        let path = staging.spool(writer.seal().unwrap().id);
+        (staging.spool(writer.seal().unwrap().id), second)
+    }
 
+    #[test]
+    fn a_segment_says_what_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, _) = two_messages(&Staging::open(root.path()).unwrap());
+        let mut reader = SegmentReader::open(&path).unwrap();
+        assert_eq!(reader.header().unwrap().pipeline, origin().pipeline);
+        while reader.next_block().unwrap().is_some() {}
+        assert_eq!(reader.seal().unwrap().messages, 2);
+        assert_eq!(Seal::at_end_of(&path).unwrap(), reader.seal());
+    }
+
+    #[test]
+    fn damage_is_reported_with_the_offset_of_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, second) = two_messages(&Staging::open(root.path()).unwrap());
         let mut bytes = fs::read(&path).unwrap();
-        let position = bytes.len() - 40;
-        bytes[position] ^= 1;
+        bytes[usize::try_from(second).unwrap() + 40] ^= 1;
         fs::write(&path, &bytes).unwrap();
         let damage = read_bodies(&path).unwrap_err();
         assert!(matches!(damage, SpoolError::Damaged { offset, .. } if offset == second), "{damage}");
-
+        // What parses no line finds that the seal does not match.
+        let mut reader = SegmentReader::open(&path).unwrap();
+        reader.next_block().unwrap();
+        assert!(matches!(reader.next_block().unwrap_err(), SpoolError::Damaged { .. }));
         bytes.truncate(bytes.len() - 1);
         fs::write(&path, &bytes).unwrap();
         assert!(matches!(read_bodies(&path).unwrap_err(), SpoolError::Damaged { .. }));
+    }
+
+    /// A line that is whole and right by itself, but gone, moved or there twice, is found by the seal.
+    #[test]
+    fn lines_that_are_missing_moved_or_repeated_are_damage() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, _) = two_messages(&Staging::open(root.path()).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        let [header, first, second, seal] = text.lines().collect::<Vec<_>>()[..] else { panic!() };
+        for lines in [
+            vec![header, first, seal],
+            vec![header, seal],
+            vec![header, second, first, seal],
+            vec![header, first, first, second, seal],
+            vec![header, first, second],
+            vec![header],
+            vec![header, first, second, seal, second],
+            vec![header, first, second, seal, seal],
+        ] {
+            fs::write(&path, lines.join("\n") + "\n").unwrap();
+            assert!(matches!(read_bodies(&path), Err(SpoolError::Damaged { .. })), "{lines:?}");
+        }
+        fs::write(&path, format!("{first}\n{second}\n")).unwrap();
+        assert_eq!(read_bodies(&path).unwrap().len(), 2, "format 1 has neither");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name_and_keys_that_are_not_known_are_ignored() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, _) = two_messages(&Staging::open(root.path()).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        let header = text.lines().next().unwrap();
+        let with = |from: &str, to: &str| {
+            let fields = header.split(",\"crc32\"").next().unwrap().replace(from, to);
+            let line = format!("{fields},\"crc32\":\"{:08x}\"}}", crc32fast::hash(fields.as_bytes()));
+            fs::write(&path, text.replacen(header, &line, 1)).unwrap();
+            SegmentReader::open(&path)
+        };
+        let newer = with("\"format\":2", "\"format\":3,\"new\":{}").unwrap_err();
+        assert!(matches!(newer, SpoolError::NewerFormat { format: 3, .. }), "{newer}");
+        let extended = with("\"created_at\"", "\"host\":\"h\",\"created_at\"").unwrap();
+        assert_eq!(extended.header().unwrap().pipeline, origin().pipeline);
     }
 }

@@ -1,19 +1,18 @@
 //! A spool line: one message as it was received, and the checksum at the line's end.
 
 use std::borrow::Cow;
-use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Body;
+use super::checksum::{self, push_checksum};
 use crate::queue::Message;
 
-const CHECKSUM_PREFIX: &[u8] = b",\"crc32\":\"";
-const CHECKSUM_DIGITS: usize = 8;
-const CHECKSUM_SUFFIX: &[u8] = b"\"}";
-const CHECKSUM_BYTES: usize = CHECKSUM_PREFIX.len() + CHECKSUM_DIGITS + CHECKSUM_SUFFIX.len();
+/// The time in the identity of a message whose time of sending may differ in its next delivery.
+const UNSTABLE_TIME_MS: i64 = 0;
+const UNSTABLE: &str = ",\"sent_at_is_stable\":false";
 
 /// One message as it was received, in the order of a spool line's fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,6 +41,26 @@ pub struct Record<'a> {
     /// The FIFO sequence number, where the message has one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sequence_number: Option<Cow<'a, str>>,
+    /// The message is sent at the same time in every delivery. Not so in a FIFO queue, where a redrive resets the time,
+    /// with a server that tells none, and in a file that is imported.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub sent_at_is_stable: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// The time in a message's identity, in milliseconds since the epoch: the time of sending where that is stable, else a
+/// constant, so that the id alone decides.
+#[must_use]
+pub const fn identity_time_ms(sent_at: i64, is_stable: bool) -> i64 {
+    if is_stable { sent_at } else { UNSTABLE_TIME_MS }
 }
 
 impl<'a> From<&'a Message> for Record<'a> {
@@ -56,6 +75,7 @@ impl<'a> From<&'a Message> for Record<'a> {
             attributes: message.attributes.as_deref(),
             group_id: message.group_id.as_deref().map(Cow::Borrowed),
             sequence_number: message.sequence_number.as_deref().map(Cow::Borrowed),
+            sent_at_is_stable: message.sent_at_is_stable,
         }
     }
 }
@@ -65,21 +85,15 @@ impl<'a> Record<'a> {
     pub(super) fn write_line(&self, line: &mut Vec<u8>) -> serde_json::Result<()> {
         let start = line.len();
         serde_json::to_writer(&mut *line, self)?;
-        line.pop(); // the object's closing brace comes after the checksum
-        let checksum = crc32fast::hash(&line[start..]);
-        line.extend_from_slice(CHECKSUM_PREFIX);
-        write!(line, "{checksum:08x}").map_err(serde_json::Error::io)?;
-        line.extend_from_slice(CHECKSUM_SUFFIX);
-        line.push(b'\n');
+        push_checksum(line, start);
         Ok(())
     }
 
     /// Reads a spool line without its line feed; the error says what is wrong with it, without quoting it.
     pub(super) fn parse_line(line: &'a [u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
-        if let Some((content, digits)) = split_checksum(line) {
-            let written = std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok());
-            if written != Some(crc32fast::hash(content)) {
+        if let Some((content, digits)) = checksum::split(line) {
+            if !checksum::matches(content, digits) {
                 return Err("the checksum does not match");
             }
             if let Some(record) = text.get(..content.len()).and_then(Self::as_written) {
@@ -97,6 +111,10 @@ impl<'a> Record<'a> {
         let (received_at, rest) = rest.strip_prefix("\"received_at\":")?.split_once(',')?;
         let (receive_count, rest) = rest.strip_prefix("\"receive_count\":")?.split_once(',')?;
         let (receipt_handle, rest) = rest.strip_prefix("\"receipt_handle\":\"")?.split_once('"')?;
+        let (rest, sent_at_is_stable) = match rest.strip_suffix(UNSTABLE) {
+            Some(rest) => (rest, false),
+            None => (rest, true),
+        };
         let body = rest.strip_prefix(",\"body\":\"")?.strip_suffix('"')?;
         let is_plain = |text: &str| memchr::memchr(b'\\', text.as_bytes()).is_none();
         // Another field after the body would begin with a quote that has no backslash before it.
@@ -113,7 +131,14 @@ impl<'a> Record<'a> {
             attributes: None,
             group_id: None,
             sequence_number: None,
+            sent_at_is_stable,
         })
+    }
+
+    /// The time in the message's identity, see [`identity_time_ms`].
+    #[must_use]
+    pub const fn identity_time_ms(&self) -> i64 {
+        identity_time_ms(self.sent_at, self.sent_at_is_stable)
     }
 }
 
@@ -131,6 +156,7 @@ impl<'a> Record<'a> {
             attributes: None,
             group_id: None,
             sequence_number: None,
+            sent_at_is_stable: true,
         }
     }
 }
@@ -179,16 +205,10 @@ impl<'a> Receipt<'a> {
 
 /// A spool line without its checksum, its closing brace and what follows that: more fields can be appended.
 pub(crate) fn line_fields(line: &[u8]) -> &[u8] {
-    match split_checksum(line) {
+    match checksum::split(line) {
         Some((fields, _)) => fields,
         None => line.trim_ascii_end().strip_suffix(b"}").unwrap_or(line),
     }
-}
-
-fn split_checksum(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (content, checksum) = line.split_at_checked(line.len().checked_sub(CHECKSUM_BYTES)?)?;
-    let digits = checksum.strip_prefix(CHECKSUM_PREFIX)?.strip_suffix(CHECKSUM_SUFFIX)?;
-    Some((content, digits))
 }
 
 #[cfg(test)]
@@ -211,8 +231,10 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Record<'static>> {
         let text = || prop_oneof![any::<String>(), r#"[a"\\,:{}\n/ é]{0,40}"#].prop_map(Cow::<'static, str>::Owned);
         let optional = || proptest::option::of(text());
-        (text(), any::<i64>(), any::<i64>(), any::<u32>(), text(), text(), optional(), optional()).prop_map(
-            |(message_id, sent_at, received_at, receive_count, receipt_handle, body, group_id, sequence_number)| {
+        let numbers = (any::<i64>(), any::<i64>(), any::<u32>(), any::<bool>());
+        (text(), numbers, text(), text(), optional(), optional()).prop_map(
+            |(message_id, numbers, receipt_handle, body, group_id, sequence_number)| {
+                let (sent_at, received_at, receive_count, sent_at_is_stable) = numbers;
                 Record {
                     message_id,
                     sent_at,
@@ -223,6 +245,7 @@ mod tests {
                     attributes: None,
                     group_id,
                     sequence_number,
+                    sent_at_is_stable,
                 }
             },
         )

@@ -1,7 +1,7 @@
 //! The reject file: messages that could not become rows, each with the reason.
 //!
-//! A line is the message's spool line without its checksum, plus `stage`, `reason` and `field` (null where the reason
-//! concerns no single field), so nothing of the message is lost and the line is itself a valid spool line that can be
+//! A line is the message's spool line without its checksum, plus `pipeline`, `stage`, `reason` and `field` (null where the
+//! reason concerns no single field), so nothing of the message is lost and the line is itself a valid spool line that can be
 //! tried again. The reason names fields and limits, never a value. `transform` writes the file anew; `load` appends.
 
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{SpoolError, line_fields};
+use super::{SpoolError, identity_time_ms, line_fields};
 use crate::durable::FileError;
 use crate::reason::Reason;
 
@@ -21,17 +21,41 @@ pub struct RejectEntry {
     pub message_id: String,
     /// When it was sent, in milliseconds since the epoch.
     pub sent_at: i64,
+    /// See [`super::Record::sent_at_is_stable`].
+    #[serde(default = "yes")]
+    pub sent_at_is_stable: bool,
+    /// The pipeline that refused it; not in lines of format 1.
+    #[serde(default)]
+    pub pipeline: Option<String>,
     /// Who refused it, and why.
     #[serde(flatten)]
     pub reason: Reason,
 }
 
+impl RejectEntry {
+    /// The time in the message's identity.
+    #[must_use]
+    pub const fn identity_time_ms(&self) -> i64 {
+        identity_time_ms(self.sent_at, self.sent_at_is_stable)
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
 /// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment.
-pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], reason: &Reason) {
+pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], pipeline: &str, reason: &Reason) {
     let quoted = |text: Option<&str>| serde_json::Value::from(text).to_string();
     out.extend_from_slice(line_fields(spool_line));
     let Reason { stage, field, text } = reason;
-    for (name, value) in [("stage", Some(stage.name())), ("reason", Some(text)), ("field", field.as_deref())] {
+    let fields = [
+        ("pipeline", Some(pipeline)),
+        ("stage", Some(stage.name())),
+        ("reason", Some(text)),
+        ("field", field.as_deref()),
+    ];
+    for (name, value) in fields {
         out.extend_from_slice(format!(",\"{name}\":{}", quoted(value)).as_bytes());
     }
     out.extend_from_slice(b"}\n");
@@ -98,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::reason::Stage;
-    use crate::spool::{Record, SegmentReader, SegmentWriter};
+    use crate::spool::{Record, SegmentReader, SegmentWriter, origin};
     use crate::staging::Staging;
 
     fn reason(stage: Stage, text: &str, field: Option<&str>) -> Reason {
@@ -109,7 +133,7 @@ mod tests {
     fn a_reject_line_is_read_back_and_is_still_a_spool_line() {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
-        let mut writer = SegmentWriter::create(&staging).unwrap();
+        let mut writer = SegmentWriter::create(&staging, &origin()).unwrap();
         let record = Record {
             message_id: "m\"1".into(),
             sent_at: 5,
@@ -120,22 +144,27 @@ mod tests {
         let segment = writer.seal().unwrap().id;
 
         let written_by_us = fs::read(staging.spool(segment)).unwrap();
+        let written_by_us = written_by_us.split(|&byte| byte == b'\n').nth(1).unwrap();
         let written_by_hand = concat!(
             r#"{"message_id":"h","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"","body":""}"#,
             " \r"
         );
         let mut out = Vec::new();
-        let first = written_by_us.strip_suffix(b"\n").unwrap();
         let not_a_string = reason(Stage::Transform, "ip is not a string", Some("ip"));
         let refused = reason(Stage::Load, "refused: \"23514\"", None);
-        push_reject(&mut out, first, &not_a_string);
-        push_reject(&mut out, written_by_hand.as_bytes(), &refused);
+        push_reject(&mut out, written_by_us, "logins", &not_a_string);
+        push_reject(&mut out, written_by_hand.as_bytes(), "logins", &refused);
         let path = staging.rejects(segment);
         fs::write(&path, &out).unwrap();
 
         let entries: Vec<RejectEntry> = read_rejects(&path).unwrap().map(Result::unwrap).collect();
-        let entry =
-            |message_id: &str, sent_at, reason| RejectEntry { message_id: message_id.to_owned(), sent_at, reason };
+        let entry = |message_id: &str, sent_at, reason| RejectEntry {
+            message_id: message_id.to_owned(),
+            sent_at,
+            sent_at_is_stable: true,
+            pipeline: Some("logins".to_owned()),
+            reason,
+        };
         assert_eq!(entries, [entry("m\"1", 5, not_a_string), entry("h", 1, refused)]);
 
         let block = SegmentReader::open(&path).unwrap().next_block().unwrap().unwrap();

@@ -1,16 +1,21 @@
-//! Writes one segment: append, then seal.
+//! Writes one segment: the header, messages, then the seal.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use super::{Record, SealedSegment};
+use jiff::Timestamp;
+
+use super::header::FORMAT;
+use super::{Header, Origin, Record, Seal, SealedSegment};
 use crate::crash_point::CrashPoint;
 use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
 use crate::segment::SegmentId;
 use crate::staging::Staging;
 
 const BUFFER_BYTES: usize = 256 * 1024;
+/// More than a seal takes. On a full disk it is written over lines that are given up.
+const SEAL_ROOM_BYTES: usize = 256;
 
 /// An open segment. Dropped unsealed, it leaves an `.open` file for [`super::recover`].
 #[derive(Debug)]
@@ -25,27 +30,43 @@ pub struct SegmentWriter {
     written: usize,
     messages: u64,
     bytes: u64,
+    /// Of the bytes that have left the buffer.
+    checksum: crc32fast::Hasher,
 }
 
 impl SegmentWriter {
     /// Starts a segment under a new name.
-    pub fn create(staging: &Staging) -> Result<Self, FileError> {
-        let id = SegmentId::now();
+    pub fn create(staging: &Staging, origin: &Origin) -> Result<Self, FileError> {
+        Self::create_as(SegmentId::now(), staging, origin)
+    }
+
+    /// Starts a segment under this name.
+    pub fn create_as(id: SegmentId, staging: &Staging, origin: &Origin) -> Result<Self, FileError> {
         let open_path = staging.open_segment(id);
         let file = private_options()
             .write(true)
             .create_new(true)
             .open(&open_path)
             .map_err(FileError::of("create", &open_path))?;
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES * 2);
+        let header = Header {
+            format: FORMAT,
+            id,
+            pipeline: origin.pipeline.clone(),
+            source: origin.source.clone(),
+            created_at: Timestamp::now().as_millisecond(),
+        };
+        header.write_line(&mut buffer).map_err(io::Error::from).map_err(FileError::of("write", &open_path))?;
         Ok(Self {
             id,
             file,
             open_path,
             sealed_path: staging.spool(id),
-            buffer: Vec::with_capacity(BUFFER_BYTES * 2),
+            bytes: buffer.len() as u64,
+            buffer,
             written: 0,
             messages: 0,
-            bytes: 0,
+            checksum: crc32fast::Hasher::new(),
         })
     }
 
@@ -79,11 +100,17 @@ impl SegmentWriter {
     /// Makes the segment durable and fixes its boundary. Takes as long as the disk needs.
     #[tracing::instrument(skip_all, fields(segment = %self.id))]
     pub fn seal(mut self) -> Result<SealedSegment, FileError> {
+        let mut checksum = self.checksum.clone();
+        checksum.update(&self.buffer);
+        let seal = Seal { messages: self.messages, bytes: self.bytes, checksum: checksum.finalize() };
+        let before = self.buffer.len();
+        seal.write_line(&mut self.buffer).map_err(io::Error::from).map_err(FileError::of("write", &self.open_path))?;
+        let bytes = self.bytes + (self.buffer.len() - before) as u64;
         self.flush()?;
         self.file.sync_all().map_err(FileError::of("flush", &self.open_path))?;
         CrashPoint::Fsync.pass();
         rename_durably(&self.open_path, &self.sealed_path)?;
-        Ok(SealedSegment { id: self.id, messages: self.messages, bytes: self.bytes })
+        Ok(SealedSegment { id: self.id, messages: self.messages, bytes, seal: Some(seal) })
     }
 
     /// Seals what the disk has room for: if the rest cannot be written, the segment is cut after its last whole line.
@@ -110,19 +137,25 @@ impl SegmentWriter {
                 Err(error) => return Err(FileError::of("write", &self.open_path)(error)),
             }
         }
+        self.checksum.update(&self.buffer);
         self.buffer.clear();
         self.written = 0;
         Ok(())
     }
 
-    /// Gives up the lines that are not wholly in the file.
+    /// Gives up the lines that are not wholly in the file, and those whose room the seal needs.
     fn cut(&mut self) -> Result<(), FileError> {
-        let whole = memchr::memrchr(b'\n', &self.buffer[..self.written]).map_or(0, |position| position + 1);
+        let kept = self.written.saturating_sub(SEAL_ROOM_BYTES);
+        let whole = memchr::memrchr(b'\n', &self.buffer[..kept]).map_or(0, |position| position + 1);
         let given_up = &self.buffer[whole..];
-        self.messages -= memchr::memchr_iter(b'\n', given_up).count() as u64;
+        let lines = memchr::memchr_iter(b'\n', given_up).count() as u64;
+        // The header may be among them: then no message is in the file either.
+        self.messages -= lines.min(self.messages);
         self.bytes -= given_up.len() as u64;
+        self.checksum.update(&self.buffer[..whole]);
         self.buffer.clear();
         self.written = 0;
-        self.file.set_len(self.bytes).map_err(FileError::of("cut", &self.open_path))
+        self.file.set_len(self.bytes).map_err(FileError::of("cut", &self.open_path))?;
+        self.file.seek(SeekFrom::End(0)).map(|_| ()).map_err(FileError::of("cut", &self.open_path))
     }
 }

@@ -67,7 +67,7 @@ impl Stages {
             if let Some(own) = own {
                 own.settle(segment.segment(), segment.received());
             }
-            if self.archive_days == 0 {
+            if self.spool.archive_days == 0 {
                 let archived = self.staging.archive(segment.segment());
                 blocking(move || remove_if_present(&archived)).await?;
             }

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::chunk::StagedSegment;
+use crate::chunk::Manifest;
 
 /// Counts the chunks that are being written, or that are complete and not yet loaded and removed.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct ChunkGuard {
 /// A complete chunk on its way to Postgres.
 #[derive(Debug)]
 pub(super) struct StagedChunk {
-    pub(super) segment: StagedSegment,
+    pub(super) manifest: Manifest,
     pub(super) guard: ChunkGuard,
 }
 

@@ -1,5 +1,7 @@
-//! Segments that an earlier run left unfinished enter the stages: those that the ledger knows go straight to the
-//! acknowledgement, sealed ones to the transform, staged ones to the load.
+//! Unfinished segments enter the stages: those that the ledger knows go straight to the acknowledgement, the others to the
+//! transform, staged ones to the load.
+//!
+//! All of them are counted before the first is begun, so a run that is stopped meanwhile says how much is pending.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,38 +11,41 @@ use tokio::sync::mpsc;
 use super::Stages;
 use super::chunks::StagedChunk;
 use crate::blocking::blocking;
-use crate::chunk::StagedSegment;
+use crate::chunk::Manifest;
 use crate::error::Error;
 use crate::load::Committed;
 use crate::segment::SegmentId;
 use crate::spool::{self, SealedSegment};
 
 impl Stages {
-    pub(super) async fn enter_sealed(
+    pub(super) fn count_unfinished(&self, segments: &[SealedSegment], known: &HashMap<SegmentId, Committed>) {
+        for segment in segments {
+            match known.get(&segment.id) {
+                Some(committed) => self.counters.enter_known(committed),
+                None => self.counters.enter(segment),
+            }
+        }
+    }
+
+    pub(super) async fn enter_unfinished(
         self: Arc<Self>,
-        segments: Vec<SegmentId>,
+        segments: Vec<SealedSegment>,
         mut known: HashMap<SegmentId, Committed>,
         sealed: mpsc::Sender<SealedSegment>,
         committed: mpsc::Sender<Committed>,
     ) -> Result<(), Error> {
-        for id in segments {
+        for segment in segments {
             if self.stop.is_cancelled() {
                 break;
             }
-            if let Some(segment) = known.remove(&id) {
-                tracing::info!(segment = %id, "in the ledger already, skipped");
-                self.counters.enter_known(&segment);
-                self.remove_chunk(id).await?;
-                if committed.send(segment).await.is_err() {
+            if let Some(known) = known.remove(&segment.id) {
+                tracing::info!(segment = %segment.id, "in the ledger already, skipped");
+                self.commit_segment(segment.id).await?;
+                if committed.send(known).await.is_err() {
                     break;
                 }
-            } else {
-                let staging = self.staging.clone();
-                let segment = blocking(move || spool::sealed_segment(&staging, id)).await?;
-                self.counters.enter(&segment);
-                if sealed.send(segment).await.is_err() {
-                    break;
-                }
+            } else if sealed.send(segment).await.is_err() {
+                break;
             }
         }
         Ok(())
@@ -51,17 +56,39 @@ impl Stages {
         segments: Vec<SegmentId>,
         staged: mpsc::Sender<StagedChunk>,
     ) -> Result<(), Error> {
+        let mut chunks = Vec::new();
         for id in segments {
+            let staging = self.staging.clone();
+            let manifest = blocking(move || Manifest::read(&staging, id)).await?;
+            let seal = manifest.seal;
+            self.counters.enter(&SealedSegment { id, messages: manifest.messages, bytes: manifest.row_bytes(), seal });
+            chunks.push(manifest);
+        }
+        for manifest in chunks {
             if self.stop.is_cancelled() {
                 break;
             }
             let staging = self.staging.clone();
-            let segment = blocking(move || StagedSegment::open(&staging, id)).await?;
-            self.counters.enter(&SealedSegment { id, messages: segment.received, bytes: segment.chunk_bytes });
-            if staged.send(StagedChunk { segment, guard: self.chunks.begin() }).await.is_err() {
+            let manifest = blocking(move || {
+                manifest.verify(&staging)?;
+                is_of_its_segment(&staging, &manifest)?;
+                Ok::<_, Error>(manifest)
+            })
+            .await?;
+            if staged.send(StagedChunk { manifest, guard: self.chunks.begin() }).await.is_err() {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// Where the segment lies here, the chunk was made of it.
+fn is_of_its_segment(staging: &crate::staging::Staging, manifest: &Manifest) -> Result<(), Error> {
+    let segment = manifest.segment;
+    if staging.find_segment(segment).is_some() && spool::sealed_segment(staging, segment)?.seal != manifest.seal {
+        let problem = "of another segment of this name";
+        return Err(crate::chunk::ChunkError::OutOfDate { segment, problem }.into());
+    }
+    Ok(())
 }

@@ -11,12 +11,11 @@ use super::{OwnMessages, Stages};
 use crate::ack;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
-use crate::load::{Committed, LoadMode, Loader};
+use crate::load::{Committed, Loader};
 use crate::workers::until_ended;
 
 /// What the load's workers share.
 struct Loading {
-    mode: LoadMode,
     chunks: Mutex<mpsc::Receiver<StagedChunk>>,
     committed: mpsc::Sender<Committed>,
     own: Option<Arc<OwnMessages>>,
@@ -26,13 +25,12 @@ impl Stages {
     /// Each loader takes the next chunk as soon as it is free.
     pub(super) async fn load_all(
         self: Arc<Self>,
-        mode: LoadMode,
         loaders: Vec<Loader>,
         chunks: mpsc::Receiver<StagedChunk>,
         committed: mpsc::Sender<Committed>,
         own: Option<Arc<OwnMessages>>,
     ) -> Result<(), Error> {
-        let work = Arc::new(Loading { mode, chunks: Mutex::new(chunks), committed, own });
+        let work = Arc::new(Loading { chunks: Mutex::new(chunks), committed, own });
         let mut workers = JoinSet::new();
         for loader in loaders {
             workers.spawn(Arc::clone(&self).load_next(loader, Arc::clone(&work)));
@@ -43,23 +41,23 @@ impl Stages {
 
     async fn load_next(self: Arc<Self>, mut loader: Loader, work: Arc<Loading>) -> Result<(), Error> {
         let counters = &self.counters.load;
-        while let Some(StagedChunk { segment, guard }) =
+        while let Some(StagedChunk { manifest, guard }) =
             counters.wait_for(async { work.chunks.lock().await.recv().await }).await
         {
             let started = Instant::now();
-            let outcome = loader.load(&self.staging, &segment, work.mode).await;
+            let outcome = loader.load(&self.staging, &manifest).await;
             self.counters.add_retries(loader.take_retries());
             let done = match outcome {
                 Ok(done) => done,
                 Err(error) => {
-                    self.set_aside(segment.id, segment.received, error.into(), work.own.as_deref())?;
+                    self.set_aside(manifest.segment, manifest.messages, error.into(), work.own.as_deref())?;
                     continue;
                 }
             };
-            counters.finished(started, segment.received);
-            counters.wrote(segment.chunk_bytes);
+            counters.finished(started, manifest.messages);
+            counters.wrote(manifest.row_bytes());
             self.counters.commit(&done);
-            self.remove_chunk(segment.id).await?;
+            self.commit_segment(manifest.segment).await?;
             drop(guard);
             CrashPoint::RemoveChunk.pass();
             if counters.wait_for(work.committed.send(done)).await.is_err() {
@@ -72,8 +70,8 @@ impl Stages {
     /// Segments with receipt handles stay for `ack`; imported ones are done.
     pub(super) async fn keep_all(self: Arc<Self>, mut segments: mpsc::Receiver<Committed>) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
-            let is_in_spool = self.staging.spool(segment.segment()).exists();
-            if is_in_spool && ack::has_nothing_to_delete(&self.staging, segment.segment()).await? {
+            let is_unacknowledged = self.staging.find_unacknowledged(segment.segment()).is_some();
+            if is_unacknowledged && ack::has_nothing_to_delete(&self.staging, segment.segment()).await? {
                 ack::archive(&self.staging, segment.segment()).await?;
             }
         }

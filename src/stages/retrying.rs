@@ -1,26 +1,27 @@
 //! Tries rejects again, after the mapping or the table was corrected.
 //!
-//! Always true: a reject becomes a row only in the transaction that deletes it from the ledger ([`Loader::readmit`]),
-//! so it counts once however often it is retried. The reject file follows after COMMIT, replaced as a whole. A crash
-//! before that leaves lines whose reject is gone from the ledger; the next retry drops them.
+//! Always true: a reject becomes a row only in the transaction that deletes it from the ledger ([`Loader::readmit`]), so it
+//! counts once however often it is retried. A line leaves the reject file only when this process saw that transaction
+//! commit, or when the ledger says that the message is decided and is no reject: then an earlier retry loaded it, and died
+//! before it removed the line. Lines of another pipeline, and lines that the ledger knows nothing of, stay.
 //!
 //! A retry works in `retry/` in the staging directory, a staging directory of its own that is removed at the end, and by
 //! the next retry if this one is killed.
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::blocking::blocking;
-use crate::chunk::StagedSegment;
-use crate::durable::{AtomicFile, FileError, remove_if_present};
+use crate::chunk::Manifest;
+use crate::durable::FileError;
 use crate::error::Error;
-use crate::load::{LoadError, Loader};
+use crate::load::{Loader, Readmitted, settle_kept_rejects};
 use crate::segment::SegmentId;
-use crate::spool::{SegmentReader, SegmentWriter, SpoolError, message_uuid};
+use crate::spool::{Origin, SegmentReader, SegmentWriter, Source, SpoolError, message_uuid, read_rejects};
 use crate::staging::Staging;
 use crate::transform::{Plan, transform};
 
@@ -33,7 +34,7 @@ pub struct Retried {
     pub loaded: u64,
 }
 
-/// Loads those rejects of a segment that fit by now. `None`: the ledger does not have the segment, so nothing of it
+/// Loads those rejects of a segment that fit by now. `None`: the ledger does not know the segment, so nothing of it
 /// is decided yet. Needs the staging lock.
 pub async fn retry_rejects(
     staging: &Staging,
@@ -41,31 +42,48 @@ pub async fn retry_rejects(
     plan: &Arc<Plan>,
     loader: &mut Loader,
 ) -> Result<Option<Retried>, Error> {
-    let Some(committed) = loader.known(&[segment]).await?.remove(&segment) else { return Ok(None) };
-    let before = message_ids(loader, segment).await?;
-    let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
-    let workshop = Workshop::open(staging)?;
-
-    let (files, scratch, plan, wanted) = (staging.clone(), workshop.staging.clone(), Arc::clone(plan), before.clone());
-    let staged = blocking(move || stage(&files, segment, &scratch, &plan, wanted)).await?;
-    if let Some(staged) = &staged {
-        loader.readmit(segment, &workshop.staging, staged).await?;
+    if loader.known(&[segment]).await?.is_empty() {
+        return Ok(None);
     }
-    let after = message_ids(loader, segment).await?;
+    let (files, own) = (staging.clone(), plan.pipeline().to_owned());
+    let lines = blocking(move || own_lines(&files, segment, &own)).await?;
+    let rejects: HashSet<Uuid> = loader.rejects_of(segment).await?.into_iter().map(|row| row.message_id).collect();
+    let decided = loader.decided(&lines).await?;
+    let is_loaded = |id: &Uuid| decided.contains(id) && !rejects.contains(id);
+    let already: HashSet<Uuid> = lines.iter().map(|(_, id)| message_uuid(id)).filter(is_loaded).collect();
 
-    let (files, scratch) = (staging.clone(), workshop.staging.clone());
-    let unfit = staged.map(|staged| scratch.rejects(staged.id));
-    blocking(move || replace_reject_file(&files, segment, &left_in_queue, unfit).map_err(Error::from)).await?;
-    let tried = staged.map_or(0, |staged| staged.received);
-    let missing = (before.len() as u64).saturating_sub(tried);
+    let workshop = Workshop::open(staging)?;
+    let (files, scratch, shared) = (staging.clone(), workshop.staging.clone(), Arc::clone(plan));
+    let (wanted, recorded) = (rejects.clone(), rejects.len() as u64);
+    let staged = blocking(move || stage(&files, segment, &scratch, &shared, wanted)).await?;
+    let mut readmitted = match &staged {
+        Some(staged) => loader.readmit(segment, &workshop.staging, staged).await?,
+        None => Readmitted::default(),
+    };
+    let now_rows = readmitted.loaded.len() as u64;
+    readmitted.loaded.extend(already);
+    let (files, own) = (staging.clone(), plan.pipeline().to_owned());
+    let settle = move || settle_kept_rejects(&files, segment, &own, &readmitted);
+    blocking(settle).await?;
+
+    let tried = staged.map_or(0, |staged| staged.messages);
+    let missing = recorded.saturating_sub(tried);
     if missing > 0 {
         tracing::warn!(%segment, rejects = missing, "not in the segment's reject file, so they could not be tried");
     }
-    Ok(Some(Retried { tried, loaded: (before.len() - after.len()) as u64 }))
+    Ok(Some(Retried { tried, loaded: now_rows }))
 }
 
-async fn message_ids(loader: &mut Loader, segment: SegmentId) -> Result<HashSet<Uuid>, LoadError> {
-    Ok(loader.rejects_of(segment).await?.into_iter().map(|reject| reject.message_id).collect())
+/// The identities in the lines of this pipeline.
+fn own_lines(staging: &Staging, segment: SegmentId, pipeline: &str) -> Result<Vec<(i64, String)>, SpoolError> {
+    let mut lines = Vec::new();
+    for entry in read_rejects(&staging.rejects(segment))? {
+        let entry = entry?;
+        if entry.pipeline.as_deref().is_none_or(|other| other == pipeline) {
+            lines.push((entry.identity_time_ms(), entry.message_id));
+        }
+    }
+    Ok(lines)
 }
 
 /// Writes the wanted lines of the reject file as a segment of its own, and transforms it. `None`: there are none.
@@ -75,12 +93,18 @@ fn stage(
     scratch: &Staging,
     plan: &Plan,
     mut wanted: HashSet<Uuid>,
-) -> Result<Option<StagedSegment>, Error> {
-    let mut writer = SegmentWriter::create(scratch)?;
+) -> Result<Option<Manifest>, Error> {
     let path = staging.rejects(segment);
     if !path.exists() {
         return Ok(None);
     }
+    // What a column takes from the message around the body is what it was when the message was received.
+    let source = match staging.find_segment(segment) {
+        Some(file) => crate::spool::Header::of_file(&file)?.map(|header| header.source),
+        None => None,
+    };
+    let source = source.unwrap_or(Source::QueueUrl(String::new()));
+    let mut writer = SegmentWriter::create(scratch, &Origin { pipeline: plan.pipeline().to_owned(), source })?;
     let mut reader = SegmentReader::open(&path)?;
     while let Some(block) = reader.next_block()? {
         for line in block.lines() {
@@ -97,34 +121,6 @@ fn stage(
     Ok(Some(transform(scratch, sealed.id, plan)?))
 }
 
-/// The new file holds the messages that were left in the queue, which the ledger has no reject for, and those that
-/// still do not fit.
-fn replace_reject_file(
-    staging: &Staging,
-    segment: SegmentId,
-    left_in_queue: &HashSet<Uuid>,
-    unfit: Option<PathBuf>,
-) -> Result<(), SpoolError> {
-    let path = staging.rejects(segment);
-    let mut file = AtomicFile::create(&path)?;
-    let mut lines = 0_u64;
-    for (source, only) in [(Some(path.clone()), Some(left_in_queue)), (unfit, None)] {
-        let Some(source) = source.filter(|source| source.exists()) else { continue };
-        let mut reader = SegmentReader::open(&source)?;
-        while let Some(block) = reader.next_block()? {
-            for line in block.lines() {
-                let line = line?;
-                if only.is_none_or(|ids| ids.contains(&message_uuid(&line.record.message_id))) {
-                    file.write(line.bytes)?;
-                    file.write(b"\n")?;
-                    lines += 1;
-                }
-            }
-        }
-    }
-    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
-}
-
 /// A staging directory for one retry.
 struct Workshop {
     staging: Staging,
@@ -135,9 +131,7 @@ impl Workshop {
         let root = staging.root().join("retry");
         // What a retry left that was killed.
         match fs::remove_dir_all(&root) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(FileError::of("remove", &root)(error));
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FileError::of("remove", &root)(error)),
             _ => {}
         }
         Ok(Self { staging: Staging::open(&root)? })

@@ -9,10 +9,12 @@ use tokio::task::JoinSet;
 use super::chunks::StagedChunk;
 use super::{OwnMessages, Stages};
 use crate::blocking::blocking;
+use crate::chunk::Manifest;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
 use crate::segment::SegmentId;
-use crate::spool::{SealedSegment, SpoolError};
+use crate::spool::{SealedSegment, SpoolError, sealed_segment};
+use crate::staging::Staging;
 use crate::transform::{Plan, transform};
 use crate::workers::until_ended;
 
@@ -72,12 +74,12 @@ impl Stages {
             let guard = self.chunks.begin();
             let started = Instant::now();
             let (staging, plan) = (self.staging.clone(), Arc::clone(&work.plan));
-            let error = match blocking(move || transform(&staging, segment, &plan)).await {
-                Ok(segment) => {
+            let error = match blocking(move || chunk_of(&staging, segment, &plan)).await {
+                Ok(manifest) => {
                     CrashPoint::Transform.pass();
-                    counters.finished(started, segment.received);
-                    counters.wrote(segment.chunk_bytes);
-                    return Ok(StagedChunk { segment, guard });
+                    counters.finished(started, manifest.messages);
+                    counters.wrote(manifest.row_bytes());
+                    return Ok(StagedChunk { manifest, guard });
                 }
                 Err(error) => error,
             };
@@ -102,4 +104,17 @@ impl Stages {
             () = staged.closed() => false,
         }
     }
+}
+
+/// The chunk that an earlier command left, if it is whole and what the plan would make; else a new one.
+fn chunk_of(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<Manifest, SpoolError> {
+    if let Ok(manifest) = Manifest::read(staging, segment)
+        && plan.made(&manifest)
+        && manifest.seal.is_some()
+        && manifest.seal == sealed_segment(staging, segment)?.seal
+        && manifest.verify(staging).is_ok()
+    {
+        return Ok(manifest);
+    }
+    transform(staging, segment, plan)
 }

@@ -4,9 +4,9 @@
 //! - rows, ids and rejects are written in the order of the spool, whichever thread made them;
 //! - at most [`BLOCKS_PER_THREAD`] finished blocks a thread wait for their turn, so memory does not grow with the
 //!   segment;
-//! - no thread waits for another: whoever finishes a block whose turn it is writes, without holding up the others,
-//!   and a worker that may not run further ahead ends and is started again by the one who writes. So passes that
-//!   share a pool cannot block each other.
+//! - no thread waits for another: the thread that finishes the next block in order writes it, while the others go on;
+//!   a worker that may not run further ahead ends, and the writing thread starts it again. So passes that share a pool
+//!   cannot block each other.
 //!
 //! The first error in the order of the spool ends the pass.
 
@@ -17,21 +17,39 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 
-use super::output::{Files, Output};
+use super::output::{Counts, Output};
 use super::plan::{Plan, Scratch};
-use crate::spool::{Block, SegmentReader, SpoolError};
+use crate::chunk::ChunkWriter;
+use crate::durable::FileError;
+use crate::spool::{Block, Seal, SegmentReader, SpoolError};
 
-/// Enough that a thread finds work while a block before its own takes longer.
+/// A thread still finds work while a block before its own takes longer.
 const BLOCKS_PER_THREAD: usize = 3;
 
-/// Transforms the segment at `path` into `files`, which the caller finishes.
-pub(super) fn run(path: &Path, plan: &Plan, files: Files) -> Result<Files, SpoolError> {
+/// What a pass came to.
+pub(super) struct Passed {
+    pub(super) chunk: ChunkWriter,
+    pub(super) counts: Counts,
+    pub(super) seal: Option<Seal>,
+}
+
+/// Transforms the segment at `path` into `chunk`, which the caller finishes.
+pub(super) fn run(path: &Path, plan: &Plan, chunk: ChunkWriter) -> Result<Passed, SpoolError> {
     let threads = rayon::current_num_threads();
+    let reader = SegmentReader::open(path)?;
+    let header = reader.header().cloned();
+    if let Some(header) = &header
+        && !plan.accepts(&header.pipeline)
+    {
+        let (path, pipeline) = (path.to_owned(), header.pipeline.clone());
+        return Err(SpoolError::OtherPipeline { path, pipeline, configured: plan.pipeline().to_owned() });
+    }
     let pass = Pass {
         plan,
-        source: Mutex::new(Source { reader: SegmentReader::open(path)?, next: 0, at_end: false }),
+        from_queue: plan.queue_of(header.as_ref()),
+        source: Mutex::new(Source { reader, next: 0, at_end: false }),
         queue: Mutex::new(Queue::default()),
-        files: Mutex::new(files),
+        files: Mutex::new((chunk, Counts::default())),
         max_ready: threads * BLOCKS_PER_THREAD,
     };
     rayon::scope(|scope| {
@@ -39,18 +57,22 @@ pub(super) fn run(path: &Path, plan: &Plan, files: Files) -> Result<Files, Spool
             scope.spawn(|scope| pass.work(scope));
         }
     });
-    match lock(&pass.queue).failure.take() {
-        Some(error) => Err(error),
-        None => Ok(pass.files.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    if let Some(error) = lock(&pass.queue).failure.take() {
+        return Err(error);
     }
+    let seal = lock(&pass.source).reader.seal();
+    let (chunk, counts) = pass.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Passed { chunk, counts, seal })
 }
 
 struct Pass<'a> {
     plan: &'a Plan,
+    /// The name of the queue that the segment came from.
+    from_queue: Option<&'a str>,
     source: Mutex<Source>,
     queue: Mutex<Queue>,
     /// Locked only by the thread that [`Queue::take_next`] made the writer.
-    files: Mutex<Files>,
+    files: Mutex<(ChunkWriter, Counts)>,
     max_ready: usize,
 }
 
@@ -81,7 +103,7 @@ impl Pass<'_> {
         while let Some(mut output) = self.claim_output() {
             let Some((number, block)) = self.next_block(done.take()) else { return };
             let result = block.and_then(|block| {
-                let filled = output.fill(&block, self.plan, &mut scratch);
+                let filled = output.fill(&block, self.plan, self.from_queue, &mut scratch);
                 done = Some(block);
                 filled
             });
@@ -122,7 +144,7 @@ impl Pass<'_> {
         queue.ready.insert(number, result);
         while let Some(output) = queue.take_next() {
             drop(queue);
-            let written = lock(&self.files).write(&output);
+            let written = self.write(&output);
             queue = lock(&self.queue);
             queue.finish_write(output, written.map_err(SpoolError::from));
             for _ in 0..mem::take(&mut queue.parked) {
@@ -132,8 +154,16 @@ impl Pass<'_> {
     }
 }
 
+impl Pass<'_> {
+    fn write(&self, output: &Output) -> Result<(), FileError> {
+        let (chunk, counts) = &mut *lock(&self.files);
+        counts.add(output.counts);
+        chunk.write(&output.rows, &output.ids, &output.rejects)
+    }
+}
+
 impl Queue {
-    /// The output whose turn it is, if it is ready and no one writes; the caller is then the writer.
+    /// The next output in order, if it is ready and no thread writes; the caller is then the writer.
     fn take_next(&mut self) -> Option<Output> {
         if self.is_writing || self.failure.is_some() {
             return None;
@@ -158,7 +188,8 @@ impl Queue {
     }
 }
 
-/// Whoever panicked while holding the lock left whole values: each critical section above ends with its last change.
+/// A thread that panics while it holds the lock leaves whole values: each critical section above ends with its last
+/// change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,38 +4,48 @@
 //! Reasons name fields and limits as they were declared, never a value.
 
 use std::mem;
+use std::sync::Arc;
 
 use super::body::{BodyProblem, Pointers};
 use super::field::{self, Buffers, Problem};
-use crate::chunk::{UtcText, csv};
+use super::output::Counts;
+use crate::chunk::{ColumnKey, Description, Manifest, UtcText, csv};
 use crate::config::{Column, ColumnType, ConfigError, MaskingKeys, MessageValue, Pipeline, Source};
 use crate::mask::Masker;
 use crate::reason::{Reason, Stage};
-use crate::spool::Record;
+use crate::segment::SegmentId;
+use crate::spool::{Header, Record, Seal};
 
 /// A pipeline's mapping, ready to run. Shared by all threads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pointers: Pointers,
     columns: Vec<PlannedColumn>,
+    pipeline: String,
+    table: String,
+    fingerprint: String,
+    keys: Vec<ColumnKey>,
+    /// The pipeline whose segments it takes: its own, unless told otherwise.
+    accepts: String,
+    /// For segments of format 1, which do not say where they came from.
+    configured_queue: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PlannedColumn {
-    /// What reasons call the field; the whole body has no name.
+    /// The name of the field in reasons; the whole body has none.
     field: Option<String>,
     value: Value,
     kind: ColumnType,
     required: bool,
     max_length: Option<usize>,
-    masker: Option<Masker>,
+    masker: Option<Arc<Masker>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Value {
     Body { slot: usize },
     Message(MessageValue),
-    Constant(String),
 }
 
 /// What a row is made of.
@@ -46,6 +56,8 @@ pub(super) struct RowSource<'a> {
     pub(super) body: &'a str,
     /// The record's `sent_at`.
     pub(super) sent: UtcText,
+    /// The queue that it came from.
+    pub(super) queue: Option<&'a str>,
 }
 
 /// Memory that one thread reuses from message to message.
@@ -57,7 +69,8 @@ pub(super) struct Scratch {
 }
 
 impl Plan {
-    /// Compiles the mapping. Errors name the column at fault, or the key or queue that a column needs.
+    /// Compiles the mapping. Errors name the column at fault, or the key that a column needs. The configured queue's name
+    /// is for segments of format 1.
     pub fn compile(pipeline: &Pipeline, keys: &MaskingKeys, queue_name: Option<&str>) -> Result<Self, ConfigError> {
         let mut pointers = Vec::new();
         for column in &pipeline.columns {
@@ -68,9 +81,68 @@ impl Plan {
         }
         let pointers = Pointers::compile(pointers.into_iter())
             .map_err(|problem| ConfigError::InvalidSetting { setting: "column.from", problem: problem.to_owned() })?;
-        let columns = pipeline.columns.iter().map(|column| PlannedColumn::new(column, &pointers, keys, queue_name));
-        let columns = columns.collect::<Result<_, _>>()?;
-        Ok(Self { pointers, columns })
+        let columns = pipeline.columns.iter().map(|column| PlannedColumn::new(column, &pointers, keys));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let column_keys = pipeline.columns.iter().zip(&columns).filter_map(|(column, planned)| {
+            let key = planned.masker.as_ref()?.key_id().to_owned();
+            Some(ColumnKey { column: column.name.clone(), method: column.mask?.name().to_owned(), key })
+        });
+        Ok(Self {
+            keys: column_keys.collect(),
+            pointers,
+            columns,
+            accepts: pipeline.name.clone(),
+            pipeline: pipeline.name.clone(),
+            table: pipeline.table.to_string(),
+            fingerprint: pipeline.fingerprint(),
+            configured_queue: queue_name.map(str::to_owned),
+        })
+    }
+
+    /// Takes the segments of another pipeline.
+    #[must_use]
+    pub fn accepting(&self, pipeline: &str) -> Self {
+        Self { accepts: pipeline.to_owned(), ..self.clone() }
+    }
+
+    /// Whether it takes segments that were spooled for this pipeline.
+    pub(super) fn accepts(&self, pipeline: &str) -> bool {
+        self.accepts == pipeline
+    }
+
+    /// The pipeline's name.
+    #[must_use]
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// Whether a chunk with this manifest is what this plan would make of the segment.
+    #[must_use]
+    pub fn made(&self, manifest: &Manifest) -> bool {
+        manifest.pipeline == self.pipeline && manifest.mapping == self.fingerprint && manifest.keys == self.keys
+    }
+
+    /// What a manifest says of the mapping.
+    pub(super) fn describe(&self, segment: SegmentId, counts: Counts, seal: Option<Seal>) -> Description {
+        Description {
+            segment,
+            pipeline: self.pipeline.clone(),
+            seal,
+            mapping: self.fingerprint.clone(),
+            keys: self.keys.clone(),
+            table: self.table.clone(),
+            rows: counts.rows,
+            rejects: counts.rejected,
+            sent_between: counts.sent_between,
+        }
+    }
+
+    /// The name of the queue that a segment came from.
+    pub(super) fn queue_of<'a>(&'a self, header: Option<&'a Header>) -> Option<&'a str> {
+        match header {
+            Some(header) => header.source.queue_name(),
+            None => self.configured_queue.as_deref(),
+        }
     }
 
     /// Appends the message's row to `rows`, its line feed included.
@@ -112,12 +184,7 @@ impl Plan {
 }
 
 impl PlannedColumn {
-    fn new(
-        column: &Column,
-        pointers: &Pointers,
-        keys: &MaskingKeys,
-        queue_name: Option<&str>,
-    ) -> Result<Self, ConfigError> {
+    fn new(column: &Column, pointers: &Pointers, keys: &MaskingKeys) -> Result<Self, ConfigError> {
         let (field, value) = match &column.source {
             Source::Body(pointer) => {
                 let slot = pointers.slot(pointer).ok_or_else(|| invalid(column, "its pointer is not compiled"))?;
@@ -127,10 +194,10 @@ impl PlannedColumn {
                 if !is_written_as(*value, column.kind) {
                     return Err(invalid(column, "its type does not fit its value"));
                 }
-                (Some(column.name.clone()), message_value(*value, queue_name)?)
+                (Some(column.name.clone()), Value::Message(*value))
             }
         };
-        let masker = column.mask.map(|mask| Masker::new(mask, &column.name, keys)).transpose()?;
+        let masker = column.mask.map(|mask| Masker::new(mask, &column.name, keys).map(Arc::new)).transpose()?;
         let Column { kind, required, max_length, .. } = *column;
         Ok(Self { field, value, kind, required, max_length, masker })
     }
@@ -140,7 +207,7 @@ impl PlannedColumn {
         Reason { stage: Stage::Transform, field: self.field.clone(), text }
     }
 
-    /// `found` is what the walk over the message's body found, by slot.
+    /// `found` holds what the walk over the message's body found, by slot.
     fn push_field(
         &self,
         message: &RowSource<'_>,
@@ -181,7 +248,6 @@ impl PlannedColumn {
                 Some("null") => Err(Problem::Null),
                 Some(json) => field::from_json(self.kind, json, buffers),
             },
-            Value::Constant(text) => Ok(text),
             Value::Message(value) => message.value(*value, self.kind, buffers),
         }
     }
@@ -199,10 +265,10 @@ impl<'a> RowSource<'a> {
             MessageValue::ReceivedDate => return Ok(buffers.keep(received()?.date())),
             MessageValue::ReceivedAt => return Ok(buffers.keep(received()?.as_str())),
             MessageValue::ReceiveCount => return Ok(buffers.keep(self.record.receive_count)),
-            MessageValue::MessageId => Some(&self.record.message_id),
-            MessageValue::GroupId => self.record.group_id.as_ref(),
-            MessageValue::SequenceNumber => self.record.sequence_number.as_ref(),
-            MessageValue::Queue => None, // compiled to a constant
+            MessageValue::MessageId => Some(&*self.record.message_id),
+            MessageValue::GroupId => self.record.group_id.as_deref(),
+            MessageValue::SequenceNumber => self.record.sequence_number.as_deref(),
+            MessageValue::Queue => self.queue,
         };
         field::from_text(kind, text.ok_or(Problem::Missing)?, buffers)
     }
@@ -212,7 +278,7 @@ fn reason_of_body(problem: &BodyProblem) -> Reason {
     Reason { stage: Stage::Transform, field: None, text: format!("the body {problem}") }
 }
 
-/// Whether a value that the message has beside its body is written so that a column of this type can read it.
+/// Whether a column of this type can read a value that the message has beside its body.
 const fn is_written_as(value: MessageValue, kind: ColumnType) -> bool {
     use ColumnType::{Bigint, Date, Integer, Numeric, Text, Timestamptz, Uuid};
     match value {
@@ -225,22 +291,11 @@ const fn is_written_as(value: MessageValue, kind: ColumnType) -> bool {
     }
 }
 
-fn message_value(value: MessageValue, queue_name: Option<&str>) -> Result<Value, ConfigError> {
-    match (value, queue_name) {
-        (MessageValue::Queue, Some(name)) => Ok(Value::Constant(name.to_owned())),
-        (MessageValue::Queue, None) => Err(ConfigError::Missing {
-            setting: "PGSLUICE_QUEUE_URL",
-            hint: "a column takes the queue's name: give --queue-url or PGSLUICE_QUEUE_URL",
-        }),
-        _ => Ok(Value::Message(value)),
-    }
-}
-
 fn invalid(column: &Column, problem: &str) -> ConfigError {
     ConfigError::InvalidColumn { column: column.name.clone(), problem: problem.to_owned() }
 }
 
-/// The vector without its content, whose memory the next message reuses: the standard library collects in place.
+/// The vector without its content. The next message reuses its memory: the standard library collects in place.
 fn emptied(mut found: Vec<Option<&str>>) -> Vec<Option<&'static str>> {
     found.clear();
     found.into_iter().map(|_| None).collect()

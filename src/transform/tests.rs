@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{MaskingKey, MaskingKeys, Pipeline};
-use crate::spool::{Record, SegmentWriter, read_rejects};
+use crate::spool::{Record, SegmentWriter, origin, read_rejects};
 
 struct TestEnv {
     root: TempDir,
@@ -23,11 +23,11 @@ impl TestEnv {
         let staging = Staging::open(root.path()).unwrap();
         let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
         let keys = MaskingKeys { key: Some(key), fixed_iv: None };
-        Self { root, staging, plan: Plan::compile(&Pipeline::user_logins(), &keys, None).unwrap() }
+        Self { root, staging, plan: Plan::compile(&Pipeline::user_logins().unwrap(), &keys, None).unwrap() }
     }
 
     fn seal<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) -> SegmentId {
-        let mut writer = SegmentWriter::create(&self.staging).unwrap();
+        let mut writer = SegmentWriter::create(&self.staging, &origin()).unwrap();
         for (index, body) in bodies.into_iter().enumerate() {
             writer
                 .append(&Record {
@@ -40,7 +40,7 @@ impl TestEnv {
         writer.seal().unwrap().id
     }
 
-    fn transform(&self, segment: SegmentId) -> Result<StagedSegment, SpoolError> {
+    fn transform(&self, segment: SegmentId) -> Result<Manifest, SpoolError> {
         let threads = ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         threads.install(|| transform(&self.staging, segment, &self.plan))
     }
@@ -86,15 +86,16 @@ fn rows_ids_and_rejects_keep_the_order_of_the_spool_over_many_blocks_and_threads
     let (rows, ids) = env.rows_and_ids(segment);
     assert!(rows == expected && ids == expected);
     let rejects: Vec<String> =
-        read_rejects(&env.staging.rejects(segment)).unwrap().map(|entry| entry.unwrap().message_id).collect();
+        read_rejects(&env.staging.chunk_rejects(segment)).unwrap().map(|entry| entry.unwrap().message_id).collect();
     let refused = (0..bodies.len()).filter(|&index| !is_good(index));
     assert!(rejects == refused.map(|index| format!("m{index}")).collect::<Vec<_>>());
-    assert_eq!(staged.received, 30_000);
-    assert_eq!(staged.rows, expected.len() as u64);
-    assert_eq!(staged.rejected, 30_000 - staged.rows);
-    assert_eq!(staged.chunk_bytes, fs::metadata(env.staging.chunk(segment)).unwrap().len());
-    assert_eq!(StagedSegment::open(&env.staging, segment).unwrap(), staged);
-    assert_eq!(env.files("chunks").len() + env.files("rejects").len(), 3);
+    assert_eq!(staged.messages, 30_000);
+    assert_eq!(staged.rows(), expected.len() as u64);
+    assert_eq!(staged.rejects, 30_000 - staged.rows());
+    assert_eq!(staged.row_bytes(), fs::metadata(env.staging.chunk(segment)).unwrap().len());
+    assert_eq!(Manifest::read(&env.staging, segment).unwrap(), staged);
+    staged.verify(&env.staging).unwrap();
+    assert_eq!((env.files("chunks").len(), env.files("rejects").len()), (4, 0));
 }
 
 #[test]
@@ -111,22 +112,40 @@ fn a_reject_says_why_and_keeps_the_message() {
     let segment = env.seal([r#"{"user_id":"secret"}"#]);
     env.transform(segment).unwrap();
     assert_eq!(
-        fs::read_to_string(env.staging.rejects(segment)).unwrap(),
+        fs::read_to_string(env.staging.chunk_rejects(segment)).unwrap(),
         concat!(
             r#"{"message_id":"m0","sent_at":1767323045678,"received_at":2,"receive_count":1,"receipt_handle":"r","#,
-            r#""body":"{\"user_id\":\"secret\"}","stage":"transform","reason":"device_type is missing","field":"device_type"}"#,
+            r#""body":"{\"user_id\":\"secret\"}","pipeline":"user_logins","stage":"transform","reason":"device_type is missing","field":"device_type"}"#,
             "\n"
         )
     );
 }
 
+/// `drain, transform, load, transform, load, ack` removed the body of a row that the first load had rejected.
 #[test]
-fn rejects_of_an_earlier_transform_go_when_there_are_none() {
+fn a_transform_touches_no_kept_reject() {
     let env = TestEnv::new();
     let segment = env.seal([login(0).as_str()]);
-    fs::write(env.staging.rejects(segment), "left by another mapping\n").unwrap();
-    assert_eq!(env.transform(segment).unwrap().rejected, 0);
-    assert!(env.files("rejects").is_empty());
+    fs::write(env.staging.rejects(segment), "kept by a load\n").unwrap();
+    assert_eq!(env.transform(segment).unwrap().rejects, 0);
+    assert_eq!(fs::read_to_string(env.staging.rejects(segment)).unwrap(), "kept by a load\n");
+}
+
+#[test]
+fn a_part_that_was_changed_is_not_what_its_manifest_says() {
+    let env = TestEnv::new();
+    let segment = env.seal([login(0).as_str(), "no login"]);
+    let staged = env.transform(segment).unwrap();
+    staged.verify(&env.staging).unwrap();
+    for part in [env.staging.chunk(segment), env.staging.ids(segment), env.staging.chunk_rejects(segment)] {
+        let content = fs::read(&part).unwrap();
+        fs::write(&part, [&content[..], b"\n"].concat()).unwrap();
+        assert!(staged.verify(&env.staging).is_err(), "longer: {}", part.display());
+        fs::remove_file(&part).unwrap();
+        assert!(staged.verify(&env.staging).is_err(), "missing: {}", part.display());
+        fs::write(&part, content).unwrap();
+        staged.verify(&env.staging).unwrap();
+    }
 }
 
 #[test]
@@ -134,9 +153,9 @@ fn an_archived_segment_and_an_empty_one_are_transformed_too() {
     let env = TestEnv::new();
     let archived = env.seal([login(0).as_str()]);
     fs::rename(env.staging.spool(archived), env.staging.archive(archived)).unwrap();
-    assert_eq!(env.transform(archived).unwrap().rows, 1);
+    assert_eq!(env.transform(archived).unwrap().rows(), 1);
     let empty = env.seal([]);
-    assert_eq!(env.transform(empty).unwrap().received, 0);
+    assert_eq!(env.transform(empty).unwrap().messages, 0);
     assert_eq!(env.staging.staged_segments().unwrap(), [archived, empty]);
 }
 
@@ -186,10 +205,10 @@ proptest! {
         let env = TestEnv::new();
         let segment = env.seal(bodies.iter().map(String::as_str));
         let staged = env.transform(segment).unwrap();
-        prop_assert_eq!(staged.received, bodies.len() as u64);
+        prop_assert_eq!(staged.messages, bodies.len() as u64);
         let good = bodies.iter().filter(|body| body.starts_with("{\"user_id\"")).count();
-        prop_assert_eq!(staged.rows, good as u64);
-        prop_assert_eq!(StagedSegment::open(&env.staging, segment).unwrap(), staged);
+        prop_assert_eq!(staged.rows(), good as u64);
+        prop_assert_eq!(Manifest::read(&env.staging, segment).unwrap(), staged);
         let (rows, ids) = env.rows_and_ids(segment);
         prop_assert_eq!(rows.len(), ids.len());
     }

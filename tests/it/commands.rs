@@ -1,10 +1,12 @@
 //! The commands around the main job.
 
 use std::fs;
-use std::path::Path;
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv, project_path};
+use crate::testenv::{Server, TestEnv, files_below, project_path};
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
 
 #[test]
 fn init_can_be_repeated_and_changes_nothing() {
@@ -47,6 +49,30 @@ fn the_sql_that_init_prints_is_what_init_does() {
     assert!(env.queue.is_empty());
 }
 
+/// `init` once created `user_logins` beside whatever table the mapping names, and said so.
+#[test]
+fn init_creates_user_logins_for_the_built_in_mapping_alone() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    env.configure("[pipeline]\nname = \"orders\"\ntable = \"public.orders\"\n[[column]]\nname = \"id\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger is in place; init does not create the table public.orders\n");
+    assert!(!env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public"));
+    assert_eq!(env.database.count("pg_tables where tablename = 'user_logins'"), 0);
+    env.job(&["run"]).fails(FAILED, "table public.orders does not exist", "create the table");
+
+    env.database.execute("create table orders (id text)");
+    env.queue.send(&["{\"id\": \"1\"}".to_owned()]);
+    env.run().succeeds();
+    assert_eq!(env.database.texts("select id from orders"), ["1"]);
+
+    env.configure("[pipeline]\nname = \"logins\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger and user_logins are in place\n");
+    assert!(
+        env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public.user_logins")
+    );
+}
+
 #[test]
 fn keygen_makes_a_new_key_that_works() {
     let mut env = TestEnv::new(Server::Embedded);
@@ -80,6 +106,27 @@ fn status_says_what_it_cannot_reach() {
     assert_eq!(outcome.stdout.matches("not reachable").count(), 2, "{outcome}");
 }
 
+/// `status` once created the directories that it was asked about.
+#[test]
+fn status_changes_nothing() {
+    let env = TestEnv::new(Server::Embedded);
+    let outcome = env.pgsluice(&["status", "--staging-dir", "elsewhere"]).succeeds();
+    assert!(outcome.stdout.starts_with("staging elsewhere\n"), "{outcome}");
+    assert!(!env.path("elsewhere").exists());
+
+    env.queue.send(&[login("a").to_string()]);
+    env.run().succeeds();
+    let listed = || {
+        let files = files_below(&env.path("staging")).into_iter();
+        files.map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = listed();
+    let acknowledged = format!("  {:<20}{:>13} segments", "acknowledged", 1);
+    let outcome = env.pgsluice(&["status"]).succeeds();
+    assert!(outcome.stdout.lines().any(|line| line == acknowledged), "{outcome}");
+    assert_eq!(listed(), before);
+}
+
 #[test]
 fn an_import_skips_empty_lines_and_needs_no_last_line_feed() {
     let env = TestEnv::new(Server::Embedded);
@@ -103,53 +150,55 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert!(env.path("from-flag").is_dir());
 }
 
-/// The annotated file says of itself that it holds the defaults.
+/// Neither `cargo install` nor the container image has the file that errors point to, so the program holds it.
 #[test]
-fn the_annotated_configuration_is_the_default_one() {
-    let env = TestEnv::new(Server::Embedded);
+fn the_printed_example_is_the_annotated_file_and_loads_as_no_file_does() {
+    let mut env = TestEnv::without_tables(Server::Embedded);
+    let printed = env.pgsluice(&["config", "example"]).succeeds().stdout;
+    assert_eq!(printed, include_str!("../../pgsluice.toml"));
+
+    // Without the day of sending, which may change between the two runs.
+    let rows = "select user_id, device_type, masked_ip, masked_device_id, locale, app_version
+                from user_logins order by user_id";
     let bodies = generated(20);
-    env.queue.send(&bodies);
-    env.run().succeeds();
-    let rows = "select * from user_logins order by user_id";
-    let by_default = env.database.rows(rows);
-
-    env.database.execute("truncate user_logins");
-    env.configure(include_str!("../../pgsluice.toml"));
-    env.job(&["replay", "--again"]).succeeds();
-    assert_eq!(env.database.rows(rows), by_default);
+    fs::write(env.path("example.toml"), printed).unwrap();
+    let loaded = [vec!["run"], vec!["run", "--config", "example.toml"]].map(|arguments| {
+        env.change_database();
+        env.queue.send(&bodies);
+        env.job(&arguments).succeeds();
+        env.database.rows(rows)
+    });
+    assert!(!loaded[0].is_empty());
+    assert_eq!(loaded[0], loaded[1]);
 }
 
-/// What the README says happens is proved by the tests that it names; a name that ends in `*` is a group or a start.
 #[test]
-fn the_readme_names_tests_that_exist() {
-    let readme = fs::read_to_string(project_path("README.md")).unwrap();
-    let sources = sources_below(&project_path("tests/it")) + &sources_below(&project_path("src"));
-    let table = readme.split("## What happens when").nth(1).unwrap().split("\n## ").next().unwrap();
-    let cells = table.lines().filter(|line| line.starts_with("| ") && line.contains("::"));
-    let names: Vec<&str> = cells
-        .flat_map(|line| line.rsplit("| ").next().unwrap().split('`'))
-        .filter(|name| name.contains("::"))
-        .collect();
-    assert!(names.len() > 50, "{names:?}");
-    for name in names {
-        let path = name.trim_end_matches("::*");
-        let test = path.rsplit("::").next().unwrap().trim_end_matches('*');
-        // A test stands as a function, as a module of them, or as an entry of a table that a macro makes tests of.
-        let items = [format!("fn {test}"), format!("mod {test}"), format!("    {test}: ")];
-        let exists = items.iter().any(|item| sources.contains(item));
-        assert!(exists, "the README names {name}, and there is none");
+fn the_example_is_printed_also_where_the_file_that_is_there_is_not_valid() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    for (toml, error) in [("[queue]\npolers = 3\n", "line 2"), ("[[column]]\nname = \"a\"\nfrom = \"x\"\n", "column a")]
+    {
+        env.configure(toml);
+        env.job(&["run"]).fails(USAGE, error, "`pgsluice config example`");
     }
+    assert!(!env.pgsluice(&["config", "example"]).succeeds().stdout.is_empty());
 }
 
-fn sources_below(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            text += &sources_below(&path);
-        } else {
-            text += &fs::read_to_string(path).unwrap();
+/// The image is built from what `.dockerignore` lets through; a text that is built in and is not let through breaks it.
+#[test]
+fn the_image_build_gets_every_text_that_is_built_in() {
+    let dockerignore = fs::read_to_string(project_path(".dockerignore")).unwrap();
+    let in_project = |name| fs::canonicalize(project_path(name)).unwrap();
+    let let_through: Vec<_> = dockerignore.lines().filter_map(|line| line.strip_prefix('!')).map(in_project).collect();
+    let mut built_in = Vec::new();
+    for source in files_below(&project_path("src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for path in text.split("include_str!(\"").skip(1) {
+            let path = source.parent().unwrap().join(path.split('"').next().unwrap());
+            built_in.push(fs::canonicalize(path).unwrap());
         }
     }
-    text
+    assert!(built_in.contains(&in_project("pgsluice.toml")), "{built_in:?}");
+    for path in built_in {
+        assert!(let_through.iter().any(|allowed| path.starts_with(allowed)), "{} is not let through", path.display());
+    }
 }

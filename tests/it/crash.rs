@@ -1,4 +1,4 @@
-//! Killed by SIGKILL after every step, by itself, so that the step is hit exactly; a second run makes the books
+//! The process kills itself by SIGKILL after a step, so that each step is hit exactly; a second run makes the books
 //! balance.
 
 use crate::books::{Standing, assert_balanced, standing};
@@ -8,7 +8,7 @@ use crate::testenv::{Server, TestEnv};
 /// Four receives, and four batches of deletes.
 const MESSAGES: usize = 40;
 
-/// Short enough to wait for what a dead process held.
+/// Short enough to wait for the messages of a dead process.
 const SHORT_SECONDS: u32 = 3;
 /// Longer than any test, so that no receipt handle goes stale.
 const LONG_SECONDS: u32 = 600;
@@ -99,9 +99,10 @@ dies_after!(
     the_flush_of_a_segment: "fsync" => Received,
     a_segment_is_renamed: "rename" => Received,
     the_directory_of_a_segment_is_flushed: "directory-sync" => Received,
-    rejects_are_written: "rename:2" => Received,
-    ids_are_written: "rename:3" => Received,
-    a_chunk_is_written: "rename:4" => Received,
+    the_parts_of_a_chunk_are_written: "write-chunk" => Received,
+    a_manifest_is_written: "rename:2" => Received,
+    rejects_are_kept: "rename:3" => Received,
+    a_segment_is_moved_to_the_committed_ones: "rename:4" => Committed,
     a_transform: "transform" => Received,
     the_copy_of_ids: "copy-ids" => Received,
     the_copy_of_rows: "copy-rows" => Received,

@@ -6,13 +6,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::books::{assert_balanced, standing};
+use crate::books::{Standing, assert_balanced, standing};
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv, wait_until};
+use crate::testenv::{Counts, Outcome, Server, TestEnv, wait_until};
 
 const FAILED: i32 = 1;
 const WORK_LEFT: i32 = 3;
-/// Long enough to load what the disk holds before it comes again, also on a machine that is busy.
+/// Long enough to load what the disk holds before its redelivery, also on a busy machine.
 const VISIBILITY_SECONDS: u32 = 6;
 const MIB: u64 = 1 << 20;
 
@@ -47,6 +47,14 @@ fn large_bodies(count: usize) -> Vec<String> {
     (0..count).map(body).collect()
 }
 
+/// Runs a command whose files cannot grow beyond 8 blocks of `ulimit`, 4 or 8 KiB: a full disk that any user can have.
+fn run_with_small_files(env: &TestEnv, arguments: &[&str]) -> Outcome {
+    let mut command = env.command("sh");
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgsluice")]).args(arguments);
+    env.run_to_end(command)
+}
+
 /// Runs again while work is left; each run must get on.
 fn run_until_done(env: &TestEnv) {
     let mut committed = env.database.count("pgsluice.message");
@@ -64,9 +72,9 @@ fn a_disk_that_fills_up_stops_the_receiving_and_what_is_sealed_is_loaded() {
     // Nothing can be loaded, so the spool grows until the disk is full.
     env.database.execute("begin; lock table user_logins");
     let running = env.start(&["run"]);
-    wait_until(|| fs::read_to_string(env.path("stderr")).unwrap().contains("receiving stops"));
+    running.until_stderr_contains("receiving stops");
     env.database.execute("commit");
-    assert_eq!(running.wait(), Some(WORK_LEFT));
+    running.wait().ends_with(WORK_LEFT);
 
     let standing = standing(&env, bodies.len());
     assert!(standing.deleted > 0, "what was sealed is loaded and acknowledged: {standing:?}");
@@ -76,7 +84,7 @@ fn a_disk_that_fills_up_stops_the_receiving_and_what_is_sealed_is_loaded() {
     assert_balanced(&env, &bodies);
 }
 
-/// Somebody else fills the disk after the segments were sealed: there is no room for a chunk.
+/// Another program fills the disk after the segments were sealed: there is no room for a chunk.
 #[test]
 fn without_room_for_a_chunk_its_segment_waits_in_the_spool() {
     let bodies = large_bodies(100);
@@ -107,17 +115,35 @@ fn on_a_disk_that_is_too_small_nothing_is_received() {
     assert_eq!(outcome.counts().received, 0);
 }
 
-/// The end of the disk in the middle of a segment, as a limit of the size of files: any user can set one.
+/// A chunk was begun, and cannot be written to its end.
+#[test]
+fn a_chunk_that_does_not_fit_is_not_there_and_its_segment_waits_in_the_spool() {
+    let bodies: Vec<String> = (0..100).map(|index| login(&format!("user {index}")).to_string()).collect();
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.set_visibility_timeout(600);
+    env.queue.send(&bodies);
+    env.job(&["drain"]).succeeds();
+    let segments = env.staged_files("spool");
+
+    let outcome = run_with_small_files(&env, &["run", "--idle", "1s", "--report", "report.json"]).ends_with(WORK_LEFT);
+    assert!(outcome.stderr.contains("stays in the spool"), "{outcome}");
+    assert_eq!(outcome.counts(), Counts { received: 100, pending: 100, ..Counts::default() });
+    assert_eq!(env.staged_files("spool"), segments);
+    assert!(env.staged_files("chunks").is_empty(), "{:?}", env.staged_files("chunks"));
+    assert_eq!(standing(&env, bodies.len()), Standing { committed: 0, deleted: 0 });
+
+    env.run().succeeds();
+    assert_balanced(&env, &bodies);
+}
+
+/// The end of the disk in the middle of a segment.
 #[test]
 fn a_segment_that_does_not_fit_is_cut_after_its_last_whole_line_and_sealed() {
     let bodies = generated(40);
     let env = TestEnv::new(Server::Embedded);
     env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
     env.queue.send(&bodies);
-    let mut command = env.command("sh");
-    let script = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
-    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_pgsluice"), "run"]);
-    let outcome = env.run_to_end(command).ends_with(WORK_LEFT);
+    let outcome = run_with_small_files(&env, &["run"]).ends_with(WORK_LEFT);
     assert!(outcome.stderr.contains("disk is full"), "{outcome}");
 
     let standing = standing(&env, bodies.len());
@@ -130,7 +156,7 @@ fn a_segment_that_does_not_fit_is_cut_after_its_last_whole_line_and_sealed() {
 fn the_file_system_is_read_only() {
     let bodies = generated(40);
     let Some((env, disk)) = env_on_a_small_disk(4 * MIB, &bodies) else { return };
-    env.pgsluice(&["status"]).succeeds(); // makes the directories
+    env.pgsluice(&["transform"]).succeeds(); // makes the directories
     disk.remount("ro");
     env.run().fails(FAILED, "staging", "write access");
     assert_eq!(env.queue.counts().visible, 40);
@@ -148,9 +174,8 @@ fn the_staging_directory_vanishes_during_a_run() {
     fs::remove_dir_all(env.path("staging")).unwrap();
     let after = login("after").to_string();
     env.queue.send(&[&after]);
-    assert_eq!(running.wait(), Some(FAILED));
-    let stderr = fs::read_to_string(env.path("stderr")).unwrap();
-    assert!(stderr.contains("error: cannot ") && stderr.contains("staging"), "{stderr}");
+    let outcome = running.wait().ends_with(FAILED);
+    assert!(outcome.stderr.contains("error: cannot ") && outcome.stderr.contains("staging"), "{outcome}");
 
     env.run().succeeds();
     assert_balanced(&env, &[login("before").to_string(), after]);

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use pgsluice::ack::{self, Deletes, RejectRoute};
 use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
-use pgsluice::load::{Committed, LoadMode, Loader};
+use pgsluice::load::{Committed, Loader};
 use pgsluice::queue::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt};
 use pgsluice::segment::SegmentId;
-use pgsluice::spool::{self, Record, SegmentWriter};
+use pgsluice::spool::{self, Origin, Record, SegmentWriter};
 use pgsluice::staging::Staging;
 use pgsluice::transform::{Plan, transform};
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ use crate::testenv::{KEY, Server, TestEnv};
 
 const HISTORIES: u32 = 24;
 const STEPS: std::ops::Range<usize> = 1..40;
-/// Every so many messages one cannot become a row.
+/// One in this number of messages cannot become a row.
 const BAD_EVERY: u32 = 5;
 const SENT_AT_MS: i64 = 1_782_907_200_000;
 
@@ -35,12 +35,12 @@ enum Step {
     Receive(usize),
     Seal,
     Load,
-    /// The process dies after COMMIT and before it knows.
+    /// The process dies after COMMIT and before it learns of it.
     LostCommit,
     Acknowledge,
     /// The visibility timeout passes.
     Redeliver,
-    /// The process dies; of the open segment so many whole lines are on the disk, and a part of one more.
+    /// The process dies. This number of whole lines of the open segment is on the disk, and a part of one more.
     Crash(usize),
 }
 
@@ -112,7 +112,7 @@ impl Model {
         }
     }
 
-    /// Whatever is not recorded is in the queue.
+    /// A message that is not recorded is in the queue.
     fn loses_nothing(&self) -> bool {
         let in_queue =
             |message: &u32| self.visible.contains(message) || self.in_flight.values().any(|held| held == message);
@@ -162,8 +162,9 @@ impl Real<'_> {
     }
 
     fn receive(&mut self, most: usize) {
+        let origin = Origin::of_queue("user_logins", "http://localhost/queue");
         for message in self.queue.deliver(most) {
-            let open = self.open.get_or_insert_with(|| SegmentWriter::create(&self.staging).unwrap());
+            let open = self.open.get_or_insert_with(|| SegmentWriter::create(&self.staging, &origin).unwrap());
             open.append(&Record::from(&message)).unwrap();
         }
     }
@@ -171,11 +172,11 @@ impl Real<'_> {
     fn load(&mut self) {
         let Some(segment) = self.sealed.pop_front() else { return };
         let staged = transform(&self.staging, segment, self.plan).unwrap();
-        let load = self.loader.load(&self.staging, &staged, LoadMode::Once);
+        let load = self.loader.load(&self.staging, &staged);
         let committed = self.runtime.block_on(load).unwrap();
         assert!(!committed.was_known());
         assert_eq!(committed.received(), committed.loaded() + committed.duplicates() + committed.rejected());
-        self.staging.remove_chunk(segment).unwrap();
+        self.staging.commit_segment(segment).unwrap();
         self.committed.push_back(committed);
     }
 
@@ -186,16 +187,18 @@ impl Real<'_> {
             let path = self.staging.spool(segment);
             let content = fs::read(&path).unwrap();
             let lines: Vec<&[u8]> = content.split_inclusive(|&byte| byte == b'\n').collect();
-            let torn = lines.get(kept).map_or(0, |line| line.len() / 2);
-            let whole: usize = lines.iter().take(kept).map(|line| line.len()).sum();
+            // The header stands before the first.
+            let torn = lines.get(kept + 1).map_or(0, |line| line.len() / 2);
+            let whole: usize = lines.iter().take(kept + 1).map(|line| line.len()).sum();
             fs::write(self.staging.open_segment(segment), &content[..whole + torn]).unwrap();
             fs::remove_file(path).unwrap();
         }
         spool::recover(&self.staging).unwrap();
-        let left = self.staging.sealed_segments().unwrap();
-        let mut known = self.runtime.block_on(self.loader.known(&left)).unwrap();
-        self.committed = left.iter().filter_map(|segment| known.remove(segment)).collect();
-        self.sealed = left.into();
+        let sealed = self.staging.sealed_segments().unwrap();
+        let unfinished = [self.staging.committed_segments().unwrap(), sealed].concat();
+        let mut known = self.runtime.block_on(self.loader.known(&unfinished)).unwrap();
+        self.committed = unfinished.iter().filter_map(|segment| known.remove(segment)).collect();
+        self.sealed = unfinished.into();
         self.sealed.retain(|segment| self.committed.iter().all(|committed| committed.segment() != *segment));
     }
 
@@ -227,6 +230,7 @@ fn message(number: u32, delivery: u32) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
+        sent_at_is_stable: true,
     }
 }
 
@@ -304,7 +308,7 @@ impl Queue for ModelQueue {
 fn the_stages_agree_with_the_model_whatever_happens() {
     let env = TestEnv::new(Server::Embedded);
     let runtime = Runtime::new().unwrap();
-    let pipeline = Pipeline::user_logins();
+    let pipeline = Pipeline::user_logins().unwrap();
     let keys = MaskingKeys { key: Some(MaskingKey::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..MaskingKeys::default() };
     let plan = Plan::compile(&pipeline, &keys, None).unwrap();
     let loader = runtime.block_on(Loader::connect(&env.database.url().into(), &pipeline)).unwrap();
@@ -345,7 +349,7 @@ fn the_stages_agree_with_the_model_whatever_happens() {
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What a last process does, which nobody kills: what is left, then what comes again.
+/// A last process, which is not killed: it does the work that remains, then that of the redeliveries.
 fn until_all_is_done() -> impl Iterator<Item = Step> {
     let segments = STEPS.end;
     let finish = move || std::iter::repeat_n([Step::Load, Step::Acknowledge], segments).flatten();

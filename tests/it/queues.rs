@@ -1,9 +1,6 @@
 //! What queues do beside holding logins: order within groups, attributes, large bodies, several consumers, other
 //! host names, limits and signals. Where servers differ, on each of them.
 
-use std::process::Stdio;
-use std::thread;
-
 use pgsluice::local::Faults;
 use serde_json::{Value, json};
 
@@ -48,12 +45,7 @@ fn two_processes_share_a_queue(server: Server) {
     let env = TestEnv::new(server);
     let bodies = generated(200);
     env.queue.send(&bodies);
-    thread::scope(|scope| {
-        for directory in ["staging-1", "staging-2"] {
-            let env = &env;
-            scope.spawn(move || env.pgsluice(&["run", "--staging-dir", directory]).succeeds());
-        }
-    });
+    two_processes_empty(&env);
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
     assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
     assert_eq!(env.database.number("select sum(received) from pgsluice.segment"), bodies.len() as u64);
@@ -66,16 +58,18 @@ fn two_processes_that_get_the_same_messages_load_them_once() {
     env.configure("[spool]\nsegment_max_messages = 20\n");
     let bodies = generated(300);
     env.queue.send(&bodies);
-    thread::scope(|scope| {
-        for directory in ["staging-1", "staging-2"] {
-            let env = &env;
-            scope.spawn(move || env.pgsluice(&["run", "--staging-dir", directory]).succeeds());
-        }
-    });
+    two_processes_empty(&env);
     assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
     let received = env.database.number("select sum(received) from pgsluice.segment");
     assert_eq!(received, 450);
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+fn two_processes_empty(env: &TestEnv) {
+    let processes = ["staging-1", "staging-2"].map(|name| env.start_as(name, &["run"]));
+    for process in processes {
+        process.wait().succeeds();
+    }
 }
 
 /// With `dedupe = "segment"` a redelivery in another segment is loaded again: that is what it says.
@@ -131,16 +125,13 @@ fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
 #[test]
 fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     let env = TestEnv::new(Server::Embedded);
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    command.args(["run", "--follow", "--report", "report.json"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut follower = command.spawn().unwrap();
+    let follower = env.start(&["run", "--follow"]);
     for round in 1..=2 {
         env.queue.send(&[login(&format!("round {round}")).to_string()]);
         wait_until(|| env.database.count("user_logins") == round && env.queue.is_empty());
     }
-    let terminated = std::process::Command::new("kill").arg(follower.id().to_string()).status().unwrap();
-    assert!(terminated.success());
-    assert_eq!(follower.wait().unwrap().code(), Some(3));
+    follower.terminate();
+    follower.wait().ends_with(3);
     assert_eq!(env.staged_objects("archive").len(), 2);
 }
 

@@ -15,7 +15,7 @@ use pgsluice::local::When::{Always, Every, EveryOfFirst, First, Nth};
 use pgsluice::local::{Faults, Rule};
 
 use crate::logins::{PLAIN_COLUMNS, expected_rows, generated, login, logins_of};
-use crate::testenv::{Outcome, Server, TestEnv};
+use crate::testenv::{Server, TestEnv};
 
 const MESSAGES: usize = 120;
 /// Short, so that what a fault hides comes back within the test.
@@ -181,7 +181,7 @@ fn deletes_that_sqs_refuses_are_reported_and_done_later() {
         when: First(2),
         fault: FailedEntries { code: "AccessDenied", sender_fault: true },
     }]);
-    let outcome: Outcome = env.pgsluice(&["run", "--idle", "8s", "--report", "report.json"]).succeeds();
+    let outcome = env.start(&RUN).ended().ends_with(3);
     let report = outcome.report();
     assert_eq!(report.ack_failed, report.counts.duplicates, "{outcome}");
     assert!(report.ack_failed > 0 && outcome.stderr.contains("AccessDenied"), "{outcome}");

@@ -1,7 +1,6 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use pgsluice::local::{Faults, QueueCounts};
 
@@ -24,11 +23,13 @@ fn each_stage_does_its_part_and_no_more() {
 
     env.job(&["transform"]).succeeds();
     assert_eq!(env.database.count("user_logins"), 0);
-    assert!(env.staged_files("chunks").len() >= 2, "a chunk and its ids");
+    assert_eq!(env.staged_files("chunks").len(), 4, "rows, ids, rejects, and the manifest");
 
     env.job(&["load"]).succeeds();
     assert_eq!(env.database.count("user_logins"), logins);
     assert_eq!(in_flight(&env), MESSAGES);
+    assert!(env.staged_files("spool").is_empty() && env.staged_files("chunks").is_empty());
+    assert_eq!(env.staged_objects("committed").len(), MESSAGES);
 
     let outcome = env.job(&["ack"]).succeeds();
     assert_eq!(outcome.counts().acknowledged, MESSAGES as u64);
@@ -189,20 +190,20 @@ fn a_replay_that_is_told_to_loads_a_segment_again() {
 fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_the_rest() {
     const SEGMENTS: u64 = 30;
     let env = TestEnv::new(Server::Embedded);
-    env.configure("[spool]\nsegment_max_messages = 1\n");
-    let logins = (0..SEGMENTS).map(|index| format!("{}\n", login(&index.to_string())));
-    fs::write(env.path("logins.ndjson"), logins.collect::<String>()).unwrap();
-    env.pgsluice(&["import", "logins.ndjson"]).succeeds();
+    for index in 0..SEGMENTS {
+        let name = format!("{index}.ndjson");
+        fs::write(env.path(&name), login(&index.to_string()).to_string()).unwrap();
+        env.pgsluice(&["import", &name]).succeeds();
+    }
 
     env.database.execute("begin; lock table user_logins");
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    command.args(["replay", "--log-file", "log"]).stderr(Stdio::null());
-    let mut replay = command.spawn().unwrap();
+    let replay = env.start(&["replay"]);
     wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
-    assert!(Command::new("kill").arg(replay.id().to_string()).status().unwrap().success());
-    wait_until(|| fs::read_to_string(env.path("log")).unwrap().contains("stopping"));
+    replay.terminate();
+    replay.until_stderr_contains("stopping");
     env.database.execute("commit");
-    assert_eq!(replay.wait().unwrap().code(), Some(3));
+    let outcome = replay.wait().ends_with(3);
+    assert!(outcome.stderr.ends_with("  not all of it is done; what remains is safe\n"), "{outcome}");
     let loaded = env.database.count("user_logins");
     assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
 

@@ -2,8 +2,6 @@
 //! given back at once.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use pgsluice::local::Fault::Refused;
@@ -12,7 +10,7 @@ use pgsluice::local::When::Always;
 use pgsluice::local::{Faults, Rule};
 
 use crate::logins::{generated, logins_of};
-use crate::testenv::{Counts, Database, Server, TestEnv, wait_until};
+use crate::testenv::{Counts, Database, Queue, QueueKind, Running, Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 60;
 const VISIBILITY: Duration = Duration::from_secs(2);
@@ -34,32 +32,6 @@ impl Drop for LockedTable {
     }
 }
 
-/// A run in the background, whose report and log are files.
-struct Running(Child);
-
-impl Running {
-    fn start(env: &TestEnv, arguments: &[&str]) -> Self {
-        let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-        command.args(["run", "--report", "report.json", "--log-file", "log.txt"]).args(arguments);
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn terminate(&self) {
-        Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
-    }
-
-    fn ends_with(mut self, code: i32) {
-        assert_eq!(self.0.wait().unwrap().code(), Some(code));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
 fn env_with(bodies: &[String], visibility: Duration, server: Server) -> TestEnv {
     let env = TestEnv::new(server);
     env.queue.set_visibility_timeout(u32::try_from(visibility.as_secs()).unwrap());
@@ -68,13 +40,19 @@ fn env_with(bodies: &[String], visibility: Duration, server: Server) -> TestEnv 
     env
 }
 
-fn counts(env: &TestEnv) -> Counts {
-    let report = fs::read(env.path("report.json")).unwrap();
-    serde_json::from_slice(&report).unwrap()
-}
-
 fn everything_is_in_flight(env: &TestEnv) -> bool {
     env.queue.counts().in_flight == MESSAGES
+}
+
+/// Returns when the server has let this number of visibility timeouts pass: a message that nobody extends is received
+/// once more after each.
+fn visibility_timeouts_pass(server: Server, timeouts: usize) {
+    let clock = Queue::create(server, QueueKind::Standard);
+    clock.set_visibility_timeout(u32::try_from(VISIBILITY.as_secs()).unwrap());
+    clock.send(&["tick"]);
+    for _ in 0..=timeouts {
+        clock.receive_next();
+    }
 }
 
 /// The messages stay invisible for three visibility timeouts, and are received once.
@@ -82,38 +60,43 @@ fn a_slow_database_leads_to_no_redelivery(server: Server) {
     let bodies = generated(MESSAGES);
     let env = env_with(&bodies, VISIBILITY, server);
     let locked = LockedTable::new(&env);
-    let run = Running::start(&env, &[]);
+    let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
-    // Nothing to wait for but time itself.
-    thread::sleep(3 * VISIBILITY);
+    visibility_timeouts_pass(server, 3);
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
     drop(locked);
-    run.ends_with(0);
+    let counts = run.wait().succeeds().counts();
     let received = MESSAGES as u64;
     let loaded = logins_of(&bodies).len() as u64;
     let expected =
         Counts { received, loaded, rejected: received - loaded, acknowledged: received, ..Counts::default() };
-    assert_eq!(counts(&env), expected);
+    assert_eq!(counts, expected);
 }
 
-/// The keeper says once that it cannot extend; the run goes on, and what comes again makes no second row.
+/// The keeper says once that it cannot extend; the run goes on, and what is redelivered makes no second row.
 #[test]
 fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     let bodies = generated(MESSAGES);
     let env = env_with(&bodies, VISIBILITY, Server::Faulty(Faults::default()));
     env.queue.inject(&[Rule { operation: ChangeVisibility, when: Always, fault: Refused(500, "InternalFailure") }]);
     let locked = LockedTable::new(&env);
-    let run = Running::start(&env, &[]);
+    let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
-    thread::sleep(3 * VISIBILITY);
+    wait_until(|| sealed_messages(&env) > MESSAGES);
     drop(locked);
-    run.ends_with(0);
-    let counts = counts(&env);
-    assert!(counts.duplicates > 0, "{counts:?}");
+    let outcome = run.wait().succeeds();
+    assert!(outcome.counts().duplicates > 0, "{outcome}");
     assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
-    let log = fs::read_to_string(env.path("log.txt")).unwrap();
-    assert_eq!(log.matches("cannot change visibility timeouts").count(), 1, "{log}");
+    assert_eq!(outcome.stderr.matches("cannot change visibility timeouts").count(), 1, "{outcome}");
+}
+
+/// Messages in the sealed segments.
+fn sealed_messages(env: &TestEnv) -> usize {
+    let mut sealed = env.staged_files("spool");
+    sealed.retain(|path| path.extension().is_some_and(|extension| extension == "ndjson"));
+    let lines = |path| fs::read_to_string(path).map_or(0, |segment| segment.matches("\"message_id\"").count());
+    sealed.iter().map(lines).sum()
 }
 
 /// Whoever gets the released messages loads them; the segments in the spool are recognised then, or the other way round.
@@ -121,12 +104,12 @@ fn given_back(server: Server, how_to_stop: &[&str], stop: impl FnOnce(&Running))
     let bodies = generated(MESSAGES);
     let env = env_with(&bodies, Duration::from_mins(10), server);
     let locked = LockedTable::new(&env);
-    let run = Running::start(&env, how_to_stop);
+    let run = env.start(&[&["run"], how_to_stop].concat());
     wait_until(|| everything_is_in_flight(&env));
     stop(&run);
-    run.ends_with(3);
+    let stopped = run.wait().ends_with(3).counts();
     assert_eq!((env.queue.counts().visible, env.queue.counts().in_flight), (MESSAGES, 0));
-    assert_eq!(counts(&env), Counts { received: 60, pending: 60, ..Counts::default() });
+    assert_eq!(stopped, Counts { received: 60, pending: 60, ..Counts::default() });
 
     drop(locked);
     let other = env.job(&["run", "--staging-dir", "elsewhere"]).succeeds().counts();
@@ -146,18 +129,18 @@ fn the_end_of_max_duration_releases_what_the_grace_is_too_short_for() {
     given_back(Server::Embedded, &["--follow", "--max-duration", "2s"], |_| {});
 }
 
-/// However long the grace would be.
+/// Whichever of the two it is, and however long the grace would be.
 #[test]
 fn a_second_signal_stops_at_once() {
     let env = env_with(&generated(MESSAGES), Duration::from_mins(10), Server::Embedded);
     env.configure("[queue]\nshutdown_grace_ms = 3_600_000\n");
     let _locked = LockedTable::new(&env);
-    let run = Running::start(&env, &[]);
+    let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
     run.terminate();
-    wait_until(|| fs::read_to_string(env.path("log.txt")).is_ok_and(|log| log.contains("stopping:")));
-    run.terminate();
-    run.ends_with(3);
+    run.until_stderr_contains("stopping:");
+    run.interrupt();
+    run.wait().ends_with(3);
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use futures::{Stream, TryStreamExt};
 use serde::Serialize;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
@@ -14,12 +14,22 @@ use super::rejects::stage_of;
 use crate::reason::Reason;
 use crate::segment::SegmentId;
 
-const GROUPS: &str = "SELECT stage, field, reason, count(*), min(rejected_at), max(rejected_at) FROM pgsluice.reject \
-     WHERE pipeline = $1 AND (cardinality($2::uuid[]) = 0 OR segment = ANY($2)) \
-     GROUP BY stage, field, reason ORDER BY count(*) DESC, stage, field, reason LIMIT $3";
-const ENTRIES: &str = "SELECT message_id, segment, stage, field, reason, rejected_at FROM pgsluice.reject \
-     WHERE pipeline = $1 AND (cardinality($2::uuid[]) = 0 OR segment = ANY($2)) \
-     ORDER BY rejected_at DESC, segment, message_id LIMIT $3";
+const GROUPS: &str = "SELECT stage, field, reason, pg_catalog.count(*), pg_catalog.min(rejected_at), \
+     pg_catalog.max(rejected_at) FROM pgsluice.reject JOIN pgsluice.pipeline \
+     ON pipeline.id OPERATOR(pg_catalog.=) reject.pipeline LEFT JOIN pgsluice.segment \
+     ON segment.pipeline OPERATOR(pg_catalog.=) reject.pipeline \
+     AND segment.segment_no OPERATOR(pg_catalog.=) reject.segment_no \
+     WHERE pipeline.name OPERATOR(pg_catalog.=) $1 \
+     AND (pg_catalog.cardinality($2) OPERATOR(pg_catalog.=) 0 OR segment.id OPERATOR(pg_catalog.=) ANY ($2)) \
+     GROUP BY stage, field, reason ORDER BY pg_catalog.count(*) DESC, stage, field, reason LIMIT $3";
+const ENTRIES: &str = "SELECT message_id, segment.id, stage, field, reason, rejected_at \
+     FROM pgsluice.reject JOIN pgsluice.pipeline \
+     ON pipeline.id OPERATOR(pg_catalog.=) reject.pipeline LEFT JOIN pgsluice.segment \
+     ON segment.pipeline OPERATOR(pg_catalog.=) reject.pipeline \
+     AND segment.segment_no OPERATOR(pg_catalog.=) reject.segment_no \
+     WHERE pipeline.name OPERATOR(pg_catalog.=) $1 \
+     AND (pg_catalog.cardinality($2) OPERATOR(pg_catalog.=) 0 OR segment.id OPERATOR(pg_catalog.=) ANY ($2)) \
+     ORDER BY rejected_at DESC, segment.id, message_id LIMIT $3";
 
 /// Which rejects of the ledger are listed.
 #[derive(Debug, Clone)]
@@ -51,8 +61,8 @@ pub struct RejectGroup {
 pub struct ListedReject {
     /// The message's id.
     pub message_id: Uuid,
-    /// The segment whose reject file holds it.
-    pub segment: SegmentId,
+    /// The segment whose reject file holds it; null where version 1 of the ledger did not know it any more.
+    pub segment: Option<SegmentId>,
     /// Who refused it, and why.
     #[serde(flatten)]
     pub reason: Reason,
@@ -85,7 +95,7 @@ impl Selection<'_> {
         self.rows(client, ENTRIES, |row| {
             Ok(ListedReject {
                 message_id: row.try_get(0)?,
-                segment: row.try_get::<_, Uuid>(1)?.into(),
+                segment: row.try_get::<_, Option<Uuid>>(1)?.map(SegmentId::from),
                 reason: reason(row, 2)?,
                 rejected_at: instant(row, 5)?,
             })
@@ -102,8 +112,9 @@ impl Selection<'_> {
         let failed = || ledger_error("reading rejects of");
         let segments: Vec<Uuid> = self.segments.iter().map(|segment| segment.as_uuid()).collect();
         let limit = self.limit.map(i64::from);
-        let parameters: [&(dyn ToSql + Sync); 3] = [&self.pipeline, &segments, &limit];
-        let rows = client.query_raw(statement, parameters).await.map_err(failed())?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&self.pipeline, Type::TEXT), (&segments, Type::UUID_ARRAY), (&limit, Type::INT8)];
+        let rows = client.query_typed_raw(statement, parameters).await.map_err(failed())?;
         Ok(rows.map_err(move |error| failed()(error)).and_then(move |row| {
             let item = read(&row).map_err(ledger_error("reading rejects of"));
             std::future::ready(item)

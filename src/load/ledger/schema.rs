@@ -1,62 +1,69 @@
 //! Creates what a load needs in the database, from the files in `sql/`, and checks that it is there.
 
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
 use super::super::LoadError;
-use crate::config::DatabaseUrl;
+use super::super::preflight::qualified_name;
+use super::pipeline::{PipelineRow, check_version};
+use crate::config::{DatabaseUrl, Pipeline};
 use crate::postgres::{PostgresError, connect};
 
+const TABLE_FILE: &str = "004_user_logins.sql";
 /// The files of `sql/`, in the order in which they are applied.
-const FILES: [(&str, &str); 2] = [
-    ("001_ledger.sql", include_str!("../../../sql/001_ledger.sql")),
-    ("002_user_logins.sql", include_str!("../../../sql/002_user_logins.sql")),
+const FILES: [(&str, &str); 4] = [
+    ("001_set_version_1_aside.sql", include_str!("../../../sql/001_set_version_1_aside.sql")),
+    ("002_ledger.sql", include_str!("../../../sql/002_ledger.sql")),
+    ("003_take_over_version_1.sql", include_str!("../../../sql/003_take_over_version_1.sql")),
+    (TABLE_FILE, include_str!("../../../sql/004_user_logins.sql")),
 ];
-const TABLES: &str = "SELECT to_regclass('pgsluice.' || name) IS NOT NULL, \
-     has_table_privilege(to_regclass('pgsluice.' || name), 'SELECT') \
-     AND has_table_privilege(to_regclass('pgsluice.' || name), 'INSERT') \
-     AND has_function_privilege(to_regprocedure('pgsluice.ensure_message_partitions(date, date)'), 'EXECUTE') \
-     FROM unnest(ARRAY['segment', 'message', 'reject']) AS name";
+const RIGHTS: &str = "SELECT pg_catalog.bool_and(\
+     pg_catalog.has_table_privilege('pgsluice.' OPERATOR(pg_catalog.||) name, 'SELECT') \
+     AND pg_catalog.has_table_privilege('pgsluice.' OPERATOR(pg_catalog.||) name, 'INSERT')) \
+     AND pg_catalog.has_sequence_privilege('pgsluice.segment_no', 'USAGE') \
+     AND pg_catalog.has_function_privilege('pgsluice.ensure_message_partitions(integer[])', 'EXECUTE') \
+     FROM pg_catalog.unnest(ARRAY['pipeline', 'segment', 'message', 'reject', 'masking']) AS name";
 /// Two `init` at once would both find a table missing and both create it. The number is only ours: "pgsluice".
 const ADVISORY_LOCK: i64 = i64::from_be_bytes(*b"pgsluice");
 
 /// The SQL that [`init`] applies: file names and texts, in order.
-pub fn init_sql() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FILES.into_iter()
+pub fn init_sql(with_user_logins: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.into_iter().filter(move |(name, _)| with_user_logins || *name != TABLE_FILE)
 }
 
-/// Creates the ledger and the table `user_logins` where they are missing, in one transaction.
-pub async fn init(database: &DatabaseUrl) -> Result<(), LoadError> {
+/// Creates the ledger, or takes over one of version 1; creates the table `user_logins` where the mapping is the built-in
+/// one and the table is missing; and records which table the pipeline loads. In one transaction, except the last.
+pub async fn init(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), LoadError> {
     let mut client = connect(database).await?;
     let failed = |action: &str| {
         let action = action.to_owned();
         move |error| PostgresError::of_statement(&action, error)
     };
+    match check_version(&client).await {
+        Err(LoadError::NoLedger | LoadError::OlderLedger { .. }) | Ok(()) => {}
+        Err(error) => return Err(error),
+    }
     let transaction = client.transaction().await.map_err(failed("BEGIN"))?;
-    let lock = format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})");
+    let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK})");
     transaction.batch_execute(&lock).await.map_err(failed("an advisory lock"))?;
-    for (name, text) in init_sql() {
+    for (name, text) in init_sql(pipeline.fits_user_logins()?) {
         transaction.batch_execute(text).await.map_err(failed(&format!("applying sql/{name}")))?;
     }
-    Ok(transaction.commit().await.map_err(failed("COMMIT"))?)
+    transaction.commit().await.map_err(failed("COMMIT"))?;
+    match qualified_name(&client, &pipeline.table).await {
+        Ok(target) => PipelineRow::set_target(&client, &pipeline.name, &target).await,
+        // Made later by whoever owns it; a run says so if it is still missing.
+        Err(LoadError::NoTable { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
-/// The ledger is there, and the role may use it.
+/// The role may use the ledger.
 pub(in crate::load) async fn check(client: &Client) -> Result<(), LoadError> {
-    let read = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, Option<bool>>(1)?));
-    let tables: Vec<(bool, Option<bool>)> = client
-        .query(TABLES, &[])
-        .await
-        .and_then(|rows| rows.iter().map(read).collect())
-        .map_err(|error| PostgresError::of_statement("looking at the ledger", error))?;
-    if !tables.iter().all(|(exists, _)| *exists) {
-        return Err(LoadError::NoLedger);
-    }
-    if !tables.iter().all(|(_, allowed)| *allowed == Some(true)) {
-        return Err(PostgresError::forbidden(
-            "SELECT, INSERT and EXECUTE on the ledger (schema pgsluice)",
-            String::new(),
-        )
-        .into());
+    let allowed = client.query_typed_one(RIGHTS, &[]).await.and_then(|row| row.try_get(0));
+    let allowed: bool = allowed.map_err(|error| PostgresError::of_statement("looking at the ledger", error))?;
+    if !allowed {
+        let action = "SELECT, INSERT, USAGE and EXECUTE on the ledger (schema pgsluice)";
+        return Err(PostgresError::forbidden(action, String::new()).into());
     }
     Ok(())
 }

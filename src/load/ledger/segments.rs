@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 use uuid::Uuid;
 
@@ -12,14 +13,14 @@ use super::super::message_keys::SegmentKeys;
 use super::{Ledger, count, ledger_error};
 use crate::segment::SegmentId;
 
-const SEGMENT_COLUMNS: &str = "id, received, loaded, duplicates, rejected, loaded_at, left_in_queue";
-const FIND: &str = "FROM pgsluice.segment WHERE id = ANY($1)";
-const TOTALS: &str = "SELECT count(*), coalesce(sum(loaded), 0)::bigint, coalesce(sum(duplicates), 0)::bigint, \
-     coalesce(sum(rejected), 0)::bigint, max(loaded_at) FROM pgsluice.segment WHERE pipeline = $1";
-const FORGET_SEGMENT: &str = "DELETE FROM pgsluice.segment WHERE id = $1";
-const INSERT_SEGMENT: &str = "INSERT INTO pgsluice.segment \
-     (id, pipeline, received, loaded, duplicates, rejected, first_sent_at, last_sent_at, host, left_in_queue) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING loaded_at";
+const FIND: &str = "SELECT id, received, loaded, duplicates, rejected, loaded_at, left_in_queue FROM pgsluice.segment \
+     WHERE pipeline OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) ANY ($2)";
+const TOTALS: &str = "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(loaded), 0)::bigint, \
+     coalesce(pg_catalog.sum(duplicates), 0)::bigint, coalesce(pg_catalog.sum(rejected), 0)::bigint, \
+     pg_catalog.max(loaded_at) FROM pgsluice.segment WHERE pipeline OPERATOR(pg_catalog.=) $1";
+const INSERT: &str = "INSERT INTO pgsluice.segment (pipeline, id, segment_no, received, loaded, duplicates, rejected, \
+     rows, first_sent_at, last_sent_at, host, mapping, left_in_queue) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING loaded_at";
 
 /// What the ledger holds of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Ledger {
         segments: &[SegmentId],
     ) -> Result<Vec<(SegmentRecord, SystemTime)>, LoadError> {
         let ids: Vec<Uuid> = segments.iter().map(|segment| segment.as_uuid()).collect();
-        let found = client.query(&format!("SELECT {SEGMENT_COLUMNS} {FIND}"), &[&ids]).await;
+        let found = client.query_typed(FIND, &[(&self.pipeline, Type::INT4), (&ids, Type::UUID_ARRAY)]).await;
         let found = found.and_then(|rows| rows.iter().map(read_segment).collect::<Result<Vec<_>, _>>());
         let mut found = found.map_err(ledger_error("reading"))?;
         if self.with_rejects {
@@ -66,24 +67,16 @@ impl Ledger {
                 last_loaded_at: row.try_get(4)?,
             })
         };
-        client.query_one(TOTALS, &[&&*self.pipeline]).await.and_then(read).map_err(ledger_error("reading"))
+        let totals = client.query_typed_one(TOTALS, &[(&self.pipeline, Type::INT4)]).await;
+        totals.and_then(read).map_err(ledger_error("reading"))
     }
 
-    /// Removes the segment's row, and nothing else of it.
-    pub(in crate::load) async fn forget_segment(
-        &self,
-        transaction: &Transaction<'_>,
-        segment: SegmentId,
-    ) -> Result<(), LoadError> {
-        let forgotten = transaction.execute(FORGET_SEGMENT, &[&segment.as_uuid()]).await;
-        forgotten.map(|_| ()).map_err(ledger_error("removing a segment from"))
-    }
-
-    /// Records the segment, and returns the time of the transaction.
+    /// Records the segment under its number, and returns the time of the transaction.
     pub(in crate::load) async fn insert_segment(
         &self,
         transaction: &Transaction<'_>,
         record: &SegmentRecord,
+        segment_no: i32,
         keys: &SegmentKeys,
     ) -> Result<SystemTime, LoadError> {
         let failed = || ledger_error("recording a segment in");
@@ -91,21 +84,22 @@ impl Ledger {
             [record.received, record.loaded, record.duplicates, record.rejected].map(u64::cast_signed);
         let (first, last) = keys.sent_between();
         let id = record.segment.as_uuid();
-        let pipeline = &*self.pipeline;
         let inserted = transaction
-            .query_opt(
-                INSERT_SEGMENT,
+            .query_typed_opt(
+                INSERT,
                 &[
-                    &id,
-                    &pipeline,
-                    &received,
-                    &loaded,
-                    &duplicates,
-                    &rejected,
-                    &first,
-                    &last,
-                    &self.host,
-                    &&*record.left_in_queue,
+                    (&self.pipeline, Type::INT4),
+                    (&id, Type::UUID),
+                    (&segment_no, Type::INT4),
+                    (&received, Type::INT8),
+                    (&loaded, Type::INT8),
+                    (&duplicates, Type::INT8),
+                    (&rejected, Type::INT8),
+                    (&first, Type::TIMESTAMPTZ),
+                    (&last, Type::TIMESTAMPTZ),
+                    (&self.host, Type::TEXT),
+                    (&self.mapping, Type::TEXT),
+                    (&&*record.left_in_queue, Type::UUID_ARRAY),
                 ],
             )
             .await

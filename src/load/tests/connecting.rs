@@ -5,7 +5,7 @@ use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
 
 async fn refusal(url: &str) -> LoadError {
-    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
+    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins().unwrap()).await.err().unwrap()
 }
 
 #[tokio::test]
@@ -45,11 +45,11 @@ async fn a_server_that_is_not_there_is_unreachable() {
 async fn init_changes_nothing_the_second_time() {
     let fixture = Fixture::new().await;
     fixture.load(&fixture.stage(&messages(0..5))).await;
-    init(&fixture.url).await.unwrap();
+    init(&fixture.url, &fixture.pipeline).await.unwrap();
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 5);
 
-    let url = new_database();
-    let (one, two) = tokio::join!(init(&url), init(&url));
+    let (url, built_in) = (new_database(), Pipeline::user_logins().unwrap());
+    let (one, two) = tokio::join!(init(&url, &built_in), init(&url, &built_in));
     one.unwrap();
     two.unwrap();
 }

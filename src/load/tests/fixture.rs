@@ -11,7 +11,7 @@ use super::super::*;
 use crate::config::{Column, ColumnType, MaskingKeys, MessageValue, RejectPolicy, Source, TableName};
 use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
-use crate::spool::{Record, SegmentWriter};
+use crate::spool::{Origin, Record, SegmentWriter};
 use crate::transform::{Plan, transform};
 
 /// 2026-07-01T12:00:00Z, long ago as partitions go.
@@ -55,9 +55,9 @@ pub(super) fn messages(numbers: std::ops::Range<i64>) -> Vec<Message> {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let url = new_database();
-        init(&url).await.unwrap();
         let client = connect(&url).await.unwrap();
         client.batch_execute("CREATE TABLE items (name text, value integer, sent date)").await.unwrap();
+        init(&url, &pipeline()).await.unwrap();
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
         Self { url, staging, pipeline: pipeline(), client, _root: root }
@@ -67,8 +67,10 @@ impl Fixture {
         Loader::connect(&self.url, &self.pipeline).await.unwrap()
     }
 
-    pub(super) fn stage(&self, messages: &[Message]) -> StagedSegment {
-        let mut writer = SegmentWriter::create(&self.staging).unwrap();
+    pub(super) fn stage(&self, messages: &[Message]) -> Manifest {
+        let mut writer =
+            SegmentWriter::create(&self.staging, &Origin::of_queue(&self.pipeline.name, "http://localhost/items"))
+                .unwrap();
         for (id, sent_at, body) in messages {
             writer
                 .append(&Record { message_id: id.as_str().into(), sent_at: *sent_at, ..Record::with_body(body) })
@@ -79,8 +81,8 @@ impl Fixture {
         transform(&self.staging, sealed.id, &plan).unwrap()
     }
 
-    pub(super) async fn load(&self, staged: &StagedSegment) -> Committed {
-        self.loader().await.load(&self.staging, staged, LoadMode::Once).await.unwrap()
+    pub(super) async fn load(&self, staged: &Manifest) -> Committed {
+        self.loader().await.load(&self.staging, staged).await.unwrap()
     }
 
     /// One number that a query gives.
@@ -93,8 +95,8 @@ impl Fixture {
     }
 
     /// The lines of a segment's reject file.
-    pub(super) fn reject_lines(&self, staged: &StagedSegment) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.staging.rejects(staged.id)).unwrap_or_default();
+    pub(super) fn reject_lines(&self, staged: &Manifest) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.staging.rejects(staged.segment)).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

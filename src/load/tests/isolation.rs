@@ -113,7 +113,7 @@ async fn rows_that_a_trigger_skips_are_an_error_and_change_nothing() {
     for (first, expected) in [(3, (7, 6)), (0, (7, 6))] {
         let staged = fixture.stage(&messages(first..10));
         let mut loader = fixture.loader().await;
-        let error = loader.load(&fixture.staging, &staged, LoadMode::Once).await.unwrap_err();
+        let error = loader.load(&fixture.staging, &staged).await.unwrap_err();
         let LoadError::RowsSkipped { sent, taken, .. } = error else { panic!("{error}") };
         assert_eq!((sent, taken), expected);
         assert_eq!(fixture.rows().await, 3);
@@ -128,12 +128,14 @@ async fn an_attempt_again_drops_what_an_earlier_one_wrote_in_the_reject_file() {
     let mut loader = fixture.loader().await;
     for _ in 0..2 {
         fixture.client.batch_execute("TRUNCATE items").await.unwrap();
-        let committed = loader.load(&fixture.staging, &staged, LoadMode::Again).await.unwrap();
+        loader.forget(&[staged.segment], false).await.unwrap();
+        let committed = loader.load(&fixture.staging, &staged).await.unwrap();
         assert_eq!(counts(&committed), (1, 0, 2));
         assert_eq!(fixture.reject_lines(&staged).len(), 2);
     }
     fixture.client.batch_execute("TRUNCATE items; ALTER TABLE items DROP CONSTRAINT small").await.unwrap();
-    let committed = loader.load(&fixture.staging, &staged, LoadMode::Again).await.unwrap();
+    loader.forget(&[staged.segment], false).await.unwrap();
+    let committed = loader.load(&fixture.staging, &staged).await.unwrap();
     assert_eq!(counts(&committed), (2, 0, 1));
     assert_eq!(fixture.reject_lines(&staged).len(), 1);
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject").await, 1);

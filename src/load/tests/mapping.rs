@@ -7,10 +7,11 @@ use crate::postgres::connect;
 #[tokio::test]
 async fn the_built_in_mapping_fits_what_init_creates() {
     let url = new_database();
-    let mut loader = Loader::connect(&url, &Pipeline::user_logins()).await.unwrap();
-    let error = loader.check_mapping().await.unwrap_err();
+    let built_in = Pipeline::user_logins().unwrap();
+    let error = Loader::connect(&url, &built_in).await.err().unwrap();
     assert!(matches!(error, LoadError::NoLedger), "{error}");
-    init(&url).await.unwrap();
+    init(&url, &built_in).await.unwrap();
+    let mut loader = Loader::connect(&url, &built_in).await.unwrap();
     loader.check_mapping().await.unwrap();
     connect(&url).await.unwrap().batch_execute("DROP TABLE user_logins").await.unwrap();
     let error = loader.check_mapping().await.unwrap_err();
@@ -61,12 +62,16 @@ async fn the_loading_role_needs_no_more_than_its_grants() {
         fixture.url.expose().split_once("postgres:").map(|(_, rest)| rest.split_once('@').unwrap()).unwrap();
     assert!(start.len() > 3);
     let url: DatabaseUrl = format!("postgres://{role}:pw@{end}").into();
+    let readable = format!("GRANT SELECT ON ALL TABLES IN SCHEMA pgsluice TO {role}");
+    fixture.client.batch_execute(&readable).await.unwrap();
     let mut loader = Loader::connect(&url, &fixture.pipeline).await.unwrap();
     let grants = [
-        format!("GRANT SELECT, INSERT, DELETE ON pgsluice.segment, pgsluice.message, pgsluice.reject TO {role}"),
         format!(
-            "GRANT EXECUTE ON FUNCTION pgsluice.ensure_message_partitions(date, date) TO {role}; GRANT INSERT ON items TO {role}"
+            "GRANT INSERT ON pgsluice.pipeline, pgsluice.segment, pgsluice.message, pgsluice.reject, pgsluice.masking \
+             TO {role}; GRANT USAGE ON SEQUENCE pgsluice.segment_no TO {role}; \
+             GRANT EXECUTE ON FUNCTION pgsluice.ensure_message_partitions(integer[]) TO {role}"
         ),
+        format!("GRANT INSERT ON items TO {role}"),
     ];
     for grant in grants {
         let error = loader.check_mapping().await.unwrap_err();
@@ -80,8 +85,9 @@ async fn the_loading_role_needs_no_more_than_its_grants() {
     let now = jiff::Timestamp::now().as_millisecond();
     let recent: Vec<_> = messages(0..5).into_iter().map(|(id, _, body)| (id, now, body)).collect();
     let staged = fixture.stage(&recent);
-    for mode in [LoadMode::Once, LoadMode::Again] {
-        assert_eq!(loader.load(&fixture.staging, &staged, mode).await.unwrap().loaded(), 5);
+    for was_known in [false, true] {
+        let committed = loader.load(&fixture.staging, &staged).await.unwrap();
+        assert_eq!((committed.loaded(), committed.was_known()), (5, was_known));
     }
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message_default").await, 0);
     drop(loader);

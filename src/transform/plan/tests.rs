@@ -44,14 +44,14 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     let sent = UtcText::from_milliseconds(record.sent_at).unwrap();
     let mut rows = b"earlier\n".to_vec();
     let mut memory = String::new();
-    let message = RowSource { record, body: record.body.text(&mut memory).unwrap(), sent };
+    let message = RowSource { record, body: record.body.text(&mut memory).unwrap(), sent, queue: Some("login-queue") };
     let pushed = plan.push_row(&message, &mut Scratch::default(), &mut rows);
     let rows = String::from_utf8(rows).unwrap();
     let own = rows.strip_prefix("earlier\n").unwrap();
     match pushed {
         Ok(()) => Ok(own.strip_suffix('\n').unwrap().to_owned()),
         Err(refusal) => {
-            assert_eq!(own, "", "a refused message left a part of a row");
+            assert_eq!(own, "", "a part of a row of a refused message");
             Err((refusal.text, refusal.field))
         }
     }
@@ -62,7 +62,7 @@ fn refusal(columns: Vec<Column>, body: &str) -> (String, Option<String>) {
 }
 
 fn user_logins(body: &str) -> Result<String, (String, Option<String>)> {
-    row(Pipeline::user_logins().columns, &record(body))
+    row(Pipeline::user_logins().unwrap().columns, &record(body))
 }
 
 const LOGIN: &str = r#"{"user_id":"u","app_version":"2.3.0","device_type":"ios","ip":"199.172.111.135","locale":null,"device_id":"593-47-5928"}"#;
@@ -161,19 +161,14 @@ fn values_of_the_message_are_in_utc() {
 
 #[test]
 fn a_plan_that_cannot_run_is_refused_before_the_first_message() {
-    let compile =
-        |column: Column, queue: Option<&str>| Plan::compile(&pipeline(vec![column]), &keys(), queue).unwrap_err();
+    let compile = |column: Column| Plan::compile(&pipeline(vec![column]), &keys(), None).unwrap_err();
+    assert!(matches!(compile(from_body("ip", ColumnType::Text)), ConfigError::InvalidColumn { .. }));
     assert!(matches!(
-        compile(from_message(MessageValue::Queue, ColumnType::Text), None),
-        ConfigError::Missing { setting: "PGSLUICE_QUEUE_URL", .. }
-    ));
-    assert!(matches!(compile(from_body("ip", ColumnType::Text), None), ConfigError::InvalidColumn { .. }));
-    assert!(matches!(
-        compile(from_message(MessageValue::SentDate, ColumnType::Boolean), None),
+        compile(from_message(MessageValue::SentDate, ColumnType::Boolean)),
         ConfigError::InvalidColumn { .. }
     ));
     assert!(matches!(
-        Plan::compile(&Pipeline::user_logins(), &MaskingKeys::default(), None).unwrap_err(),
+        Plan::compile(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), None).unwrap_err(),
         ConfigError::Missing { setting: "PGSLUICE_KEY", .. }
     ));
 }

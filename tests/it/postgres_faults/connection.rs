@@ -100,15 +100,12 @@ fn a_slow_transaction_is_not_taken_for_a_lost_one() {
     books.send(MESSAGES);
     let database = &books.env.database;
     database.execute("begin; lock table user_logins in access exclusive mode");
-    let outcome = thread::scope(|scope| {
-        let run = scope.spawn(|| books.env.run());
-        wait_for_a_waiting_load(database);
-        // Each look at the load is a connection; three of them are more than it takes to give one up.
-        proxy.wait_for_connections(CONNECTIONS + 3);
-        database.execute("commit");
-        run.join().unwrap()
-    });
-    let outcome = outcome.succeeds();
+    let run = books.env.start(&["run"]);
+    wait_for_a_waiting_load(database);
+    // Each look at the load is a connection; three of them are more than it takes to give one up.
+    proxy.wait_for_connections(CONNECTIONS + 3);
+    database.execute("commit");
+    let outcome = run.wait().succeeds();
     assert!(!outcome.stderr.contains("trying Postgres again"), "{outcome}");
     books.balance(&"a lock");
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions, Shutdown};
 use tempfile::TempDir;
@@ -16,18 +15,16 @@ fn a_session_that_an_administrator_ends_is_opened_again() {
     let books = Books::open();
     books.send(MESSAGES);
     let database = &books.env.database;
-    thread::scope(|scope| {
-        let run = scope.spawn(|| books.env.run());
-        for _ in 0..2 {
-            database.execute("begin; lock table user_logins in access exclusive mode");
-            wait_for_a_waiting_load(database);
-            database.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity
-                 where datname = current_database() and pid <> pg_backend_pid(); commit",
-            );
-        }
-        run.join().unwrap().succeeds();
-    });
+    let run = books.env.start(&["run"]);
+    for _ in 0..2 {
+        database.execute("begin; lock table user_logins in access exclusive mode");
+        wait_for_a_waiting_load(database);
+        database.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid(); commit",
+        );
+    }
+    run.wait().succeeds();
     books.balance(&"pg_terminate_backend");
 }
 
@@ -41,13 +38,11 @@ fn a_server_that_is_restarted_fast_or_immediately_costs_nothing_that_was_committ
         books.env.run().succeeds();
         books.send(MESSAGES);
         books.env.database.execute("begin; lock table user_logins in access exclusive mode");
-        thread::scope(|scope| {
-            let run = scope.spawn(|| books.env.run());
-            wait_for_a_waiting_load(&books.env.database);
-            // This session's lock ends with the server.
-            postgres.restart(how).unwrap();
-            run.join().unwrap().succeeds();
-        });
+        let run = books.env.start(&["run"]);
+        wait_for_a_waiting_load(&books.env.database);
+        // This session's lock ends with the server.
+        postgres.restart(how).unwrap();
+        run.wait().succeeds();
         books.env.database = Database::connect(postgres.url("postgres"));
         books.balance(&how);
     }
@@ -99,12 +94,10 @@ fn a_real_deadlock_is_tried_again() {
     );
     books.send(MESSAGES);
     database.execute("begin; select from locks where name = 'two' for update");
-    let outcome = thread::scope(|scope| {
-        let run = scope.spawn(|| books.env.run());
-        wait_for_a_waiting_load(database);
-        database.execute("select from locks where name = 'one' for update; commit");
-        run.join().unwrap().succeeds()
-    });
+    let run = books.env.start(&["run"]);
+    wait_for_a_waiting_load(database);
+    database.execute("select from locks where name = 'one' for update; commit");
+    let outcome = run.wait().succeeds();
     assert!(outcome.stderr.contains("40P01"), "{outcome}");
     books.balance(&"deadlock");
 }
@@ -121,6 +114,7 @@ fn a_server_without_a_free_connection_is_asked_again() {
         "create role {role} login password '{role}' connection limit 1;
          grant usage on schema pgsluice to {role};
          grant select, insert on all tables in schema pgsluice to {role};
+         grant usage on all sequences in schema pgsluice to {role};
          grant execute on all functions in schema pgsluice to {role};
          grant insert on user_logins to {role}"
     ));
@@ -129,12 +123,10 @@ fn a_server_without_a_free_connection_is_asked_again() {
     let limited = format!("postgres://{role}:{role}@{address}");
     books.env.set("DATABASE_URL", proxy.url(&limited));
     let other = Database::connect(limited);
-    thread::scope(|scope| {
-        let run = scope.spawn(|| books.env.run());
-        proxy.wait_for_error("53300");
-        drop(other);
-        run.join().unwrap().succeeds();
-    });
+    let run = books.env.start(&["run"]);
+    proxy.wait_for_error("53300");
+    drop(other);
+    run.wait().succeeds();
     books.balance(&"too many connections");
     books.env.database.execute(&format!("drop owned by {role}; drop role {role}"));
 }
@@ -155,12 +147,10 @@ fn a_full_disk_of_the_server_is_waited_for() {
     let proxy = Proxy::before(postgres.port());
     books.env.set("DATABASE_URL", proxy.url(&postgres.url("postgres")));
     books.send(2000);
-    let outcome = thread::scope(|scope| {
-        let run = scope.spawn(|| books.env.run());
-        proxy.wait_for_error("53100");
-        disk.enlarge();
-        run.join().unwrap().succeeds()
-    });
+    let run = books.env.start(&["run"]);
+    proxy.wait_for_error("53100");
+    disk.enlarge();
+    let outcome = run.wait().succeeds();
     assert!(outcome.stderr.contains("53100"), "{outcome}");
     books.balance(&"a full disk");
 }

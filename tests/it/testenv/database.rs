@@ -38,7 +38,7 @@ impl Database {
         Self::connect(self.url())
     }
 
-    /// A database that is there already, in any cluster.
+    /// A database that exists already, in any cluster.
     pub(crate) fn connect(url: String) -> Self {
         let client = RUNTIME.block_on(async {
             let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a connection");
@@ -56,7 +56,7 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// `\copy table from … csv`, as a person would load a file by hand. Returns how many rows there were.
+    /// `\copy table from … csv`, as a person would load a file by hand. Returns the number of rows.
     pub(crate) fn copy_csv(&self, table: &str, csv: Vec<u8>) -> u64 {
         RUNTIME.block_on(async {
             let sink = self.client.copy_in(&format!("copy {table} from stdin csv")).await.expect("a COPY");
@@ -105,7 +105,7 @@ impl Database {
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
     }
 
-    /// How many rows a table has.
+    /// The number of rows in a table.
     pub(crate) fn count(&self, table: &str) -> u64 {
         self.number(&format!("select count(*) from {table}"))
     }

@@ -82,8 +82,13 @@ impl Outcome {
 
     /// The command is killed by SIGKILL.
     pub(crate) fn dies(self) -> Self {
-        assert_eq!(self.signal, Some(SIGKILL), "{self}");
+        assert!(self.was_killed(), "{self}");
         self
+    }
+
+    /// Whether SIGKILL ended the command.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.signal == Some(SIGKILL)
     }
 
     /// The command fails with this exit code, one line `error: …` that holds `error`, and a line `hint: …` that
