@@ -82,13 +82,8 @@ pub fn import(
     sent_at: Option<Timestamp>,
 ) -> Result<Imported, ImportError> {
     let file = File::open(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
-    let sent_at = match sent_at {
-        Some(sent_at) => sent_at,
-        None => {
-            let time = modification_time(&file).map_err(FileError::of("inspect", path));
-            time.map_err(ImportError::Unreadable)?
-        }
-    };
+    let modified = modification_time(&file).map_err(FileError::of("inspect", path));
+    let sent_at = sent_at.map_or(modified, Ok).map_err(ImportError::Unreadable)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let lines = Lines::open(path).map_err(ImportError::Unreadable)?;
     let contents = Contents::of(pipeline, &name, lines).map_err(ImportError::Unreadable)?;
