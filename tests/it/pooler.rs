@@ -146,3 +146,16 @@ fn a_load_that_waits_for_a_free_session_of_a_pooler_is_not_given_up() {
     assert!(!outcome.stderr.contains("trying Postgres again"), "{outcome}");
     assert_balanced(&env, &sent);
 }
+
+/// The driver names each COPY, `s0`, `s1` and so on in each process, and other programs that use it leave such names.
+#[test]
+fn a_statement_that_others_left_in_a_session_costs_a_retry() {
+    let Some((env, pooler)) = env_with_pooler(1) else { return };
+    let other = Database::connect(pooler.url(&env.database.url()));
+    other.execute("prepare s0 as select 1; prepare s1 as select 1");
+    let sent = generated(MESSAGES);
+    env.queue.send(&sent);
+    let outcome = env.run().succeeds();
+    assert!(outcome.stderr.contains("SQLSTATE 42P05"), "{outcome}");
+    assert_balanced(&env, &sent);
+}
