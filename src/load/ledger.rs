@@ -65,9 +65,9 @@ pub(super) struct Begun {
 impl Ledger {
     /// Prepares a transaction for a load.
     pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<Begun, LoadError> {
-        let begin =
+        let statements =
             format!("{IDENTIFY}, pg_catalog.nextval('pgsluice.segment_no'); {NOTICE_A_LOST_CLIENT_LOCALLY}; {BEGIN}");
-        let begun = transaction.simple_query(&begin).await.map_err(ledger_error("beginning a transaction on"))?;
+        let begun = transaction.simple_query(&statements).await.map_err(ledger_error("beginning a transaction on"))?;
         let read = begun.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
                 let id = TransactionId { backend: row.get(0)?.parse().ok()?, started_us: row.get(1)?.parse().ok()? };

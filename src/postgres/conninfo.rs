@@ -92,8 +92,8 @@ fn parse_url(text: &str) -> Result<Parameters, String> {
     }
     // An empty part is as if it were not there, unlike an empty value of a parameter.
     let database = database.strip_prefix('/').unwrap_or(database);
-    let parts = [("user", user), ("password", password), ("host", &*hosts), ("port", &*ports), ("dbname", database)];
-    for (name, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+    let given = [("user", user), ("password", password), ("host", &*hosts), ("port", &*ports), ("dbname", database)];
+    for (name, value) in given.into_iter().filter(|(_, value)| !value.is_empty()) {
         parameters.set(name, &decode(value)?);
     }
     parse_query(query, &mut parameters)?;

@@ -54,13 +54,12 @@ impl<'a> Refusal<'a> {
     /// The server's text on one line, where it may be shown.
     pub(super) fn message(&self) -> Option<String> {
         let class = self.sqlstate.get(..2)?;
-        let dataless = match self.context {
+        let dataless = if self.context.is_none() {
             // A pooler names no file. Other languages than C are those of extensions.
-            None => self.file.is_none_or(is_in_c),
-            Some(_) => {
-                let nameless = |file| NAMELESS_CLASSES.contains(&class) || NAMELESS_FILES.contains(&file);
-                self.is_of_the_server() && self.file.is_some_and(nameless)
-            }
+            self.file.is_none_or(is_in_c)
+        } else {
+            let nameless = |file| NAMELESS_CLASSES.contains(&class) || NAMELESS_FILES.contains(&file);
+            self.is_of_the_server() && self.file.is_some_and(nameless)
         };
         let one_line = |text: &str| {
             let characters = text.chars().map(|character| if character.is_control() { ' ' } else { character });
@@ -82,7 +81,7 @@ impl<'a> Refusal<'a> {
 
 /// The server's scanner and grammar, `scan.l` and `gram.y`, become C.
 fn is_in_c(file: &str) -> bool {
-    matches!(file.rsplit_once('.'), Some((_, "c" | "l" | "y")))
+    [".c", ".l", ".y"].iter().any(|end| file.ends_with(end))
 }
 
 /// `pl_exec.c`, `plperl.c`, `plpy_elog.c`, `pltcl.c`: where a function in one of these languages raises an error.

@@ -112,7 +112,7 @@ async fn a_server_with_a_certificate_of_version_1_can_be_reached() {
     std::fs::write(file.path(), certificate).unwrap();
     let error = refusal(&format!("{plain}?sslmode=verify-ca&sslrootcert={}", file.path().display())).await;
     let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-    let text: String = causes.map(|cause| format!("{cause}: ")).collect();
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     assert!(text.contains("X.509 version 1, which cannot be verified: give the server one of version 3"), "{text}");
 }
 

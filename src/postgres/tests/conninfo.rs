@@ -119,7 +119,8 @@ proptest! {
         let expected = [("user", user), ("password", password), ("dbname", database)];
         let expected: Vec<_> = expected.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         for quote in [in_quotes, bare] {
-            let text: String = expected.iter().map(|(name, value)| format!("{name}={}\n", quote(value))).collect();
+            let pairs: Vec<_> = expected.iter().map(|(name, value)| format!("{name}={}", quote(value))).collect();
+            let text = pairs.join("\n");
             let parsed = Parameters::parse(&text).unwrap();
             for (name, value) in &expected {
                 prop_assert_eq!(parsed.get(name), Some(value.as_str()));

@@ -51,8 +51,8 @@ async fn watching_a_transaction_calls_nothing_that_is_planted() {
     let watch = Watch::of(database.clone());
     let connection = database.connect().await.unwrap();
     let attempt = async {
-        let begin = format!("BEGIN; {IDENTIFY}; {NOTICE_A_LOST_CLIENT_LOCALLY}");
-        let begun = connection.client.simple_query(&begin).await.unwrap();
+        let statements = format!("BEGIN; {IDENTIFY}; {NOTICE_A_LOST_CLIENT_LOCALLY}");
+        let begun = connection.client.simple_query(&statements).await.unwrap();
         let identity = begun.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some((row.get(0)?.parse().unwrap(), row.get(1)?.parse().unwrap())),
             _ => None,

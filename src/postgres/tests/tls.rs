@@ -17,6 +17,8 @@ const VERSION_1_KEY: &[u8] = include_bytes!("../../load/tests/tls/version_1.key"
 const VERSION_3: &[u8] = include_bytes!("../../load/tests/tls/server.pem");
 const VERSION_3_KEY: &[u8] = include_bytes!("../../load/tests/tls/server.key");
 
+const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
+
 #[derive(Debug)]
 struct Shows(Arc<CertifiedKey>);
 
@@ -36,7 +38,6 @@ fn handshake(version: &'static SupportedProtocolVersion, certificate: &[u8], key
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Shows(Arc::new(CertifiedKey::new(vec![certificate], key)))));
-    const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
     let encryption = Encryption { mode: SslMode::Require, verify: Verify::Nothing, sni: true, versions: BOTH };
     let client = Arc::new(tls::client(&encryption).unwrap());
     let mut client = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();

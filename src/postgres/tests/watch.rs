@@ -69,7 +69,7 @@ async fn a_look_leaves_the_line_of_a_pooler_with_its_attempt() {
         assert!(pooler.read(&mut [0; 8192]).await.unwrap() > 0);
         Ok::<_, PostgresError>(pooler)
     };
-    let mut pooler = watch.during(attempt).await.unwrap();
+    let mut pooler = Box::pin(watch.during(attempt)).await.unwrap();
     let mut rest = Vec::new();
     // A connection that is cut may be reset instead of ended.
     _ = pooler.read_to_end(&mut rest).await;
