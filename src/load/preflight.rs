@@ -9,15 +9,19 @@ use crate::config::{Column, ColumnType, ConfigError, Pipeline, TableName};
 use crate::postgres::PostgresError;
 
 // A domain is judged by the type that it is based on.
-const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::text, \
-     CASE WHEN base.typname IN ('varchar', 'bpchar') AND modifier > 4 THEN modifier - 4 END, \
-     attnotnull AND NOT atthasdef AND attidentity = '', attgenerated <> '', \
-     has_column_privilege(attrelid, attnum, 'INSERT') \
-     FROM pg_attribute AS attribute \
-     JOIN pg_type AS declared ON declared.oid = atttypid \
-     JOIN pg_type AS base ON base.oid = coalesce(nullif(declared.typbasetype, 0), declared.oid), \
-     LATERAL (SELECT CASE declared.typbasetype WHEN 0 THEN atttypmod ELSE declared.typtypmod END) AS length (modifier) \
-     WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+const COLUMNS: &str = "SELECT attribute.attname, base.typname, base.typcategory::pg_catalog.text, \
+     CASE WHEN base.typname OPERATOR(pg_catalog.=) ANY ('{varchar,bpchar}'::pg_catalog.name[]) \
+         AND modifier OPERATOR(pg_catalog.>) 4 THEN modifier OPERATOR(pg_catalog.-) 4 END, \
+     attnotnull AND NOT atthasdef AND attidentity OPERATOR(pg_catalog.=) '', attgenerated OPERATOR(pg_catalog.<>) '', \
+     pg_catalog.has_column_privilege(attrelid, attnum, 'INSERT') \
+     FROM pg_catalog.pg_attribute AS attribute \
+     JOIN pg_catalog.pg_type AS declared ON declared.oid OPERATOR(pg_catalog.=) atttypid \
+     CROSS JOIN LATERAL (SELECT declared.typbasetype OPERATOR(pg_catalog.<>) 0) AS domain (is_one) \
+     JOIN pg_catalog.pg_type AS base \
+         ON base.oid OPERATOR(pg_catalog.=) CASE WHEN is_one THEN declared.typbasetype ELSE declared.oid END \
+     CROSS JOIN LATERAL (SELECT CASE WHEN is_one THEN declared.typtypmod ELSE atttypmod END) AS length (modifier) \
+     WHERE attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1) \
+     AND attnum OPERATOR(pg_catalog.>) 0 AND NOT attisdropped ORDER BY attnum";
 
 /// A column of the real table.
 #[derive(Debug, Clone)]
@@ -77,7 +81,7 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
             may_insert: row.try_get(6)?,
         })
     };
-    let rows = client.query(COLUMNS, &[&quoted_table(&pipeline.table)]).await;
+    let rows = client.query_typed(COLUMNS, &[(&quoted_table(&pipeline.table), Type::TEXT)]).await;
     let columns = rows.and_then(|rows| rows.iter().map(read).collect());
     let action = format!("looking at table {}", pipeline.table);
     columns.map_err(|error| PostgresError::of_statement(&action, error).into())

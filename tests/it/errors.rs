@@ -9,7 +9,7 @@ use std::process::Command;
 
 use pgsluice::staging::Staging;
 
-use crate::logins::generated;
+use crate::logins::{generated, logins_of};
 use crate::testenv::{FIXED_IV, Outcome, Server, TestEnv, postgres};
 
 const FAILED: i32 = 1;
@@ -322,4 +322,37 @@ fn is_root() -> bool {
 fn nobody_may_run_the_binary() -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
     command.arg("--version").uid(NOBODY).gid(NOBODY).current_dir("/").output().is_ok()
+}
+
+/// Once an error line said no more than its SQLSTATE, although the server had said what it would not do.
+#[test]
+fn what_postgres_says_is_shown_where_it_can_hold_no_value() {
+    let env = env_with_messages();
+    let database = &env.database.texts("select quote_ident(current_database())")[0];
+    env.database.execute(&format!("alter database {database} set default_transaction_read_only = on"));
+    env.run().fails(FAILED, "in a read-only transaction (SQLSTATE 25006", "primary");
+}
+
+/// Once a trigger's `RAISE … USING COLUMN` put a value into the error line and the ledger, which show the names of
+/// columns; its text would follow, now that texts are shown.
+#[test]
+fn whatever_a_trigger_raises_no_value_of_a_row_is_shown() {
+    for sqlstate in ["42501", "23514", "P0001"] {
+        let env = env_with_messages();
+        env.database.execute(&format!(
+            "create function tell() returns trigger language plpgsql as $$ begin
+                 raise exception using errcode = '{sqlstate}', message = new.user_id, column = new.user_id,
+                     constraint = new.user_id, table = new.user_id, hint = new.user_id, detail = new.user_id;
+             end $$;
+             create trigger tell before insert on user_logins for each row execute function tell()"
+        ));
+        let outcome = env.run();
+        assert!(outcome.stderr.contains(sqlstate) || outcome.code == Some(0), "{outcome}");
+        let reasons = env.database.rows("select field, reason from pgsluice.reject");
+        let shown = format!("{} {reasons:?} {}", outcome.stderr, fs::read_to_string(env.path("report.json")).unwrap());
+        for login in logins_of(&generated(MESSAGES)) {
+            let user = login["user_id"].as_str().unwrap();
+            assert!(!shown.contains(user), "{user} is shown: {shown}");
+        }
+    }
 }

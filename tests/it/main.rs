@@ -32,6 +32,7 @@ mod main_job;
 mod model;
 mod output;
 mod pollers;
+mod pooler;
 mod postgres_faults;
 mod queues;
 mod recovery;

@@ -1,5 +1,6 @@
 //! A database of a test's own, in the one temporary cluster of this process.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use futures::SinkExt;
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::RUNTIME;
 
@@ -76,6 +77,21 @@ impl Database {
             _ => None,
         };
         messages.into_iter().filter_map(row).collect()
+    }
+
+    /// The rows of a query, each value by its column's name; null is empty.
+    pub(crate) fn records(&self, sql: &str) -> Vec<BTreeMap<String, String>> {
+        let messages =
+            RUNTIME.block_on(self.client.simple_query(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let value = |row: &SimpleQueryRow, index| row.get(index).unwrap_or_default().to_owned();
+        let record = |message| match message {
+            SimpleQueryMessage::Row(row) => {
+                let columns = row.columns().iter().enumerate();
+                Some(columns.map(|(index, column)| (column.name().to_owned(), value(&row, index))).collect())
+            }
+            _ => None,
+        };
+        messages.into_iter().filter_map(record).collect()
     }
 
     /// The values of a query's only column; none may be null.
