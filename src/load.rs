@@ -14,12 +14,15 @@
 mod allowance;
 mod committed;
 mod error;
+mod evidence;
 mod isolate;
 mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
 mod rejects;
+mod savepoint;
+mod search;
 mod target;
 #[cfg(test)]
 #[cfg(feature = "local")]
@@ -215,7 +218,7 @@ impl Loader {
         };
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         self.watch.began(self.destination.ledger.begin(&transaction).await?);
-        match self.destination.fill(&transaction, work).await? {
+        match self.destination.fill(&transaction, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
             Filled::CommittedBefore(record) => {
                 self.allowance.count(&record);

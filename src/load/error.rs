@@ -8,6 +8,7 @@ use crate::config::{ConfigError, MaxRejects};
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
 use crate::postgres::PostgresError;
+use crate::reason::Reason;
 use crate::segment::SegmentId;
 use crate::spool::SpoolError;
 use crate::staging::StagingError;
@@ -26,6 +27,14 @@ pub enum LoadError {
     NoLedger,
     #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
     RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
+    #[error("table {table} has no partition for a row of segment {segment}")]
+    NoPartition { segment: SegmentId, table: String },
+    /// Before any row was taken, so the table or the mapping is at fault.
+    #[error(
+        "table {table} refused {rows} rows of segment {segment} alike and took none: {}{}",
+        reason.text, reason.field.as_ref().map(|field| format!(", {field}")).unwrap_or_default()
+    )]
+    RowsRefused { segment: SegmentId, table: String, rows: usize, reason: Box<Reason> },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
@@ -76,6 +85,14 @@ impl Advised for LoadError {
             Self::NoTable { .. } | Self::NoLedger => {
                 fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
             }
+            Self::NoPartition { .. } => fatal(
+                "create the partition that the row belongs to, or a default one, and run again; nothing of the segment \
+                 was loaded, rejected or deleted",
+            ),
+            Self::RowsRefused { .. } => fatal(
+                "one cause for all rows is a fault of the table or the mapping: correct it and run again; nothing of the \
+                 segment was loaded, rejected or deleted",
+            ),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,
                 ..fatal(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Transaction;
 
-use super::isolate::RowCopy;
+use super::isolate::{Isolated, RowCopy, Tried};
 use super::ledger::{Ledger, RejectRow};
 use super::message_keys::SegmentKeys;
 use super::{LoadError, Loader, rejects};
@@ -61,15 +61,16 @@ impl Loader {
 
         let rows = work.withdraw(&transaction, ledger).await?;
         let path = work.staging.chunk(work.staged).into();
-        let copy = RowCopy { transaction: &transaction, target: &self.destination.target, segment: work.segment, path };
+        let target = &self.destination.target;
+        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, path, tried: Tried::Again };
         let tried = rows.len();
-        let refusals = copy.run(work.keys.rows, Some(rows)).await?;
-        let loaded = (tried - refusals.len()) as u64;
+        let Isolated { refused, .. } = copy.run(work.keys.rows, Some(rows)).await?;
+        let loaded = (tried - refused.len()) as u64;
 
         let (staging, staged, keys) = (work.staging.clone(), work.staged, Arc::clone(&work.keys));
         let (unfit, again) = blocking(move || {
             let unfit = rejects::of_transform(&staging, staged, |_| true)?;
-            Ok::<_, LoadError>((unfit, rejects::add_refusals(&staging, staged, &keys, refusals)?))
+            Ok::<_, LoadError>((unfit, rejects::add_refusals(&staging, staged, &keys, refused)?))
         })
         .await?;
         ledger.insert_rejects(&transaction, work.segment, &again).await?;

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use tokio_postgres::Transaction;
 
+use super::allowance::RejectAllowance;
 use super::committed::SegmentRecord;
-use super::isolate::RowCopy;
+use super::isolate::{Isolated, RejectLimit, RowCopy, Tried};
 use super::ledger::{Ledger, NewReject, RejectRow};
 use super::message_keys::SegmentKeys;
 use super::target::Target;
@@ -62,7 +63,12 @@ pub(super) struct Destination {
 
 impl Destination {
     /// Does everything between BEGIN and COMMIT.
-    pub(super) async fn fill(&self, transaction: &Transaction<'_>, work: &Work<'_>) -> Result<Filled, LoadError> {
+    pub(super) async fn fill(
+        &self,
+        transaction: &Transaction<'_>,
+        work: &Work<'_>,
+        allowance: &RejectAllowance,
+    ) -> Result<Filled, LoadError> {
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             if work.in_doubt == Some(loaded_at) {
                 return Ok(Filled::CommittedBefore(found));
@@ -79,7 +85,7 @@ impl Destination {
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
         CrashPoint::CopyIds.pass();
-        let record = self.copy_new(transaction, work, new).await?;
+        let record = self.copy_new(transaction, work, new, allowance).await?;
         let loaded_at = self.ledger.insert_segment(transaction, &record, &work.keys).await?;
         Ok(Filled::Ready(record, loaded_at))
     }
@@ -90,6 +96,7 @@ impl Destination {
         transaction: &Transaction<'_>,
         work: &Work<'_>,
         new: New,
+        allowance: &RejectAllowance,
     ) -> Result<SegmentRecord, LoadError> {
         let (segment, keys) = (work.segment, &work.keys);
         let (selected, new_rejects) = match new {
@@ -101,21 +108,30 @@ impl Destination {
             }
         };
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
-        let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
-        let refusals = copy.run(keys.rows, selected).await?;
+        let limit = RejectLimit {
+            // Otherwise only the ledger tells which of them were rejected before.
+            allowance: (self.dedupe == Dedupe::Message).then_some(allowance),
+            messages: keys.total() as u64,
+            rejects: new_rejects.iter().filter(|&&new| new).count() as u64,
+        };
+        let path = work.staging.chunk(segment).into();
+        let copy = RowCopy { transaction, target: &self.target, segment, path, tried: Tried::First(limit) };
+        let Isolated { refused, too_many } = copy.run(keys.rows, selected).await?;
         CrashPoint::CopyRows.pass();
-        let loaded = (new_rows - refusals.len()) as u64;
+        let loaded = (new_rows - refused.len()) as u64;
 
         let (staging, keys) = (work.staging.clone(), Arc::clone(keys));
         let received = keys.total() as u64;
         let rejects: Vec<NewReject> = blocking(move || {
             let mut rejects = rejects::of_transform(&staging, segment, |index| new_rejects[index])?;
-            rejects.extend(rejects::add_refusals(&staging, segment, &keys, refusals)?);
+            rejects.extend(rejects::add_refusals(&staging, segment, &keys, refused)?);
             // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
             rejects.sort_unstable_by_key(|reject| reject.key.message_id);
             Ok::<_, LoadError>(rejects)
         })
         .await?;
+        // Not before their reasons are in the reject file.
+        too_many.map_or(Ok(()), Err)?;
         self.record_rejects(transaction, work, received, loaded, rejects).await
     }
 

@@ -83,6 +83,18 @@ impl Fixture {
         self.loader().await.load(&self.staging, staged, LoadMode::Once).await.unwrap()
     }
 
+    /// Why a load fails.
+    pub(super) async fn refusal(&self, staged: &StagedSegment) -> LoadError {
+        self.loader().await.load(&self.staging, staged, LoadMode::Once).await.unwrap_err()
+    }
+
+    /// Rows, and messages whose fate the ledger knows.
+    pub(super) async fn decided(&self) -> i64 {
+        let decided = "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM pgsluice.message) \
+                       + (SELECT count(*) FROM pgsluice.reject) + (SELECT count(*) FROM pgsluice.segment)";
+        self.number(decided).await
+    }
+
     /// One number that a query gives.
     pub(super) async fn number(&self, query: &str) -> i64 {
         self.client.query_one(query, &[]).await.unwrap().get(0)
