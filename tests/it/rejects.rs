@@ -143,6 +143,77 @@ fn a_row_that_a_trigger_refuses_is_rejected_alone() {
     assert!(!refused["reason"].as_str().unwrap().contains("neighbour"), "Postgres' text quotes a value: {refused}");
 }
 
+/// 20,000 of 20,000 messages were rejected and deleted from the queue, with exit code 0, because nobody had created the
+/// partition of the day; and so with a sequence that had no number left.
+#[test]
+fn a_fault_of_the_table_stops_the_run_before_anything_is_rejected_or_deleted() {
+    for (breaks, mends, error, hint) in [
+        (
+            "drop table user_logins;
+             create table user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+                 masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
+                 partition by range (create_date);
+             create table of_2020 partition of user_logins for values from ('2020-01-01') to ('2021-01-01')",
+            "create table of_other_days partition of user_logins default",
+            "no partition",
+            "create the partition",
+        ),
+        (
+            "create sequence numbers maxvalue 30;
+             alter table user_logins add number bigint not null default nextval('numbers')",
+            "alter sequence numbers maxvalue 1000000",
+            "2200H",
+            "ALTER SEQUENCE",
+        ),
+        (
+            "alter table user_logins add constraint known check (device_type = 'toaster')",
+            "alter table user_logins drop constraint known",
+            "23514), known",
+            "one cause for all rows",
+        ),
+    ] {
+        let env = TestEnv::new(Server::Embedded);
+        env.database.execute(breaks);
+        let bodies: Vec<String> = (0..40).map(|index| login(&format!("user {index}")).to_string()).collect();
+        env.queue.send(&bodies);
+        let outcome = env.run().fails(1, error, hint);
+        let expected = Counts { received: 40, pending: 40, ..Counts::default() };
+        assert_eq!(outcome.counts(), expected, "{outcome}");
+        let decided = ["user_logins", "pgsluice.message", "pgsluice.reject"].map(|table| env.database.count(table));
+        assert_eq!(decided, [0, 0, 0], "{outcome}");
+        assert!(env.staged_files("rejects").is_empty());
+
+        env.database.execute(mends);
+        assert_eq!(env.run().succeeds().counts().loaded, 40);
+        assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    }
+}
+
+/// A `CASE` without a branch for the value raises 20000, which no rule knew as a row's fault: each run stopped at it.
+#[test]
+fn a_row_on_which_a_trigger_fails_is_rejected_alone() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute(
+        "create function classify() returns trigger language plpgsql as
+             $$ begin case new.device_type when 'android' then null; end case; return new; end $$;
+         create trigger classify before insert on user_logins for each row execute function classify()",
+    );
+    let refused = refused_by_postgres(&env, "toaster");
+    assert!(refused["reason"].as_str().unwrap().contains("20000"), "{refused}");
+}
+
+#[test]
+fn rejects_that_are_refused_again_stay_rejects_however_many_they_are() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("alter table user_logins add constraint known check (user_id not like 'bad%')");
+    // Some of others in each receive, so that the table is known to take rows.
+    let body = |index: usize| login(&format!("{} {index}", if index.is_multiple_of(3) { "good" } else { "bad" }));
+    env.queue.send(&(0..60).map(|index| body(index).to_string()).collect::<Vec<_>>());
+    assert_eq!(env.run().succeeds().counts().rejected, 40);
+    env.pgsluice(&["rejects", "retry"]).succeeds();
+    assert_eq!(env.database.count("pgsluice.reject"), 40);
+}
+
 /// Sends three messages of this device type among others; they must be the rejects. Returns one of them.
 fn refused_by_postgres(env: &TestEnv, device_type: &str) -> Value {
     let body = |index: usize| {
