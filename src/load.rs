@@ -28,6 +28,7 @@ mod target;
 #[cfg(feature = "local")]
 mod tests;
 mod transaction;
+mod turn;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use ledger::Ledger;
 use message_keys::SegmentKeys;
 use target::Target;
 use transaction::{Destination, Filled, Work};
+use turn::Turn;
 
 /// Whether a segment that is in the ledger is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,14 +145,18 @@ impl Loader {
             let problem = "it was staged with other counts";
             return Err(ChunkError::Inconsistent { segment, problem }.into());
         }
-        let mut work = Work { staging, segment, mode, keys, leave_rejects, claim: false, in_doubt: None };
+        let mut work =
+            Work { staging, segment, mode, keys, leave_rejects, claim: false, turn: Turn::default(), in_doubt: None };
         let mut retries = Retries::new();
         loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => return Ok(committed),
                 Ok(None) => work.claim = true,
-                Err(error) => self.prepare_retry(&mut retries, error).await?,
+                Err(error) => {
+                    work.turn.after(&error);
+                    self.prepare_retry(&mut retries, error).await?;
+                }
             }
         }
     }
@@ -218,6 +224,7 @@ impl Loader {
         };
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         self.watch.began(self.destination.ledger.begin(&transaction).await?);
+        work.turn.wait(&transaction, &self.destination.target).await?;
         match self.destination.fill(&transaction, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
             Filled::CommittedBefore(record) => {

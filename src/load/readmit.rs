@@ -12,6 +12,7 @@ use tokio_postgres::Transaction;
 use super::isolate::{Isolated, RowCopy, Tried};
 use super::ledger::{Ledger, RejectRow};
 use super::message_keys::SegmentKeys;
+use super::turn::Turn;
 use super::{LoadError, Loader, rejects};
 use crate::blocking::blocking;
 use crate::chunk::StagedSegment;
@@ -38,13 +39,16 @@ impl Loader {
     ) -> Result<(), LoadError> {
         let (files, id) = (staging.clone(), staged.id);
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, id)).await?);
-        let work = Readmission { segment, staging, staged: id, keys };
+        let mut work = Readmission { segment, staging, staged: id, keys, turn: Turn::default() };
         let mut retries = Retries::new();
         loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.readmit_once(&work)).await {
                 Ok(()) => return Ok(()),
-                Err(error) => self.prepare_retry(&mut retries, error).await?,
+                Err(error) => {
+                    work.turn.after(&error);
+                    self.prepare_retry(&mut retries, error).await?;
+                }
             }
         }
     }
@@ -58,6 +62,7 @@ impl Loader {
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let ledger = &self.destination.ledger;
         self.watch.began(ledger.begin(&transaction).await?);
+        work.turn.wait(&transaction, &self.destination.target).await?;
 
         let rows = work.withdraw(&transaction, ledger).await?;
         let path = work.staging.chunk(work.staged).into();
@@ -91,6 +96,7 @@ struct Readmission<'a> {
     staging: &'a Staging,
     staged: SegmentId,
     keys: Arc<SegmentKeys>,
+    turn: Turn,
 }
 
 impl Readmission<'_> {

@@ -14,6 +14,7 @@ use super::isolate::{Isolated, RejectLimit, RowCopy, Tried};
 use super::ledger::{Ledger, NewReject, RejectRow};
 use super::message_keys::SegmentKeys;
 use super::target::Target;
+use super::turn::Turn;
 use super::{LoadError, LoadMode, rejects};
 use crate::blocking::blocking;
 use crate::config::Dedupe;
@@ -31,6 +32,7 @@ pub(super) struct Work<'a> {
     pub(super) leave_rejects: bool,
     /// A message was in the ledger already, so messages are claimed one by one.
     pub(super) claim: bool,
+    pub(super) turn: Turn,
     /// The time of the transaction whose COMMIT was sent and not answered.
     pub(super) in_doubt: Option<SystemTime>,
 }

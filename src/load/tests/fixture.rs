@@ -95,6 +95,17 @@ impl Fixture {
         self.number(decided).await
     }
 
+    /// Until a session of this database waits for a lock of this type.
+    pub(super) async fn wait_for_waiting(&self, lock_type: &str) {
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE NOT granted AND locktype = '{lock_type}' AND datname = current_database()"
+        );
+        while self.number(&waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// One number that a query gives.
     pub(super) async fn number(&self, query: &str) -> i64 {
         self.client.query_one(query, &[]).await.unwrap().get(0)
