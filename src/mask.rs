@@ -47,6 +47,15 @@ impl Masker {
     }
 }
 
+/// The number of characters of the text that a value of this number of bytes becomes.
+#[must_use]
+pub const fn masked_length(mask: Mask, bytes: usize) -> usize {
+    match mask {
+        Mask::Siv => siv::text_length(bytes),
+        Mask::Fixed => aes_cbc::text_length(bytes),
+    }
+}
+
 impl fmt::Debug for Masker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.0 {
@@ -93,6 +102,20 @@ mod tests {
                 matches!(error, ConfigError::Missing { setting, hint } if setting == expected && hint.contains("pgsluice keygen")),
                 "{error:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_masked_value_is_known_before() {
+        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
+        let keys = MaskingKeys { key: Some(key), fixed_iv: Some([9; 16]) };
+        for mask in [Mask::Siv, Mask::Fixed] {
+            let masker = Masker::new(mask, "c", &keys).unwrap();
+            for bytes in 0..100 {
+                let mut masked = Vec::new();
+                masker.mask(&"x".repeat(bytes), &mut masked);
+                assert_eq!(masked_length(mask, bytes), masked.len(), "{mask:?}: {bytes} bytes");
+            }
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Column {
     pub required: bool,
     /// The longest text that fits the column, in characters as Postgres counts them, after masking.
     pub max_length: Option<usize>,
+    /// The most decimal digits that a number may have, so that a column of this scale takes it without rounding.
+    pub scale: Option<u16>,
     /// How the value is encrypted, if it is.
     pub mask: Option<Mask>,
 }
@@ -180,6 +182,7 @@ impl Pipeline {
             kind: ColumnType::Text,
             required: true,
             max_length: Some(max_length),
+            scale: None,
             mask: None,
         };
         Self {

@@ -129,6 +129,7 @@ fn pipeline() -> Pipeline {
         kind,
         required: false,
         max_length: None,
+        scale: None,
         mask: None,
     };
     Pipeline {
