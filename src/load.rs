@@ -15,6 +15,7 @@ mod allowance;
 mod committed;
 mod error;
 mod evidence;
+mod fitting;
 mod isolate;
 mod ledger;
 mod message_keys;

@@ -112,9 +112,9 @@ mod tests {
         for mask in [Mask::Siv, Mask::Fixed] {
             let masker = Masker::new(mask, "c", &keys).unwrap();
             for bytes in 0..100 {
-                let mut masked = Vec::new();
-                masker.mask(&"x".repeat(bytes), &mut masked);
-                assert_eq!(masked_length(mask, bytes), masked.len(), "{mask:?}: {bytes} bytes");
+                let mut text = Vec::new();
+                masker.mask(&"x".repeat(bytes), &mut text);
+                assert_eq!(masked_length(mask, bytes), text.len(), "{mask:?}: {bytes} bytes");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Messages that cannot become rows: each is kept with its reason, acknowledged, and costs its neighbours nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -251,4 +251,54 @@ fn rejects_in_the_ledger(env: &TestEnv) -> RejectSet {
         _ => panic!("{row:?}"),
     };
     rows.into_iter().map(entry).collect()
+}
+
+/// `numeric(6,2)` took 1.24 for 1.239, and `varchar(32)` a text without its last blanks; the run ended with 0.
+#[test]
+fn a_column_that_would_change_values_in_silence_stops_the_run_until_the_mapping_says_what_fits() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("create table prices (item varchar(32), price numeric(6,2), paid timestamptz)");
+    let mapping = |item: &str, price: &str| {
+        format!(
+            "[pipeline]\ntable = \"prices\"\n[[column]]\nname = \"item\"\n{item}\n\
+             [[column]]\nname = \"price\"\ntype = \"numeric\"\n{price}\n[[column]]\nname = \"paid\"\ntype = \"timestamptz\"\n"
+        )
+    };
+    let bodies = [
+        json!({"item": "pear", "price": 1.23, "paid": "2026-01-02T03:04:05.123456000Z"}),
+        json!({"item": "apple", "price": 1.239, "paid": null}),
+        json!({"item": format!("fig{}", " ".repeat(40)), "price": 1, "paid": null}),
+        json!({"item": "plum", "price": "2.50", "paid": "2026-01-02T03:04:05.1234567Z"}),
+    ];
+    env.queue.send(&bodies.map(|body| body.to_string()));
+    env.configure(&mapping("", ""));
+    let outcome = env.run().fails(2, "add max_length = 32", "[[column]]");
+    assert!(outcome.stderr.contains("add scale = 2"), "one error names all: {outcome}");
+    assert_eq!(env.queue.counts().visible, 4, "nothing was received");
+
+    env.configure(&mapping("max_length = 32", "scale = 2"));
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.loaded, counts.rejected), (1, 3));
+    let kept = env.database.texts("select concat_ws(' ', item, price, extract(microseconds from paid)) from prices");
+    assert_eq!(kept, ["pear 1.23 5123456"]);
+    let reasons: BTreeSet<String> = rejects_in_files(&env).into_values().map(|(.., reason)| reason).collect();
+    let expected = [
+        "item is longer than 32 characters",
+        "paid has a fraction of a microsecond, which Postgres would round",
+        "price has more than 2 decimal digits",
+    ];
+    assert_eq!(reasons.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Every message was rejected by the table, since none fitted, and the run ended with 0.
+#[test]
+fn a_masked_column_that_is_too_narrow_for_any_value_stops_the_run_before_the_first_receive() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("alter table user_logins alter masked_ip type varchar(64)");
+    env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"siv\"\n");
+    env.queue.send(&[login("a user").to_string()]);
+    env.run().fails(2, "column masked_ip holds 64 characters, and a masked value has 73 or more", "");
+    env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"siv\"\nmax_length = 64\n");
+    env.run().fails(2, "a masked value has 73 characters or more, and max_length is 64", "");
+    assert_eq!(env.queue.counts().visible, 1);
 }
