@@ -71,7 +71,7 @@ impl RejectAllowance {
         counts.rejects += segment.rejected;
     }
 
-    /// Whoever panicked while holding the lock left whole counts.
+    /// A panic while the lock is held leaves whole counts: none can happen between the two.
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }

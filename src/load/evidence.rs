@@ -2,19 +2,19 @@
 //!
 //! A message whose row is rejected is deleted from the queue, so a broken set-up must not look like 20,000 bad
 //! messages; and one poisonous message must not stop every run because its trigger raises a rare SQLSTATE. So what
-//! becomes of the other rows of the chunk decides, and where that says nothing, the SQLSTATE does. Rows are tried one by
-//! one, in the order of the chunk, until the first of them is taken:
+//! becomes of the other rows of the chunk decides, and where that says nothing, the SQLSTATE does. As long as no row is
+//! taken, rows are tried one by one, in the order of the chunk:
 //!
-//! | the SQLSTATE says      | a row was taken | none so far, [`ALIKE`] refused alike | none of fewer rows |
-//! |------------------------|-----------------|--------------------------------------|--------------------|
-//! | the moment             | tried again     | tried again                          | tried again        |
-//! | likely a row           | reject          | the run stops                        | reject             |
-//! | likely the set-up      | reject          | the run stops                        | the run stops      |
-//! | certainly the set-up   | the run stops   | the run stops                        | the run stops      |
+//! | the SQLSTATE says    | a row was taken | none, and [`ALIKE`] were refused alike | none, and the chunk ends before that |
+//! |----------------------|-----------------|----------------------------------------|--------------------------------------|
+//! | the moment           | tried again     | tried again                            | tried again                          |
+//! | likely a row         | reject          | the run stops                          | reject                               |
+//! | likely the set-up    | reject          | the run stops                          | the run stops                        |
+//! | certainly the set-up | the run stops   | the run stops                          | the run stops                        |
 //!
 //! Alike: with the same SQLSTATE, by the same constraint. "A row was taken" also holds where a row's own key is in the
-//! table already: a row with that key was taken before. A retry of rejects does not count to [`ALIKE`]: that its rows
-//! were refused before is no news.
+//! table already, because a row with that key was taken before. In a retry of rejects nothing counts as alike: that these
+//! rows are refused is known.
 //!
 //! Always true: where the run stops, nothing of the segment is rejected, because its transaction is rolled back.
 

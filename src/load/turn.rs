@@ -5,7 +5,8 @@
 //! load holds an advisory lock of its table until its transaction ends: shared at first, so that loads do not wait
 //! for each other; exclusive after a deadlock, so that none is beside it, of this process or of another.
 //!
-//! Always true: the lock is the first that a transaction takes, so who waits for it holds nothing that others wait for.
+//! Always true: the lock is the first that a transaction takes, so a load that waits for it holds nothing that others
+//! wait for.
 
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;

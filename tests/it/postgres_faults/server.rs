@@ -86,7 +86,7 @@ fn errors_of_the_moment_are_tried_again_until_they_pass() {
 fn a_real_deadlock_is_tried_again() {
     let books = Books::open();
     let database = &books.env.database;
-    // The load looks for the deadlock, once, this long after it began to wait; the other session never does.
+    // The load looks for the deadlock, once, after it has waited for `deadlock_timeout`; the other session never does.
     database.execute(
         "alter database :this set deadlock_timeout = '3s'; set deadlock_timeout = '1h';
          create table locks (name text primary key); insert into locks values ('one'), ('two');
