@@ -63,7 +63,7 @@ impl Ledger {
             Err(CopyError::Postgres(error)) => match error.code() {
                 Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
                 // Pruned since it was made.
-                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoPartition),
+                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoMessagePartition),
                 _ => Err(ledger_error("recording messages in")(error)),
             },
         }
