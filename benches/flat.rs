@@ -1,10 +1,10 @@
-//! The curve that shows flat memory: how much memory the binary takes, and how many rows a second it loads, as the
-//! backlog grows. `make flat` measures it; without `--messages` it is a matter of seconds, to see that it works.
+//! The curve that shows flat memory: the memory of the binary, and the rows that it loads a second, as the backlog
+//! grows. `make flat` measures it; without `--messages` it takes seconds, and shows only that it works.
 //!
 //! Each line is one process over a durable Postgres whose tables were emptied: `replay` of a spool whose messages were
 //! sent within the last fourteen days, and a `run` that has to hold everything in flight, because the table is locked
-//! until nothing is left to receive. Generating the spool is not timed. It fails if memory is above the limit; rows a
-//! second also tell of the machine, so their limit is only printed.
+//! until nothing is left to receive. Generating the spool is not timed. The bench fails if memory is above the limit.
+//! Rows a second depend on the machine too, so their limit is only printed.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![allow(clippy::print_stdout, reason = "what a bench prints is its result")]
@@ -162,11 +162,11 @@ fn generate_spool(staging: &Path, messages: u64, segment_messages: u64) {
     let milliseconds = |time: Duration| i64::try_from(time.as_millis()).expect("a clock that is right");
     let every_ms = milliseconds(BACKLOG_AGE) / i64::try_from(messages).expect("a countable backlog");
     let mut logins = Logins::new(SEED).sent(milliseconds(now.saturating_sub(BACKLOG_AGE)), every_ms);
-    let mut left = messages;
-    while left > 0 {
-        let messages = left.min(segment_messages);
+    let mut remaining = messages;
+    while remaining > 0 {
+        let messages = remaining.min(segment_messages);
         logins.seal_segment(&staging, as_usize(messages)).expect("a disk with room");
-        left -= messages;
+        remaining -= messages;
     }
 }
 

@@ -44,7 +44,7 @@ const SEED: u64 = 1;
 const SLOW_CALLS: [Operation; 4] =
     [Operation::Receive, Operation::Delete, Operation::ChangeVisibility, Operation::Attributes];
 
-/// What all rounds share; dropped, it is gone.
+/// The servers of all rounds; dropping it stops them.
 struct Site {
     queue: LocalQueue,
     postgres: LocalPostgres,
@@ -81,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         site.check_books(&round, &sent, &reports)?;
 
         let seconds = took.as_secs_f64();
-        // Each process has as many messages as one had alone.
+        // Each process has the number of messages that one had alone.
         let ratio = f64::from(processes) * *seconds_of_one.get_or_insert(seconds) / seconds;
         let mut received: Vec<u64> = reports.iter().map(|report| report.received).collect();
         received.sort_unstable();
@@ -108,7 +108,10 @@ impl Site {
     /// Fills a queue of this name, and creates the tables in a database of this name.
     fn prepare(&self, round: &str, processes: u16) -> anyhow::Result<Sent> {
         self.postgres.create_database(round)?;
-        self.runtime.block_on(load::init(&DatabaseUrl::from(self.postgres.url(round)), &Pipeline::user_logins()))?;
+        self.runtime.block_on(load::init(
+            &DatabaseUrl::from(self.postgres.url(round)),
+            &Pipeline::user_logins().expect("the built-in pipeline"),
+        ))?;
         self.queue.create_queue(round)?;
         let mut logins = Logins::new(SEED);
         let bodies = logins.by_ref().take(usize::from(processes) * MESSAGES_PER_PROCESS).collect();
@@ -116,7 +119,7 @@ impl Site {
         Ok(Sent { messages, rejects: u64::try_from(logins.of_another_kind())? })
     }
 
-    /// Runs so many processes, each in a directory of its own, until the last one has ended.
+    /// Runs this number of processes, each in a directory of its own, until the last one has ended.
     fn run_side_by_side(&self, round: &str, processes: u16) -> anyhow::Result<Vec<Report>> {
         let programs = (0..processes).map(|_| self.program(round)).collect::<io::Result<Vec<_>>>()?;
         let mut running: Vec<Child> = programs.iter().map(|program| program.start(&["run"])).collect();
@@ -136,7 +139,8 @@ impl Site {
         Ok(program)
     }
 
-    /// Every message is one row or one reject, whoever received it and how often; the queue holds nothing more.
+    /// Every message is one row or one reject, however often and by whichever process it was received; the queue is
+    /// empty.
     fn check_books(&self, round: &str, sent: &Sent, reports: &[Report]) -> anyhow::Result<()> {
         for report in reports {
             let accounted = report.loaded + report.duplicates + report.rejected;
@@ -157,8 +161,8 @@ impl Site {
         for (what, found, expected) in books {
             ensure!(found == expected, "{what}: {found} and not {expected}");
         }
-        let left = self.queue.counts(round)?;
-        ensure!(left == QueueCounts::default(), "the queue still holds messages: {left:?}");
+        let counts = self.queue.counts(round)?;
+        ensure!(counts == QueueCounts::default(), "the queue still holds messages: {counts:?}");
         Ok(())
     }
 

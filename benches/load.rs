@@ -1,5 +1,5 @@
 //! What the load stage costs: staged segments into a durable Postgres, by dedupe and connections, and the claim path,
-//! which a segment takes when the ledger has some of its messages already.
+//! which a segment takes when the ledger knows some of its messages.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -42,7 +42,8 @@ impl Bench {
         let staging = Staging::open(root.path()).expect("a staging directory");
         let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
         let keys = MaskingKeys { key: Some(key), fixed_iv: None };
-        let plan = Plan::compile(&Pipeline::user_logins(), &keys, None).expect("the built-in mapping");
+        let plan = Plan::compile(&Pipeline::user_logins().expect("the built-in pipeline"), &keys, None)
+            .expect("the built-in mapping");
         // Today: older messages have no partition of their own in the ledger.
         let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that is right");
         let sent_at_ms = i64::try_from(now.as_millis()).expect("a clock that is right");
@@ -57,7 +58,7 @@ impl Bench {
     }
 
     async fn connect(&self, dedupe: Dedupe) -> Loader {
-        let pipeline = Pipeline { dedupe, ..Pipeline::user_logins() };
+        let pipeline = Pipeline { dedupe, ..Pipeline::user_logins().expect("the built-in pipeline") };
         Loader::connect(self.database.url(), &pipeline).await.expect("a connection")
     }
 }

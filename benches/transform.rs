@@ -1,5 +1,5 @@
 //! What the transform stage costs: parsing a segment's lines; the whole pass by threads, with and without masking, to
-//! durable files and to files in memory, where next to nothing but parsing and mapping is left; and the CSV writer.
+//! durable files and to files in memory, where parsing and mapping are nearly all of it; and the CSV writer.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -56,8 +56,8 @@ fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     let staging = Staging::open(root).expect("a new staging directory");
     let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room").id;
     let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
-    let masked = Pipeline::user_logins();
-    let mut unmasked = Pipeline::user_logins();
+    let masked = Pipeline::user_logins().expect("the built-in pipeline");
+    let mut unmasked = Pipeline::user_logins().expect("the built-in pipeline");
     unmasked.columns.iter_mut().for_each(|column| column.mask = None);
 
     let mut group = criterion.benchmark_group(name);

@@ -1,8 +1,7 @@
-//! The local queue server as a process of its own, so that what a client costs can be measured apart from it.
+//! The local queue server as a process of its own, so that the cost of a client can be measured apart from it.
 //!
-//! `cargo run --release --example local-queue -- login-queue 100000` creates the queue, fills it with that many
-//! messages shaped like the login exercise, prints `AWS_ENDPOINT_URL=…` and `PGSLUICE_QUEUE_URL=…`, and serves until
-//! its standard input is closed.
+//! `cargo run --release --example local-queue -- login-queue 100000` creates the queue, fills it with 100,000 logins,
+//! prints `AWS_ENDPOINT_URL=…` and `PGSLUICE_QUEUE_URL=…`, and serves until its standard input is closed.
 
 #![allow(clippy::print_stdout, reason = "what a program prints is its result")]
 

@@ -1,4 +1,4 @@
-//! Sealed spool segments without a queue: what a drain would have left of that many logins.
+//! Sealed spool segments without a queue, as a drain of logins would write them.
 //!
 //! `cargo run --release --example spool-logins -- STAGING_DIR 2000000` writes segments of 20,000 messages, the default
 //! of `segment_max_messages`. Bodies and ids are the same in every run. The messages were sent a millisecond apart

@@ -4,9 +4,9 @@
 //! so a lost answer is tried again. A handle that SQS calls stale is no failure: the message was delivered again,
 //! and that delivery, recognised as a duplicate, brings the handle that deletes it.
 //!
-//! A message that a segment holds twice is deleted by both handles, so the newest, which is the one that counts with
-//! SQS, is among them. Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group
-//! has ten in flight at most, and gives no more before they are deleted, so beyond that the order does not matter.
+//! A message that a segment holds twice is deleted by both handles, so the newest is among them: SQS accepts that one.
+//! Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group has ten in flight at
+//! most, and gives no more before they are deleted, so beyond that the order does not matter.
 //!
 //! On failure the segment stays where it is; the next run finds it in the ledger and acknowledges it again.
 
@@ -41,7 +41,7 @@ use lanes::Lanes;
 /// Tries of a delete that fails by SQS's fault, beyond the first. With the delays below they take about 20 s.
 const RETRIES: usize = 7;
 
-/// The deletes that may be under way at a time, of however many segments.
+/// The deletes that may be under way at a time, of all segments together.
 #[derive(Debug)]
 pub struct Deletes {
     most: usize,
@@ -84,8 +84,8 @@ impl Acknowledged {
     }
 }
 
-/// Deletes the messages of a committed segment, as many batches at a time as `deletes` allows, and archives it if none
-/// failed. Rejects go their `route`.
+/// Deletes the messages of a committed segment, in as many parallel batches as `deletes` allows, and archives the
+/// segment if no delete failed. Rejects take their `route`.
 #[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
@@ -162,9 +162,9 @@ async fn delete_all<Q: Queue>(
 
 /// Deletes up to ten messages.
 ///
-/// An answer that got lost is asked for again: a delete that was carried out before succeeds again. Entries that failed
-/// by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the next
-/// run deletes these messages, they may be delivered again, and are recognised.
+/// A request whose answer is lost is sent again: a delete that was carried out before succeeds again. Entries that
+/// failed by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the
+/// next run deletes these messages, they may be delivered again, and are recognised.
 async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
     let mut remaining = handles;
     let mut outcome = Acknowledged::default();
@@ -202,7 +202,7 @@ async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Ackno
     Ok(outcome)
 }
 
-/// Patient, because a delete that is given up costs a redelivery; not for ever, because a stopping run waits for it.
+/// Patient, because a delete that is given up costs a redelivery; limited, because a stopping run waits for it.
 fn retry_policy() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))

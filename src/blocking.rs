@@ -1,4 +1,4 @@
-//! Work that blocks or computes, away from the thread on which everything waits.
+//! Work that blocks or computes runs here, away from the thread on which everything waits.
 
 use std::panic::resume_unwind;
 

@@ -24,16 +24,34 @@ mod status;
 mod transform;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::config::{DatabaseUrl, Overrides};
+use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::progress::ProgressMode;
+use crate::report::{Report, RunInfo};
+
+/// The end of each help: the settings that are not flags.
+const ENVIRONMENT: &str = "\
+Environment:
+  PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
+  PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
+                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE, PGSSLROOTCERT
+                     What the database's URL does not say, as psql reads them
+  AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+  AWS_ENDPOINT_URL   Region, credentials and endpoint, as all AWS tools read them
+
+`pgsluice config example` lists the settings of the configuration file, such as pollers in [queue].";
 
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
@@ -64,7 +82,7 @@ struct SharedFlags {
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Write log lines to this file instead of stderr
@@ -79,6 +97,11 @@ struct SharedFlags {
     /// Show progress: bars on a terminal, lines elsewhere
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
+    #[arg(skip)]
+    run: RunInfo,
+    /// The report says how the run ended.
+    #[arg(skip)]
+    is_reported: Arc<AtomicBool>,
 }
 
 /// How log lines look.
@@ -92,7 +115,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create or migrate the ledger, and create the table of the built-in pipeline
+    /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
     Run(LimitFlags),
@@ -133,13 +156,13 @@ struct LimitFlags {
     /// How long to wait for messages that others hold or that are delayed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     idle: Duration,
-    /// Stop after this many messages
+    /// Stop after this number of messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_messages: Option<u64>,
-    /// Stop after this long
+    /// Stop after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
-    /// Never stop for an empty queue
+    /// Go on when the queue is empty
     #[arg(long)]
     follow: bool,
 }
@@ -163,26 +186,63 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
-    let Cli { shared, command } = Cli::parse();
+    let matches = with_environment(Cli::command()).get_matches();
+    let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     logging::start(&shared)?;
-    match command {
-        Command::Init(flags) => init::run(&shared, &flags),
-        Command::Run(limits) => run::run(&shared, &limits),
-        Command::Replay(flags) => replay::run(&shared, &flags),
-        Command::Import(flags) => import::run(&shared, &flags),
-        Command::Drain(limits) => drain::run(&shared, &limits),
-        Command::Transform => transform::run(&shared),
-        Command::Load => load::run(&shared),
-        Command::Ack => ack::run(&shared),
-        Command::Status => status::run(&shared),
-        Command::Rejects(command) => rejects::run(&shared, &command),
-        Command::Prune => prune::run(&shared),
-        Command::Reveal(flags) => reveal::run(&shared, &flags),
-        Command::Keygen => keygen::run(),
-        Command::Config(command) => config::run(&command),
-        #[cfg(feature = "local")]
-        Command::Demo(flags) => demo::run(&flags),
+    let report = shared.report.clone().filter(|_| command.writes_report());
+    if let Some(path) = &report {
+        Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
     }
+    let outcome = command.run(&shared);
+    if let (Err(error), Some(path)) = (&outcome, report)
+        && !shared.is_reported.load(Ordering::Acquire)
+    {
+        // Nothing was counted yet. That it cannot be written is less than why the run failed.
+        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+    }
+    outcome
+}
+
+impl Command {
+    /// Whether it runs stages, and so has something to report.
+    const fn writes_report(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Replay(_)
+                | Self::Drain(_)
+                | Self::Transform
+                | Self::Load
+                | Self::Ack
+                | Self::Rejects(rejects::Command::Retry(_))
+        )
+    }
+
+    fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
+        match self {
+            Self::Init(flags) => init::run(shared, &flags),
+            Self::Run(limits) => run::run(shared, &limits),
+            Self::Replay(flags) => replay::run(shared, &flags),
+            Self::Import(flags) => import::run(shared, &flags),
+            Self::Drain(limits) => drain::run(shared, &limits),
+            Self::Transform => transform::run(shared),
+            Self::Load => load::run(shared),
+            Self::Ack => ack::run(shared),
+            Self::Status => status::run(shared),
+            Self::Rejects(command) => rejects::run(shared, &command),
+            Self::Prune => prune::run(shared),
+            Self::Reveal(flags) => reveal::run(shared, &flags),
+            Self::Keygen => keygen::run(),
+            Self::Config(command) => config::run(&command),
+            #[cfg(feature = "local")]
+            Self::Demo(flags) => demo::run(&flags),
+        }
+    }
+}
+
+/// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
+fn with_environment(command: clap::Command) -> clap::Command {
+    command.after_help(ENVIRONMENT).mut_subcommands(with_environment)
 }
 
 /// Prints the error in one line, and what to do in another.
@@ -201,13 +261,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        with_environment(Cli::command()).debug_assert();
     }
 
     #[test]

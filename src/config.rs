@@ -2,6 +2,7 @@
 //!
 //! The rest of the program never sees a flag, an environment variable or the file. Secrets do not `Debug`-print.
 
+mod column_type;
 mod error;
 mod file;
 mod pipeline;
@@ -12,8 +13,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use column_type::ColumnType;
 pub use error::ConfigError;
-pub use pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+pub use file::ANNOTATED_FILE;
+pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};
 
@@ -54,13 +57,13 @@ pub struct QueueSettings {
 /// When a segment is sealed, and how long it is kept: `[spool]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolSettings {
-    /// A segment is sealed at this many messages,
+    /// A segment is sealed at this number of messages,
     pub segment_max_messages: u64,
-    /// at this size,
+    /// at this size in bytes,
     pub segment_max_bytes: u64,
-    /// or this long after its first message, whichever comes first.
+    /// or this time after its first message, whichever comes first.
     pub segment_max_age_ms: u64,
-    /// How long acknowledged segments are kept for replay; 0 removes them at once.
+    /// Days for which acknowledged segments are kept for replay; 0 removes them at once.
     pub archive_days: u32,
     /// How long rejected messages are kept.
     pub rejects_days: u32,
@@ -73,7 +76,7 @@ pub struct LoadSettings {
     pub connections: usize,
 }
 
-/// What flags and environment say; `None` leaves it to the file or the default.
+/// What flags and environment say. `None` means that the file or the default decides.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--config`, PGSLUICE_CONFIG.
@@ -94,17 +97,22 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE))?,
             None => file::ConfigFile::default(),
         };
-        let config = Self {
-            pipeline: file.pipeline()?,
-            staging_dir: overrides.staging_dir.or(file.staging_dir).unwrap_or_else(|| "staging".into()),
+        let pipeline = file.pipeline()?;
+        let staging_dir = overrides.staging_dir.or(file.staging_dir).unwrap_or_else(|| "staging".into());
+        if staging_dir.as_os_str().is_empty() {
+            let problem = "expected a path".to_owned();
+            return Err(ConfigError::InvalidSetting { setting: "staging_dir", problem });
+        }
+        Ok(Self {
+            pipeline,
+            staging_dir,
             queue: file.queue.checked()?,
             spool: file.spool.checked()?,
             load: file.load.checked()?,
             keys: keys_from_environment()?,
             queue_url: overrides.queue_url.or(file.queue_url),
             database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
-        };
-        Ok(config)
+        })
     }
 
     /// The queue's URL, for commands that need SQS.
@@ -113,7 +121,7 @@ impl Config {
             setting: "the queue's URL",
             hint: "give --queue-url or PGSLUICE_QUEUE_URL",
         })?;
-        if url.starts_with("https://") || url.starts_with("http://") {
+        if is_queue_url(url) {
             return Ok(url);
         }
         let problem = "expected a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue".to_owned();
@@ -141,10 +149,32 @@ impl Config {
     }
 }
 
+/// A queue's URL ends in its name, after a host at least.
+fn is_queue_url(url: &str) -> bool {
+    let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let parts = address.and_then(|address| address.rsplit_once('/'));
+    parts.is_some_and(|(before, name)| !before.is_empty() && !name.is_empty())
+}
+
 fn keys_from_environment() -> Result<MaskingKeys, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
     Ok(MaskingKeys {
         key: variable("PGSLUICE_KEY").map(|text| MaskingKey::from_hex("PGSLUICE_KEY", &text)).transpose()?,
         fixed_iv: variable("PGSLUICE_FIXED_IV").map(|text| MaskingKeys::fixed_iv_from_hex(&text)).transpose()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_queue_url;
+
+    #[test]
+    fn a_queues_url_has_a_host_and_ends_in_a_name() {
+        for url in ["https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue", "http://127.0.0.1:4566/0/q.fifo"] {
+            assert!(is_queue_url(url), "{url}");
+        }
+        for other in ["login-queue", "ftp://host/0/q", "https://", "http://host", "https://host/", "https:///q", ""] {
+            assert!(!is_queue_url(other), "{other}");
+        }
+    }
 }

@@ -54,7 +54,7 @@ pub struct StageCounters {
 /// The counts of a run at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
     pub loaded: u64,

@@ -4,14 +4,14 @@
 //! assertions, [`CrashPoint::pass`] is an empty constant function, so neither a name nor a branch is in the binary.
 //!
 //! With it, `PGSLUICE_CRASH_POINT=name[:n]` kills the process with SIGKILL when it passes the point for the n-th time
-//! (the first, if not given). SIGKILL from within, because it is exactly what the kernel's out-of-memory killer or
-//! `kill -9` does: no handler runs, no buffer is flushed, no destructor, and no core is written as by an abort. The
-//! signal is raised by a system call of the thread that passes, so nothing after the point happens on that thread.
+//! (the first, if not given). SIGKILL does exactly what the kernel's out-of-memory killer and `kill -9` do: no handler
+//! and no destructor runs, no buffer is flushed, and no core is written as by an abort. The passing thread raises the
+//! signal by a system call, so nothing after the point happens on that thread.
 
 #[cfg(all(feature = "crash-points", not(debug_assertions)))]
 compile_error!("crash points are for tests; build without the feature `crash-points`");
 
-/// A step after which the process may die. Each is passed right after the step, in this order for a segment.
+/// A step after which the process may die. A point is passed right after its step; for a segment, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CrashPoint {
     /// Messages were received; they are in memory alone.
@@ -32,7 +32,7 @@ pub(crate) enum CrashPoint {
     CopyIds,
     /// The rows are copied, in the same transaction.
     CopyRows,
-    /// Everything of the transaction but COMMIT is done.
+    /// Everything of the transaction except COMMIT is done.
     BeforeCommit,
     /// COMMIT is confirmed.
     Commit,

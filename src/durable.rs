@@ -59,8 +59,9 @@ impl Advised for FileError {
         }
         match self.source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                fatal("give the user who runs pgsluice write access, or choose another --staging-dir")
+                fatal("give the user that runs pgsluice read and write access, or choose another --staging-dir")
             }
+            io::ErrorKind::NotADirectory => fatal("a part of the path is a file; choose another --staging-dir"),
             _ => fatal("check the path; what is sealed in the staging directory is safe, and a run resumes it"),
         }
     }

@@ -15,6 +15,7 @@ use crate::chunk::ChunkError;
 use crate::config::ConfigError;
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
+use crate::import::ImportError;
 use crate::load::LoadError;
 use crate::mask::RevealError;
 use crate::postgres::PostgresError;
@@ -50,9 +51,26 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A masked value could not be decrypted.
+    #[error("cannot reveal value {number}")]
+    Reveal {
+        /// Which of the given values, counted from 1.
+        number: usize,
+        /// Why it could not be decrypted.
+        source: RevealError,
+    },
+    /// A file could not be imported.
     #[error(transparent)]
-    Reveal(#[from] RevealError),
-    /// What the process needs of the system beside files: its standard streams, threads, signals, randomness.
+    Import(#[from] ImportError),
+    /// The run's report could not be written.
+    #[error(transparent)]
+    Report(FileError),
+    /// Data could not be printed.
+    #[error("cannot write to stdout")]
+    Output {
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What the process needs of the system beside files: standard input, threads, signals, randomness.
     #[error("cannot {action}")]
     System {
         /// What was tried.
@@ -98,6 +116,7 @@ impl Error {
             Self::Spool(error) => error.is_disk_full(),
             Self::Chunk(error) => error.is_disk_full(),
             Self::Load(error) => error.is_disk_full(),
+            Self::Import(error) => error.is_disk_full(),
             _ => false,
         }
     }
@@ -123,6 +142,29 @@ impl Error {
                 error.stops_its_segment_alone()
             }
             _ => false,
+        }
+    }
+
+    /// The kind of error, in one word: a report's `error.code`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::File(_) => "file",
+            Self::Staging(_) => "staging",
+            Self::Spool(_) => "spool",
+            Self::Import(_) => "import",
+            Self::Chunk(_) => "chunk",
+            Self::Queue(_) => "queue",
+            Self::Postgres(_) => "postgres",
+            Self::Load(_) => "load",
+            Self::Reveal { .. } => "reveal",
+            Self::Report(_) => "report",
+            Self::Output { .. } => "output",
+            Self::System { .. } => "system",
+            #[cfg(feature = "local")]
+            Self::Demo { .. } => "demo",
+            Self::Panicked { .. } => "bug",
         }
     }
 
@@ -166,7 +208,10 @@ impl Advised for Error {
             Self::Queue(error) => error.advice(),
             Self::Postgres(error) => error.advice(),
             Self::Load(error) => error.advice(),
-            Self::Reveal(error) => error.advice(),
+            Self::Reveal { source, .. } => source.advice(),
+            Self::Import(error) => error.advice(),
+            Self::Report(_) => fatal("check --report; what the run did to messages does not depend on it"),
+            Self::Output { .. } => fatal("see what stdout is connected to: a file needs a disk with room"),
             Self::System { .. } => fatal("see what the system says, and the limits of this process (`ulimit -a`)"),
             #[cfg(feature = "local")]
             Self::Demo { .. } => fatal("the demo needs a PostgreSQL server (initdb, postgres) on this machine"),

@@ -12,15 +12,17 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 use uuid::{Builder, Uuid};
 
+use crate::advice::{Advice, Advised, fatal};
 use crate::durable::FileError;
 use crate::segment::SegmentId;
-use crate::spool::{Origin, Record, SealedSegment, SegmentWriter, Source, SpoolError};
+use crate::spool::{Origin, Record, SealedSegment, SegmentWriter, Source};
 use crate::staging::Staging;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -29,6 +31,36 @@ const MAX_BODY_BYTES: usize = 2 << 20;
 /// Not those of the configuration: another one must give the same segments.
 const SEGMENT_MAX_MESSAGES: u64 = 20_000;
 const SEGMENT_MAX_BYTES: u64 = 64 << 20;
+
+/// A file could not be imported to its end.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "each message is the documentation")]
+pub enum ImportError {
+    #[error(transparent)]
+    Unreadable(FileError),
+    #[error("the line at byte {offset} of {} {problem}; the other lines are imported", path.display())]
+    UnusableLine { path: PathBuf, offset: u64, problem: &'static str },
+    #[error(transparent)]
+    Spool(#[from] FileError),
+}
+
+impl ImportError {
+    /// The disk is full that holds the staging directory.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Spool(error) if error.is_disk_full())
+    }
+}
+
+impl Advised for ImportError {
+    fn advice(&self) -> Advice {
+        match self {
+            Self::Unreadable(_) => fatal("check that the argument is a file, and that this user may read it"),
+            Self::UnusableLine { .. } => fatal("no message can hold the line: correct it, or do without it"),
+            Self::Spool(error) => error.advice(),
+        }
+    }
+}
 
 /// What one file came to.
 #[derive(Debug, Default)]
@@ -48,29 +80,29 @@ pub fn import(
     pipeline: &str,
     path: &Path,
     sent_at: Option<Timestamp>,
-) -> Result<Imported, SpoolError> {
-    let file = File::open(path).map_err(FileError::of("open", path))?;
-    let sent_at = match sent_at {
-        Some(sent_at) => sent_at,
-        None => modification_time(&file).map_err(FileError::of("inspect", path))?,
-    };
+) -> Result<Imported, ImportError> {
+    let file = File::open(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
+    let modified = modification_time(&file).map_err(FileError::of("inspect", path));
+    let sent_at = sent_at.map_or(modified, Ok).map_err(ImportError::Unreadable)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let contents = Contents::of(pipeline, &name, Lines::open(path)?)?;
+    let lines = Lines::open(path).map_err(ImportError::Unreadable)?;
+    let contents = Contents::of(pipeline, &name, lines).map_err(ImportError::Unreadable)?;
     let origin = Origin {
         pipeline: pipeline.to_owned(),
         source: Source::Import { file: name.to_string(), sha256: contents.sha256 },
     };
     let mut imported = Imported::default();
-    let mut lines = Lines::open(path)?;
+    let mut lines = Lines::open(path).map_err(ImportError::Unreadable)?;
     for part in contents.parts {
         if staging.find_segment(part.id).is_some() {
             imported.known.push(part.id);
-            lines.skip(part.lines)?;
+            lines.skip(part.lines).map_err(ImportError::Unreadable)?;
             continue;
         }
         let mut writer = SegmentWriter::create_as(part.id, staging, &origin)?;
         for _ in 0..part.lines {
-            if let Some((offset, Content::Body(body))) = lines.next_line()? {
+            let line = lines.next_line().map_err(ImportError::Unreadable)?;
+            if let Some((offset, Content::Body(body))) = line {
                 writer.append(&record(&name, offset, sent_at, body))?;
             }
         }
@@ -78,7 +110,7 @@ pub fn import(
     }
     match contents.unusable {
         None => Ok(imported),
-        Some((offset, problem)) => Err(SpoolError::Damaged { path: path.to_owned(), offset, problem }),
+        Some((offset, problem)) => Err(ImportError::UnusableLine { path: path.to_owned(), offset, problem }),
     }
 }
 
@@ -193,14 +225,14 @@ impl<'a> Lines<'a> {
             self.read_on()?;
         }
         if is_too_long {
-            return Ok(Some((offset, Content::Unusable("a line is longer than 2 MiB; the others are imported"))));
+            return Ok(Some((offset, Content::Unusable("is longer than 2 MiB"))));
         }
         Ok(Some((
             offset,
             match std::str::from_utf8(without_line_end(&self.line)) {
                 Ok("") => Content::Empty,
                 Ok(body) => Content::Body(body),
-                Err(_) => Content::Unusable("a line is not UTF-8; the others are imported"),
+                Err(_) => Content::Unusable("is not UTF-8"),
             },
         )))
     }
@@ -282,7 +314,7 @@ mod tests {
             Self { root, staging }
         }
 
-        fn import(&self, name: &str, content: &[u8]) -> Result<Imported, SpoolError> {
+        fn import(&self, name: &str, content: &[u8]) -> Result<Imported, ImportError> {
             let path = self.root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
@@ -294,7 +326,7 @@ mod tests {
     fn a_line_that_is_not_utf_8_is_named_and_costs_its_neighbours_nothing() {
         let scene = Scene::new();
         let error = scene.import("bodies.ndjson", b"one \r\n\n\xff\nthree\nfour").unwrap_err();
-        assert!(matches!(error, SpoolError::Damaged { offset: 7, .. }), "{error}");
+        assert!(matches!(error, ImportError::UnusableLine { offset: 7, .. }), "{error}");
         let bodies: Vec<_> = messages(&scene.staging).into_iter().map(|(_, body)| body).collect();
         assert_eq!(bodies, ["one ", "three", "four"], "byte for byte");
     }
@@ -305,7 +337,7 @@ mod tests {
         let scene = Scene::new();
         let long = [vec![b'x'; 3 * MAX_BODY_BYTES], vec![b'\n']].concat();
         let error = scene.import("bodies.ndjson", &[b"one\n", long.as_slice(), b"three\n"].concat()).unwrap_err();
-        assert!(matches!(error, SpoolError::Damaged { offset: 4, .. }), "{error}");
+        assert!(matches!(error, ImportError::UnusableLine { offset: 4, .. }), "{error}");
         let bodies: Vec<_> = messages(&scene.staging).into_iter().map(|(_, body)| body).collect();
         assert_eq!(bodies, ["one", "three"]);
 

@@ -42,6 +42,7 @@ use crate::blocking::blocking;
 use crate::chunk::{ChunkError, Manifest};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
+use crate::host::host_name;
 use crate::postgres::watch::{Watch, answered};
 use crate::postgres::{Connection, Database, PostgresError, Retries};
 use crate::segment::SegmentId;
@@ -333,10 +334,4 @@ impl Loader {
 fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError> {
     let Some(path) = staging.find_unacknowledged(segment) else { return Ok(false) };
     Ok(Receipts::open(&path)?.next().transpose()?.is_some())
-}
-
-fn host_name() -> String {
-    let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = std::env::var("HOSTNAME").or_else(|_| from_kernel()).unwrap_or_default();
-    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }

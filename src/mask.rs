@@ -1,11 +1,11 @@
 //! Encrypts the values of masked columns, and reveals them again.
 //!
 //! Always true:
-//! - both methods are deterministic, so equal values of a column stay equal, and reversible by who holds the key;
-//! - what is written is ASCII: hexadecimal digits, before which `siv` puts its key's id and a colon;
+//! - both methods are deterministic, so equal values of a column stay equal; the key reverses them;
+//! - a masked value is ASCII: hexadecimal digits; `siv` puts its key's id and a colon before them;
 //! - no key and no plaintext appears in `Debug` output or in an error.
 //!
-//! Masking itself cannot fail: what may be missing or malformed (the key, the IV) is checked by [`Masker::new`].
+//! Masking itself cannot fail: [`Masker::new`] checks the key and the IV, which may be missing or malformed.
 
 mod aes_cbc;
 mod fixed;
@@ -78,11 +78,12 @@ fn master_key(keys: &MaskingKeys) -> Result<&MaskingKey, ConfigError> {
 fn fixed_iv(keys: &MaskingKeys) -> Result<[u8; 16], ConfigError> {
     keys.fixed_iv.ok_or(ConfigError::Missing {
         setting: "PGSLUICE_FIXED_IV",
-        hint: "columns with mask = \"fixed\" need the table's IV, 32 hex digits; `pgsluice keygen` makes one for a new table",
+        hint: "mask = \"fixed\" is for existing tables and needs the IV that the table was written with, 32 hex digits; \
+               a new table is better masked by \"siv\", which needs none",
     })
 }
 
-/// `MaskingKey` accepts 16 and 32 bytes only, so this is a bug if it is ever seen.
+/// `MaskingKey` accepts 16 and 32 bytes only, so only a bug can show this error.
 fn unusable_key() -> ConfigError {
     ConfigError::InvalidSetting { setting: "PGSLUICE_KEY", problem: "expected 16 or 32 bytes".to_owned() }
 }
@@ -91,21 +92,29 @@ fn unusable_key() -> ConfigError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_missing_key_or_iv_is_named_with_the_command_that_makes_one() {
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let without_iv = MaskingKeys { key: Some(key), fixed_iv: None };
-        for (mask, keys, expected) in [
-            (Mask::Siv, &MaskingKeys::default(), "PGSLUICE_KEY"),
-            (Mask::Fixed, &MaskingKeys::default(), "PGSLUICE_KEY"),
-            (Mask::Fixed, &without_iv, "PGSLUICE_FIXED_IV"),
-        ] {
-            let error = Masker::new(mask, "masked_ip", keys).unwrap_err();
-            assert!(
-                matches!(error, ConfigError::Missing { setting, hint } if setting == expected && hint.contains("pgsluice keygen")),
-                "{error:?}"
-            );
+    fn missing(mask: Mask, keys: &MaskingKeys) -> (&'static str, &'static str) {
+        match Masker::new(mask, "masked_ip", keys).unwrap_err() {
+            ConfigError::Missing { setting, hint } => (setting, hint),
+            other => panic!("not a missing setting: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_missing_key_is_named_with_the_command_that_makes_one() {
+        for mask in [Mask::Siv, Mask::Fixed] {
+            let (setting, hint) = missing(mask, &MaskingKeys::default());
+            assert_eq!(setting, "PGSLUICE_KEY");
+            assert!(hint.contains("pgsluice keygen"), "{hint}");
+        }
+    }
+
+    /// The hint once named `pgsluice keygen`, whose 64 digits are no IV and were refused.
+    #[test]
+    fn a_missing_iv_is_the_tables_own_and_no_command_makes_it() {
+        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
+        let (setting, hint) = missing(Mask::Fixed, &MaskingKeys { key: Some(key), fixed_iv: None });
+        assert_eq!(setting, "PGSLUICE_FIXED_IV");
+        assert!(hint.contains("32 hex digits") && !hint.contains("keygen"), "{hint}");
     }
 
     #[test]

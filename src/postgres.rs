@@ -2,20 +2,26 @@
 //! segment, no ledger and no table.
 
 mod connection;
+mod conninfo;
 mod copy;
 mod error;
 mod identifier;
-
+mod parameters;
+mod refusal;
 mod retry;
 mod settings;
 pub(crate) mod sqlstate;
+mod sslmode;
 mod timeouts;
 mod tls;
 pub(crate) mod watch;
 
 pub use connection::connect;
-pub(crate) use connection::{Connection, Database};
+pub(crate) use connection::{Connection, Database, NOTICE_A_LOST_CLIENT_LOCALLY};
 pub(crate) use copy::{CopyError, Feed, copy_in};
 pub use error::PostgresError;
 pub use identifier::{quote_identifier, quote_qualified};
+pub(crate) use refusal::Refusal;
 pub(crate) use retry::Retries;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! Progress of a run: a line that renews itself on a terminal, a log line now and then elsewhere.
+//! Progress of a run: a line that is redrawn on a terminal, a log line every ten seconds elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// When progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProgressMode {
-    /// On a terminal as a line that renews itself, elsewhere as log lines.
+    /// On a terminal as a line that is redrawn, elsewhere as log lines.
     Auto,
-    /// As a line that renews itself, wherever.
+    /// As a line that is redrawn, also where there is no terminal.
     Always,
     /// Not at all.
     Never,
@@ -50,7 +50,7 @@ impl Progress {
         Self { task: Some(tokio::spawn(redraw(bar.clone(), counters))), bar }
     }
 
-    /// Stops showing; what stood on the terminal is wiped.
+    /// Ends the progress, and wipes its line from the terminal.
     pub fn finish(self) {
         if let Some(task) = self.task {
             task.abort();
@@ -70,14 +70,14 @@ async fn redraw(bar: ProgressBar, counters: Arc<Counters>) {
 
 async fn log(counters: Arc<Counters>) {
     let mut ticks = tokio::time::interval(LOG_EVERY);
-    ticks.tick().await; // the first comes at once, when there is nothing to tell
+    ticks.tick().await; // the first tick is immediate, when there is nothing to tell
     loop {
         ticks.tick().await;
         tracing::info!("{}", line(&counters));
     }
 }
 
-/// What went through so far.
+/// The counts so far.
 fn line(counters: &Counters) -> String {
     let counts = counters.counts();
     let received = counters.drain.counts().items;

@@ -1,24 +1,39 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
 mod in_flight;
+mod run;
 mod summary;
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::config::ConfigError;
 use crate::counters::{Counters, StageCounters};
 use crate::durable::FileError;
+use crate::error::Error;
 use crate::exit_code::ExitCode;
 
 pub use in_flight::InFlightReport;
+pub use run::{EndedBy, ErrorReport, RunInfo};
 
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Messages that entered this run: from the queue, or from segments that an earlier one left unfinished.
+    /// Which run it is of.
+    #[serde(flatten)]
+    pub run: RunInfo,
+    /// When the run ended; null while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// What ended it; null while it runs.
+    pub ended_by: Option<EndedBy>,
+    /// The error that it ended with, if it failed.
+    pub error: Option<ErrorReport>,
+    /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
     pub loaded: u64,
@@ -30,7 +45,7 @@ pub struct Report {
     pub pending: u64,
     /// Deletes that SQS confirmed.
     pub acknowledged: u64,
-    /// Deletes that failed for good; those messages will be delivered again, and recognised.
+    /// Deletes that failed for good; their messages will be redelivered, and recognised.
     pub ack_failed: u64,
     /// Segments committed.
     pub segments: u64,
@@ -38,21 +53,21 @@ pub struct Report {
     pub seconds: f64,
     /// Spool bytes that entered.
     pub bytes: u64,
-    /// Calls of SQS, and transactions, that were tried again.
+    /// SQS requests and transactions that were tried again.
     pub retries: u64,
-    /// Answers in which SQS asked for patience.
+    /// Answers in which SQS limited the rate of requests.
     pub throttles: u64,
-    /// Where the time went.
+    /// The time of each stage.
     pub stages: StageReports,
     /// What the cap on messages in flight meant; null where no queue was drained.
     pub in_flight: Option<InFlightReport>,
     /// The queue was proven empty; null where no queue was asked.
     pub queue_empty: Option<bool>,
-    /// How the process ends.
-    pub exit_code: u8,
+    /// How the process ends; null while it runs.
+    pub exit_code: Option<u8>,
 }
 
-/// Where the time went, by stage.
+/// The time of each stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the stages of the design")]
 pub struct StageReports {
@@ -89,11 +104,15 @@ impl StageReport {
 }
 
 impl Report {
-    /// The counts as they are now.
+    /// The counts as they are now, of a run that has not ended.
     #[must_use]
-    pub fn of(counters: &Counters, queue_empty: Option<bool>) -> Self {
+    pub fn of(run: RunInfo, counters: &Counters) -> Self {
         let counts = counters.counts();
         Self {
+            run,
+            finished_at: None,
+            ended_by: None,
+            error: None,
             received: counts.received,
             loaded: counts.loaded,
             duplicates: counts.duplicates,
@@ -113,9 +132,22 @@ impl Report {
                 ack: StageReport::of(&counters.ack),
             },
             in_flight: counters.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
-            queue_empty,
-            exit_code: ExitCode::Done.number(),
+            queue_empty: None,
+            exit_code: None,
         }
+    }
+
+    /// The run ends now.
+    #[must_use]
+    pub fn ended(self, ended_by: EndedBy, exit_code: ExitCode) -> Self {
+        let (finished_at, ended_by) = (Some(Timestamp::now()), Some(ended_by));
+        Self { finished_at, ended_by, exit_code: Some(exit_code.number()), ..self }
+    }
+
+    /// The run ends now, with this error.
+    #[must_use]
+    pub fn failed(self, error: &Error) -> Self {
+        Self { error: Some(error.into()), ..self.ended(error.into(), error.exit_code()) }
     }
 
     /// Every message is accounted for.
@@ -124,10 +156,23 @@ impl Report {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
     }
 
+    /// Writes the report of a run that begins, which replaces that of an earlier run, and finds before anything moves that
+    /// it cannot be written. A pipe is left alone: its reader would take this for the end.
+    pub fn begin(&self, path: &Path) -> Result<(), ConfigError> {
+        let begun = match fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => Ok(()),
+            _ => self.write_file(path),
+        };
+        begun.map_err(ConfigError::of_given_file("write", path, "check --report"))
+    }
+
     /// Writes `report.json`.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let json = serde_json::to_string_pretty(self).map_err(std::io::Error::from);
-        json.and_then(|json| fs::write(path, json + "\n")).map_err(FileError::of("write", path))
+        self.write_file(path).map_err(FileError::of("write", path))
+    }
+
+    fn write_file(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_string_pretty(self).map_err(io::Error::from)? + "\n")
     }
 }
 
@@ -155,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_lost_message_breaks_the_sum() {
-        let report = Report::of(&Counters::default(), None);
+        let report = Report::of(RunInfo::default(), &Counters::default());
         assert!(report.sum_holds());
         assert!(!Report { received: 1, ..report }.sum_holds());
     }

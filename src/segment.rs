@@ -4,11 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use uuid::Uuid;
 
 /// The name of a segment in every stage: a `UUIDv7`, so that names sort by the time they were given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(Uuid);
+
+/// A text that names no segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("expected a segment's name: a UUID, with which the segment's files in spool/ and archive/ begin")]
+pub struct NotASegmentId;
 
 impl SegmentId {
     /// A new name, later than every name given before by this process.
@@ -37,9 +43,9 @@ impl fmt::Display for SegmentId {
 }
 
 impl FromStr for SegmentId {
-    type Err = uuid::Error;
+    type Err = NotASegmentId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text).map(Self)
+        Uuid::parse_str(text).map(Self).map_err(|_| NotASegmentId)
     }
 }

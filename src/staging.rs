@@ -62,9 +62,9 @@ impl Advised for StagingError {
         match self {
             Self::File(error) => error.advice(),
             Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
-            Self::NoSuchSegment { .. } => {
-                fatal("`pgsluice status` counts the segments; their names are the file names")
-            }
+            Self::NoSuchSegment { .. } => fatal(
+                "the files in spool/ and archive/ of the staging directory begin with their segments' names; check --staging-dir",
+            ),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) fn unescape<E: From<LoneSurrogate>>(
         sink(before)?;
         let escape = &escape[1..];
         if escape.starts_with(['"', '\\', '/']) {
-            // What it stands for is the next piece's start: most escapes are quotes, and most pieces short.
+            // The escaped character starts the next piece: most escapes are quotes, and most pieces are short.
             (rest, searched) = (escape, 1);
         } else {
             let (character, bytes) = decode(escape)?;
@@ -30,7 +30,7 @@ pub(crate) fn unescape<E: From<LoneSurrogate>>(
     sink(rest)
 }
 
-/// In a body that is JSON there is one every few bytes, which is too near for memchr to be worth its call.
+/// The first backslash. A body that is JSON has one every few bytes: too near for memchr to be worth its call.
 fn backslash(bytes: &[u8]) -> Option<usize> {
     const NEAR: usize = 16;
     let (near, far) = bytes.split_at(bytes.len().min(NEAR));
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_no_json_is_survived(text in r#"[\\u"d8én0+]{0,20}"#) {
+        fn text_that_is_no_json_makes_no_panic(text in r#"[\\u"d8én0+]{0,20}"#) {
             _ = unescaped(&text);
         }
     }

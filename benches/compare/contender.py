@@ -71,7 +71,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one shall reach beside another: its rate at least, its CPU at most so many times."""
+    """What one shall reach beside another: at least `times` its rate, at most `times` its CPU."""
 
     contender: str
     beside: str

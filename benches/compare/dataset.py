@@ -28,7 +28,7 @@ class Dataset:
         return self.root / "original"
 
     def slice_rows(self, most: int) -> int:
-        """The rows of as many whole segments as hold no more than this, but of one at least."""
+        """The rows of the whole segments that hold no more than this in all; of one at least."""
         return min(self.rows, max(most // SEGMENT_MESSAGES, 1) * SEGMENT_MESSAGES)
 
     def spool_files(self, rows: int) -> list[Path]:
@@ -77,7 +77,7 @@ class Dataset:
 def spooled(
     root: Path, rows: int, spool_logins: Path, pgsluice: Path, environment: Mapping[str, str]
 ) -> Iterator[Dataset]:
-    """Writes a spool and transforms it; removed at the end, as is what an earlier one left."""
+    """Writes a spool and transforms it; removed at the end, as are the files of an earlier one."""
     shutil.rmtree(root, ignore_errors=True)
     dataset = Dataset(root, rows)
     try:

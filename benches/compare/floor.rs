@@ -1,8 +1,8 @@
 //! The floor of the queue path: receives and deletes by aws-sdk-sqs, and the messages thrown away.
 //!
-//! Whoever empties a queue with this SDK pays at least this. The client is built as `src/queue/sqs.rs` builds it, and
-//! asks for the same attributes; 16 pollers, each with a receive and the delete of the ten messages before under way at
-//! once, so 16 of either. A poller ends at its first empty long poll of a second. Prints how many
+//! Every program that empties a queue with this SDK pays at least this. The client is built as `src/queue/sqs.rs`
+//! builds it, and asks for the same attributes; 16 pollers, each with a receive and the delete of the ten messages
+//! before under way at once, so 16 of either. A poller ends at its first empty long poll of a second. Prints how many
 //! messages were deleted.
 
 #![allow(clippy::print_stdout, reason = "what a program prints is its result")]

@@ -106,8 +106,8 @@ def empty(bench: Bench, messages: int, arguments: Arguments) -> Usage:
     bench.database.reset()
     with servers.queue(bench.programs.examples, messages) as queue:
         usage = measure.run(arguments, bench.environment() | queue)
-        if left := servers.left_in_queue(queue):
-            raise WrongResultError(f"{left} messages are left in the queue")
+        if remaining := servers.messages_in(queue):
+            raise WrongResultError(f"{remaining} messages are still in the queue")
     return usage
 
 
@@ -120,7 +120,7 @@ class Reference(NamedTuple):
 
 @functools.cache
 def reference(bench: Bench, messages: int) -> Reference:
-    """What the table must hold once so many messages are loaded: what the tuned script loads."""
+    """What the table must hold of this number of messages: what the tuned script loads."""
     empty(bench, messages, script_arguments(bench, "boto3_tuned.py"))
     content = bench.database.content
     return Reference(content(columns=LOGIN_COLUMNS), content(columns=UNCHANGED_COLUMNS))

@@ -32,13 +32,13 @@ def postgres(examples: Path) -> Iterator[str]:
 
 @contextmanager
 def queue(examples: Path, messages: int) -> Iterator[dict[str, str]]:
-    """A queue with so many messages, the same in every run; gives what leads to it."""
+    """A queue of messages, the same in every run; gives the variables that lead to it."""
     with _serving([examples / "local-queue", "login-queue", str(messages)], lines=2) as environment:
         yield environment | CREDENTIALS
 
 
-def left_in_queue(environment: Mapping[str, str]) -> int:
-    """How many messages the queue holds, received or not."""
+def messages_in(environment: Mapping[str, str]) -> int:
+    """The number of messages in the queue, received or not."""
     counts = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     request = urllib.request.Request(
         environment["AWS_ENDPOINT_URL"],

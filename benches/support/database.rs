@@ -17,7 +17,9 @@ impl Database {
     pub(crate) async fn start() -> Self {
         let postgres = LocalPostgres::start(LocalPostgresOptions { durable: true }).expect("a Postgres");
         let url = DatabaseUrl::from(postgres.url("postgres"));
-        load::init(&url, &Pipeline::user_logins()).await.expect("the ledger and user_logins");
+        load::init(&url, &Pipeline::user_logins().expect("the built-in pipeline"))
+            .await
+            .expect("the ledger and user_logins");
         let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.expect("a connection");
         tokio::spawn(connection);
         Self { client, url, _postgres: postgres }
@@ -31,7 +33,7 @@ impl Database {
         self.client.batch_execute(sql).await.expect("a statement that Postgres takes");
     }
 
-    /// As after `init`, and nothing left to write: what a bench measures is its own work.
+    /// Empties the tables, and writes what is still to write: a bench measures its own work alone.
     pub(crate) async fn empty(&self) {
         self.execute("TRUNCATE user_logins, pgsluice.segment, pgsluice.message, pgsluice.reject").await;
         self.execute("CHECKPOINT").await;

@@ -1,5 +1,5 @@
-//! How much memory a process had at most. Linux keeps that mark as long as the process runs, so asking late loses
-//! nothing but what was added after the last answer.
+//! The peak memory of a process. Linux keeps it while the process runs, so a late question loses only the memory that
+//! was added after the last answer.
 
 use std::fs;
 use std::process::Child;

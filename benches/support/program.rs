@@ -12,7 +12,7 @@ use crate::disk;
 /// Environment variables.
 pub(crate) type Environment = Vec<(&'static str, String)>;
 
-/// Where the binary runs, and what it is told. Dropped, its directory is gone.
+/// The directory and the environment that the binary runs in. Dropping it removes the directory.
 pub(crate) struct Program {
     /// Holds the staging directory, `staging`.
     pub(crate) directory: TempDir,
@@ -26,7 +26,7 @@ impl Program {
         Self { directory: disk::directory(), environment }
     }
 
-    /// Starts a command that writes a report; what it has to say on standard error is seen.
+    /// Starts a command that writes a report. Its standard error is shown.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_pgsluice"))
             .args(arguments)
@@ -46,7 +46,7 @@ impl Program {
     }
 }
 
-/// What a client of the local queue server is told.
+/// The environment of a client of the local queue server.
 pub(crate) fn queue_environment(server: &LocalQueue, queue: &str) -> Environment {
     vec![
         ("AWS_ENDPOINT_URL", server.endpoint()),

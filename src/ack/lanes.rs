@@ -1,7 +1,7 @@
 //! The order of deletes: parallel over a segment, and one after the other within a FIFO group.
 //!
 //! Always true: a lane has one batch under way at most, and a group has one lane, so no message of a group is deleted
-//! before those that were received before it. Receipts that wait are bounded by whoever pushes, see [`Lanes::has_room`].
+//! before those that were received before it. The caller bounds the receipts that wait, see [`Lanes::has_room`].
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -40,7 +40,8 @@ impl Lanes {
         self.lanes[lane].handles.push_back(receipt.receipt_handle.into_owned());
     }
 
-    /// The next batch of a lane that is not busy, which it then is. A part of a batch only when `all_read`.
+    /// The next batch of a lane that is not busy; the lane is busy from then on. A part of a batch only when
+    /// `all_read`.
     pub(super) fn take(&mut self, all_read: bool) -> Option<(usize, Vec<String>)> {
         let enough = if all_read { 1 } else { BATCH_MESSAGES };
         let index = self.lanes.iter().position(|lane| !lane.busy && lane.handles.len() >= enough)?;
@@ -90,7 +91,7 @@ mod tests {
     proptest! {
         /// Whatever batch ends first: all receipts leave once, whole groups in order and never two batches at a time.
         #[test]
-        fn groups_leave_in_order_and_nothing_is_left(
+        fn groups_leave_in_order_and_nothing_stays(
             groups in proptest::collection::vec(proptest::option::of(0..4_u8), 0..200),
             parallel in 1..5_usize,
             choices in proptest::collection::vec(any::<prop::sample::Index>(), 1..50),
@@ -99,7 +100,7 @@ mod tests {
             let mut source = groups.iter().enumerate().peekable();
             let mut running: Vec<(usize, Vec<String>)> = Vec::new();
             let mut ended: HashMap<u8, Vec<usize>> = HashMap::new();
-            let mut left = 0;
+            let mut taken = 0;
             let mut choices = choices.iter().cycle();
             loop {
                 while lanes.has_room() && let Some((index, group)) = source.next() {
@@ -116,13 +117,13 @@ mod tests {
                 prop_assert!(handles.len() <= BATCH_MESSAGES);
                 for handle in handles {
                     let index: usize = handle.parse().unwrap();
-                    left += 1;
+                    taken += 1;
                     if let Some(group) = groups[index] {
                         ended.entry(group).or_default().push(index);
                     }
                 }
             }
-            prop_assert_eq!(left, groups.len());
+            prop_assert_eq!(taken, groups.len());
             prop_assert!(ended.values().all(|order| order.is_sorted()));
         }
     }

@@ -1,9 +1,9 @@
 //! What becomes of rejected messages when their segment is acknowledged: some are sent to a dead-letter queue before
 //! they are deleted, some are not deleted but made visible again.
 //!
-//! Always true: what is done follows from the segment's transaction, not from today's configuration, as far as
-//! deleting goes: a message that the ledger left in the queue is never deleted, and one that it decided always is.
-//! A crash between sending and deleting sends again: a dead letter may come twice, with the same
+//! Always true: whether a message is deleted follows from the segment's transaction, not from today's configuration. A
+//! message that the ledger left in the queue is never deleted; one that it decided always is.
+//! After a crash between sending and deleting, the letter is sent again: a dead letter may arrive twice, with the same
 //! `pgsluice_message_id`.
 
 use std::collections::{HashMap, HashSet};
@@ -28,7 +28,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Where rejected messages go, beside the staging directory.
 #[derive(Debug, Clone, Default)]
 pub struct RejectRoute {
-    /// Rejects that the ledger has are sent here before they are deleted.
+    /// Rejects that the ledger records are sent here before they are deleted.
     pub dead_letters: Option<DeadLetterQueue>,
     /// The `maxReceiveCount` of the queue, for messages that are left there.
     pub max_receives: Option<u32>,
@@ -48,8 +48,7 @@ impl RejectRoute {
 
     /// Sends a segment's rejects to the dead-letter queue, if there is one.
     ///
-    /// A message that this queue refuses for what it is (too long, most likely) is kept, like all rejects, in the
-    /// staging directory alone.
+    /// A message that this queue refuses (most likely as too long) is kept in the staging directory alone.
     pub(super) async fn send(&self, segment: &Path, committed: &Committed) -> Result<(), Error> {
         let Some(queue) = &self.dead_letters else { return Ok(()) };
         let mut rejects: HashMap<Uuid, &Reason> =
@@ -81,7 +80,7 @@ impl RejectRoute {
         Ok(())
     }
 
-    /// Says so when the queue's redrive policy does not do its part, because then messages would come for ever.
+    /// An error where the queue's redrive policy does not work, because then messages would be redelivered without end.
     pub(super) fn check(&self, receives: u32) -> Result<(), QueueError> {
         match self.max_receives {
             Some(max_receives) if receives > max_receives => Err(QueueError::NotRedriven { receives, max_receives }),
@@ -126,15 +125,15 @@ fn dead_letter(record: &Record<'_>, body: &str, reason: &Reason) -> DeadLetter {
     }
 }
 
-/// Sends a batch, again and again what SQS failed to take by its own fault. Sending twice is better than not at all,
-/// so a lost answer is tried again, too.
+/// Sends a batch, and sends again the entries that failed by SQS's fault. A request whose answer is lost is sent again
+/// too: a letter that arrives twice is better than one that is lost.
 async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(), QueueError> {
     let mut remaining: Vec<&DeadLetter> = batch.iter().collect();
     let mut delays = backoff();
     loop {
         let sent = (|| queue.send(&remaining)).retry(retry_policy()).when(QueueError::is_transient).await;
         let failed = match sent {
-            // A message that is too long alone makes the whole request wrong.
+            // A single message that is too long makes SQS refuse the whole request.
             Err(QueueError::Service { code, .. }) if remaining.len() == 1 && is_about_the_message(&code) => {
                 refused(remaining[0], &code);
                 return Ok(());
@@ -164,7 +163,7 @@ async fn send_batch(queue: &DeadLetterQueue, batch: &[DeadLetter]) -> Result<(),
     }
 }
 
-/// The codes with which SQS refuses what a message is or holds, rather than who sends it to where.
+/// The codes with which SQS refuses a message for its content, not for its sender or its queue.
 fn is_about_the_message(code: &str) -> bool {
     ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong", "MessageTooLong"]
         .iter()

@@ -5,11 +5,9 @@
 use clap::Subcommand;
 
 use super::output::DataLines;
+use crate::config::ANNOTATED_FILE;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-
-/// Part of the program, because neither `cargo install` nor the container image has the file.
-const EXAMPLE: &str = include_str!("../../pgsluice.toml");
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
@@ -19,7 +17,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command) -> Result<ExitCode, Error> {
     match command {
-        Command::Example => DataLines::new().text(EXAMPLE)?,
+        Command::Example => DataLines::new().text(ANNOTATED_FILE)?,
     }
     Ok(ExitCode::Done)
 }

@@ -25,12 +25,12 @@ const REDELIVER_EVERY: u32 = 100;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
-    /// How many messages the queue holds
+    /// The number of messages in the queue
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
 }
 
-/// Everything that the demo starts; dropped, it is gone.
+/// Everything that the demo starts; dropping it stops the servers and removes the directory.
 struct Demo {
     program: PathBuf,
     queue: LocalQueue,
@@ -55,7 +55,7 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Error> {
         print_line(format_args!("  {}", row.join(" | ")))?;
     }
     if let Some(masked) = rows.first().and_then(|row| row.get(2)) {
-        print_line(format_args!("\nmasked_ip of the first row is reversible for who has the key:"))?;
+        print_line(format_args!("\nthe key reveals masked_ip of the first row:"))?;
         demo.show(&["reveal", masked])?;
     }
     let rejects = runtime()?.block_on(demo.query("SELECT reason, count(*) FROM pgsluice.reject GROUP BY 1"))?;
@@ -89,7 +89,7 @@ impl Demo {
         Ok(sent as u64)
     }
 
-    /// Runs a command of pgsluice and shows it, what it prints, and nothing that it did not print.
+    /// Shows a command of pgsluice, runs it, and lets it print.
     fn show(&self, arguments: &[&str]) -> Result<ExitCode, Error> {
         print_line(format_args!("\n$ pgsluice {}", arguments.join(" ")))?;
         let status = self.command(arguments).status().map_err(failed("run pgsluice"))?;

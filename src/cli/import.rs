@@ -21,8 +21,12 @@ pub(super) struct Flags {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// When the messages were sent, as RFC 3339 [default: the file's modification time]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     sent_at: Option<Timestamp>,
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "expected a time with its offset, such as 2026-01-02T03:04:05Z".to_owned())
 }
 
 pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode, Error> {

@@ -1,11 +1,11 @@
-//! `pgsluice init`: creates what is missing in the database, or shows the SQL for whoever may.
+//! `pgsluice init`: creates what is missing in the database, or prints the SQL, for a DBA to run.
 
 use clap::Args;
 
 use super::SharedFlags;
 use super::output::{DataLines, say};
 use super::session::runtime;
-use crate::config::Config;
+use crate::config::{Config, TableName};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load;
@@ -19,9 +19,10 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
+    let with_user_logins = config.pipeline.fits_user_logins()?;
     if init.print {
         let mut lines = DataLines::new();
-        for (name, sql) in load::init_sql(&config.pipeline) {
+        for (name, sql) in load::init_sql(with_user_logins) {
             lines.line(format_args!("-- {name}"))?;
             lines.text(sql)?;
             lines.line("")?;
@@ -30,9 +31,14 @@ pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> 
     }
     runtime()?.block_on(load::init(&config.database_url()?, &config.pipeline))?;
     if !flags.quiet {
-        let tables: Vec<&str> = load::init_sql(&config.pipeline).map(|(name, _)| name).collect();
-        let with_table = tables.iter().any(|name| name.contains("user_logins"));
-        say(if with_table { "the ledger and user_logins are in place" } else { "the ledger is in place" });
+        say(in_place(with_user_logins, &config.pipeline.table));
     }
     Ok(ExitCode::Done)
+}
+
+fn in_place(with_user_logins: bool, table: &TableName) -> String {
+    if with_user_logins {
+        return "the ledger and user_logins are in place".to_owned();
+    }
+    format!("the ledger is in place; init does not create the table {table}")
 }

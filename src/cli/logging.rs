@@ -15,14 +15,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use super::{LogFormat, SharedFlags};
-use crate::durable::FileError;
+use crate::config::ConfigError;
 use crate::error::Error;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
         Some(path) => {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            (BoxMakeWriter::new(Arc::new(file.map_err(FileError::of("open", path))?)), false)
+            (
+                BoxMakeWriter::new(Arc::new(file.map_err(ConfigError::of_given_file(
+                    "open",
+                    path,
+                    "check --log-file",
+                ))?)),
+                false,
+            )
         }
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };
@@ -32,10 +39,10 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
         (_, 1) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // One span a stage and segment: a line in it says where it belongs, and the verbose learn how long each took.
+    // One span a stage and segment: its lines say where they belong, and -v adds the time that it took.
     let ends = if flags.verbose > 0 { FmtSpan::CLOSE } else { FmtSpan::NONE };
     let lines = fmt::layer().with_writer(writer).with_ansi(colours).with_target(false).with_span_events(ends);
-    // It would say on stderr that it cannot write to stderr.
+    // The internal error of a full stderr would go to stderr.
     let lines = lines.log_internal_errors(false);
     let lines = match flags.log_format {
         LogFormat::Text => lines.boxed(),

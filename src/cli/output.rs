@@ -1,7 +1,7 @@
 //! What commands print. Data goes to stdout, everything else to stderr.
 //!
-//! Always true: output that cannot be written changes nothing of what happens to messages. A reader that closes its pipe
-//! ends the output quietly; any other failure to write data is an error. What cannot be said on stderr is left out.
+//! Always true: output that cannot be written changes nothing of what happens to messages. A reader that closes its
+//! pipe ends the output quietly; any other failure to write data is an error. What stderr does not take is dropped.
 
 use std::fmt;
 use std::io::{self, ErrorKind, StderrLock, StdoutLock, Write};
@@ -19,7 +19,7 @@ impl DataLines {
         Self { stdout: io::stdout().lock(), is_closed: false }
     }
 
-    /// Whether the reader has closed its end, so that nobody reads a further line.
+    /// Whether the reader has closed its end. A further line would be lost.
     pub(super) const fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -29,7 +29,7 @@ impl DataLines {
         self.write(format_args!("{line}\n"))
     }
 
-    /// Writes text that brings its own line feeds.
+    /// Writes text that has its own line feeds.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Error> {
         self.write(format_args!("{text}"))
     }
@@ -38,10 +38,10 @@ impl DataLines {
         if self.is_closed {
             return Ok(());
         }
-        // Flushed, because a failure at the end of the process would be told to nobody.
+        // Flushed here, because nothing can report a failure at the end of the process.
         match self.stdout.write_fmt(text).and_then(|()| self.stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.is_closed = true,
-            written => written.map_err(Error::system("write to stdout"))?,
+            written => written.map_err(|source| Error::Output { source })?,
         }
         Ok(())
     }
@@ -52,12 +52,12 @@ pub(super) fn print_line(line: impl fmt::Display) -> Result<(), Error> {
     DataLines::new().line(line)
 }
 
-/// Says a line to a person, if stderr takes it.
+/// Writes a line for people, if stderr takes it.
 pub(super) fn say(line: impl fmt::Display) {
     _ = writeln!(stderr(), "{line}");
 }
 
-/// Says text that brings its own line feeds, if stderr takes it.
+/// Writes text that has its own line feeds, if stderr takes it.
 pub(super) fn say_text(text: &str) {
     _ = stderr().write_all(text.as_bytes());
 }

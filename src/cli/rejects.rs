@@ -14,10 +14,11 @@ use crate::load::{LoadError, Selection};
 use crate::postgres::connect;
 use crate::segment::SegmentId;
 use crate::stages::retry_rejects;
+use crate::staging::StagingError;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
-    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; never a body
+    /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; bodies are never listed
     List(ListFlags),
     /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
     Retry(RetryFlags),
@@ -31,7 +32,7 @@ pub(super) struct ListFlags {
     /// Only rejects of this segment; may be given more than once
     #[arg(long = "segment", value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
-    /// This many lines at most
+    /// The number of lines, at most
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
 }
@@ -96,10 +97,12 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
             return Ok(true);
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
-        if let Some(retried) = retried {
-            session.stages.counters().readmit(retried.tried, retried.loaded);
-        } else {
-            tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
+        let staging = session.staging();
+        let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
+        match retried {
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
+            None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }
     }
     Ok(false)

@@ -21,10 +21,16 @@ pub(super) struct Flags {
 pub(super) fn run(flags: &SharedFlags, reveal_flags: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
     let mut lines = DataLines::new();
-    let mut print = |masked: &str| lines.line(reveal(&config.pipeline, &config.keys, masked)?.value);
+    let mut number = 0;
+    let mut print = |masked: &str| {
+        number += 1;
+        let revealed = reveal(&config.pipeline, &config.keys, masked);
+        lines.line(revealed.map_err(|source| Error::Reveal { number, source })?.value)
+    };
     if reveal_flags.values.is_empty() {
-        for line in io::stdin().lock().lines() {
-            print(line.map_err(Error::system("read stdin"))?.trim())?;
+        for line in io::stdin().lock().split(b'\n') {
+            let line = line.map_err(Error::system("read stdin"))?;
+            print(String::from_utf8_lossy(&line).trim())?;
         }
     } else {
         reveal_flags.values.iter().try_for_each(|value| print(value))?;

@@ -1,8 +1,9 @@
-//! What commands share that run stages: the configuration resolved, the staging directory locked, Postgres and the queue
-//! connected; and at the end the report, the summary and the exit code.
+//! What the commands that run stages share. At the start: the resolved configuration, the locked staging directory, the
+//! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +21,7 @@ use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::Sqs;
-use crate::report::Report;
+use crate::report::{Report, RunInfo};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -33,7 +34,9 @@ pub(super) struct Session {
     pub(super) stop: CancellationToken,
     counters: Arc<Counters>,
     progress: Progress,
+    run: RunInfo,
     report: Option<PathBuf>,
+    is_reported: Arc<AtomicBool>,
     quiet: bool,
     _lock: StagingLock,
 }
@@ -42,19 +45,26 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
+        let run = RunInfo {
+            pipeline: Some(config.pipeline.name.clone()),
+            queue: config.queue_url().ok().map(str::to_owned),
+            ..flags.run.clone()
+        };
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let stop = stop_on_signal()?;
-        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool);
+        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         Ok(Self {
             config,
             stages: Arc::new(stages),
             stop,
             counters,
             progress,
+            run,
             report: flags.report.clone(),
+            is_reported: Arc::clone(&flags.is_reported),
             quiet: flags.quiet,
             _lock: lock,
         })
@@ -106,6 +116,18 @@ impl Session {
         Ok(loaders)
     }
 
+    /// Lets the ledger forget what cannot be delivered any more. It is no failure of a run that this fails: the next one
+    /// does it.
+    pub(super) async fn prune(&self) {
+        let pruned = async {
+            let mut loader = Loader::connect_to_ask(&self.config.database_url()?, &self.config.pipeline).await?;
+            Ok::<_, Error>(loader.prune().await?)
+        };
+        if let Err(error) = pruned.await {
+            tracing::warn!("the ledger is not pruned: {}", error.one_line());
+        }
+    }
+
     /// A drain with the session's settings.
     pub(super) fn drain(
         &self,
@@ -135,17 +157,26 @@ impl Session {
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
-        let queue_empty = end.as_ref().ok().and_then(|end| end.queue_empty);
-        let mut report = Report::of(&self.counters, queue_empty);
-        let code = exit_code(&end, report.sum_holds(), self.stages.set_something_aside());
-        report.exit_code = code.number();
-        if let Some(path) = &self.report {
-            report.write(path)?;
-        }
+        let counted = Report::of(self.run.clone(), &self.counters);
+        let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());
+        let report = match &end {
+            Err(error) => counted.failed(error),
+            Ok(end) => {
+                let ended_by = self.stages.set_aside_by().unwrap_or(end.ended_by);
+                Report { queue_empty: end.queue_empty, ..counted.ended(ended_by, code) }
+            }
+        };
+        self.is_reported.store(true, Ordering::Release);
+        let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
             say_text(&report.summary(title));
         }
+        let reported = reported.map_err(Error::Report);
+        if let (Err(_), Err(error)) = (&end, &reported) {
+            tracing::warn!("{}", error.one_line());
+        }
         let end = end?;
+        reported?;
         if code == ExitCode::Bug {
             say("error: the sum does not hold: received = loaded + duplicates + rejected + pending");
         } else if let (false, Some(remark)) = (self.quiet, &end.remark) {
@@ -160,11 +191,12 @@ pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
     Ok(Sqs::connect(config.queue_url()?, config.queue.wait_seconds).await?)
 }
 
-/// A runtime for one command: one thread for all that waits. What computes or blocks has threads of its own.
+/// A runtime for one command: one thread on which everything waits. Work that computes or blocks has threads of its
+/// own.
 ///
 /// Measured over 50,000 messages, receives and deletes cost 0.8 of the CPU that they cost on a runtime of two threads:
-/// futures that wake each other need not change threads. That one has CPU for about 40,000 messages a second; a second
-/// one, for the drain alone, brought nothing on two cores.
+/// futures that wake each other need not change threads. One thread has CPU for about 40,000 messages a second; a
+/// second runtime, for the drain alone, brought nothing on two cores.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::system("start threads"))
 }

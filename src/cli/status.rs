@@ -1,4 +1,4 @@
-//! `pgsluice status`: where everything stands; changes nothing and needs no lock.
+//! `pgsluice status`: segments by state, the ledger's totals and the queue's depth. Changes nothing, needs no lock.
 
 use super::SharedFlags;
 use super::output::DataLines;
@@ -25,7 +25,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         ("sealed", sealed.len()),
         ("of these staged", staging.staged_segments()?.len()),
     ];
-    segments.extend(ledger.as_ref().ok().map(|(known, _)| ("of these in the ledger", *known)));
+    segments.extend(ledger.as_ref().ok().map(|(known, _)| ("of these loaded", *known)));
     segments.push(("committed", staging.committed_segments()?.len()));
     segments.push(("acknowledged", staging.archived_segments()?.len()));
     segments.push(("damaged", staging.damaged_segments()?.len()));
@@ -71,5 +71,5 @@ fn print_counts<const ROWS: usize>(
 }
 
 fn row(name: &str, count: u64) -> String {
-    format!("  {name:<24}{:>11}", grouped(count))
+    format!("  {name:<20}{:>13}", grouped(count))
 }

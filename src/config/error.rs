@@ -1,7 +1,7 @@
 //! Mistakes in flags, environment, configuration file or keys, and what follows from them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -11,8 +11,8 @@ use crate::advice::{Advice, Advised, usage};
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum ConfigError {
-    #[error("cannot read {}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot {action} {}", path.display())]
+    GivenFile { action: &'static str, path: PathBuf, hint: &'static str, source: io::Error },
     #[error("{} line {line}: {problem}", path.display())]
     Invalid { path: PathBuf, line: usize, problem: String },
     #[error("{setting} is not set")]
@@ -25,11 +25,22 @@ pub enum ConfigError {
     MappingMismatch { table: String, problem: String },
 }
 
+impl ConfigError {
+    /// For `map_err`: what was tried of a file that a flag or a variable names; `hint` names that flag.
+    pub(crate) fn of_given_file(
+        action: &'static str,
+        path: &Path,
+        hint: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::GivenFile { action, path, hint, source }
+    }
+}
+
 impl Advised for ConfigError {
     fn advice(&self) -> Advice {
         match self {
-            Self::Missing { hint, .. } => usage(hint),
-            Self::Unreadable { .. } => usage("check --config and PGSLUICE_CONFIG"),
+            Self::Missing { hint, .. } | Self::GivenFile { hint, .. } => usage(hint),
             Self::Invalid { .. } | Self::InvalidColumn { .. } => {
                 usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }

@@ -1,5 +1,6 @@
 //! The configuration file as written, and its checks: TOML in, checked settings out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::pipeline::{Column, ColumnType, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+use super::column_type::ColumnType;
+use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 
+/// The annotated `pgsluice.toml`, which declares the built-in pipeline. It is part of the program, because neither
+/// `cargo install` nor the container image has the file.
+pub const ANNOTATED_FILE: &str = include_str!("../../pgsluice.toml");
 const GIB: u64 = 1 << 30;
 
 /// `pgsluice.toml`, key by key.
@@ -118,34 +123,65 @@ impl Default for LoadTable {
 
 /// Reads a configuration file.
 pub(super) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|error| {
+    let text = fs::read_to_string(path).map_err(ConfigError::of_given_file(
+        "read",
+        path,
+        "check --config and PGSLUICE_CONFIG",
+    ))?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    toml::from_str(text).map_err(|error| {
         // The error's own text quotes the line, which may hold a password.
         let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         ConfigError::Invalid { path: path.to_owned(), line, problem: error.message().to_owned() }
     })
 }
 
+impl Pipeline {
+    /// The pipeline that pgsluice ships with, from the text of `pgsluice.toml` that is built in.
+    pub fn user_logins() -> Result<Self, ConfigError> {
+        built_in()?.pipeline()
+    }
+
+    /// The rows of this pipeline are what the table `user_logins` of `sql/` is made for: it maps that table, and the
+    /// same columns of the same types and lengths. Where the values come from does not matter.
+    pub fn fits_user_logins(&self) -> Result<bool, ConfigError> {
+        let built_in = Self::user_logins()?;
+        let has_same_table = self.table.table == built_in.table.table
+            && (self.table.schema.is_none() || self.table.schema == built_in.table.schema);
+        let shapes = |pipeline: &Self| -> BTreeSet<_> {
+            let columns = pipeline.columns.iter();
+            columns.map(|column| (column.name.clone(), column.kind.name(), column.max_length)).collect()
+        };
+        Ok(has_same_table && shapes(self) == shapes(&built_in))
+    }
+}
+
+fn built_in() -> Result<ConfigFile, ConfigError> {
+    parse(Path::new("the built-in pgsluice.toml"), ANNOTATED_FILE)
+}
+
 impl ConfigFile {
     /// The declared pipeline; what is not declared is as in the built-in one.
     pub(super) fn pipeline(&self) -> Result<Pipeline, ConfigError> {
-        let built_in = Pipeline::user_logins();
-        let columns = if self.columns.is_empty() {
-            built_in.columns
-        } else {
-            self.columns.iter().map(ColumnTable::checked).collect::<Result<Vec<_>, _>>()?
-        };
+        let built_in = built_in()?;
+        let name = self.pipeline.name.as_ref().or(built_in.pipeline.name.as_ref());
+        let table = self.pipeline.table.as_ref().or(built_in.pipeline.table.as_ref());
+        let columns = if self.columns.is_empty() { &built_in.columns } else { &self.columns };
+        let columns = columns.iter().map(ColumnTable::checked).collect::<Result<Vec<_>, _>>()?;
         for (index, column) in columns.iter().enumerate() {
             if columns[..index].iter().any(|earlier| earlier.name == column.name) {
                 return Err(invalid_column(&column.name, "declared twice"));
             }
         }
         Ok(Pipeline {
-            name: self.pipeline.name.clone().unwrap_or(built_in.name),
-            table: match &self.pipeline.table {
-                Some(table) => TableName::parse(table)?,
-                None => built_in.table,
-            },
+            name: name.filter(|name| !name.is_empty()).cloned().ok_or_else(|| ConfigError::InvalidSetting {
+                setting: "pipeline.name",
+                problem: "expected a name".to_owned(),
+            })?,
+            table: TableName::parse(table.map_or("", String::as_str))?,
             dedupe: self.pipeline.dedupe,
             rejects: RejectPolicy {
                 on_reject: self.pipeline.on_reject.with_dlq_url(self.pipeline.dlq_url.as_deref())?,
@@ -268,10 +304,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("pgsluice.toml");
-        fs::write(&path, text).unwrap();
-        read(&path)
+        super::parse(Path::new("pgsluice.toml"), text)
     }
 
     fn column(text: &str) -> Result<Column, ConfigError> {
@@ -280,13 +313,26 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_built_in_pipeline() {
-        assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins());
+        assert_eq!(parse("").unwrap().pipeline().unwrap(), Pipeline::user_logins().unwrap());
     }
 
     #[test]
-    fn the_annotated_default_file_says_what_the_defaults_are() {
-        let file = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/pgsluice.toml"))).unwrap();
-        assert_eq!(file.pipeline().unwrap(), Pipeline::user_logins());
+    fn only_a_mapping_of_the_same_columns_fits_the_table_user_logins() {
+        let fits = |text: &str| parse(text).unwrap().pipeline().unwrap().fits_user_logins().unwrap();
+        assert!(fits("") && fits(ANNOTATED_FILE));
+        assert!(fits("[pipeline]\nname = \"others\"\ntable = \"user_logins\""));
+        assert!(fits(&ANNOTATED_FILE.replace("mask       = \"siv\"", "mask = \"fixed\"")));
+        assert!(fits(&ANNOTATED_FILE.replace("type     = \"version\"", "type = \"version\"\nversion = \"packed\"")));
+        assert!(!fits("[pipeline]\ntable = \"app.user_logins\""));
+        assert!(!fits("[pipeline]\ntable = \"orders\""));
+        assert!(!fits("[[column]]\nname = \"user_id\"\nmax_length = 128"));
+        assert!(!fits(&ANNOTATED_FILE.replace("max_length = 128", "max_length = 200")));
+        assert!(!fits(&ANNOTATED_FILE.replace("type     = \"version\"", "type = \"text\"")));
+    }
+
+    #[test]
+    fn the_annotated_file_says_what_the_default_settings_are() {
+        let file = built_in().unwrap();
         assert_eq!(file.queue.checked().unwrap(), QueueTable::default().checked().unwrap());
         assert_eq!(file.spool.checked().unwrap(), SpoolTable::default().checked().unwrap());
         assert_eq!(file.load.checked().unwrap(), LoadTable::default().checked().unwrap());
@@ -320,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_refused() {
+    fn contradictions_and_empty_names_are_refused() {
         for text in [
             "name = \"a\"\nfrom = \"x\"",
             "name = \"a\"\nvalue = \"sent_date\"\nfrom = \"/x\"",
@@ -332,9 +378,13 @@ mod tests {
         }
         assert!(parse("[spool]\nsegment_max_bytes = 2000000000").unwrap().spool.checked().is_err());
         assert!(parse("[queue]\npolers = 3").is_err());
-        for text in
-            ["on_reject = \"dlq\"", "dlq_url = \"https://x/y\"", "on_reject = \"leave\"\ndlq_url = \"https://x/y\""]
-        {
+        for text in [
+            "name = \"\"",
+            "table = \"\"",
+            "on_reject = \"dlq\"",
+            "dlq_url = \"https://x/y\"",
+            "on_reject = \"leave\"\ndlq_url = \"https://x/y\"",
+        ] {
             assert!(parse(&format!("[pipeline]\n{text}")).unwrap().pipeline().is_err(), "{text}");
         }
     }

@@ -5,6 +5,7 @@
 use sha2::{Digest, Sha256};
 
 use super::ConfigError;
+use super::column_type::ColumnType;
 use super::rejects::RejectPolicy;
 
 /// How messages of one queue become rows of one table.
@@ -31,14 +32,14 @@ pub struct TableName {
     pub table: String,
 }
 
-/// What makes two deliveries the same.
+/// What makes two deliveries one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dedupe {
     /// A message counts once, however often it is delivered.
     #[default]
     Message,
-    /// A segment counts once; redeliveries in different segments are not recognised. For replays known to hold none.
+    /// A segment counts once; redeliveries in different segments are not recognised. For replays without redeliveries.
     Segment,
 }
 
@@ -90,36 +91,6 @@ pub enum MessageValue {
     SequenceNumber,
     /// The name of the queue that the message was received from, or null.
     Queue,
-}
-
-/// How a value is read from JSON and written for Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// A JSON string.
-    #[default]
-    Text,
-    /// A JSON integer of 32 bits.
-    Integer,
-    /// A JSON integer of 64 bits.
-    Bigint,
-    /// A JSON number, or a string that holds one; every digit is kept.
-    Numeric,
-    /// `true` or `false`.
-    Boolean,
-    /// An RFC 3339 date-time with its offset.
-    Timestamptz,
-    /// `YYYY-MM-DD`.
-    Date,
-    /// A UUID in any of its usual spellings.
-    Uuid,
-    /// Any JSON value, kept as it is.
-    Jsonb,
-    /// Dotted digits, dots removed: `"2.3.0"` → 230.
-    Version,
-    /// Dotted digits, up to three parts below 1000 each after the first: `"2.3.0"` → 2003000, which sorts.
-    #[serde(skip)] // declared as `version`, with its form beside it
-    PackedVersion,
 }
 
 /// How a value is encrypted. Both ways are deterministic, so equal values stay equal, and reversible by `reveal`.
@@ -184,39 +155,6 @@ impl std::fmt::Display for TableName {
 }
 
 impl Pipeline {
-    /// The exercise that pgsluice ships with: `login-queue` → `user_logins`.
-    #[must_use]
-    pub fn user_logins() -> Self {
-        let text = |name: &str, pointer: &str, max_length| Column {
-            name: name.to_owned(),
-            source: Source::Body(pointer.to_owned()),
-            kind: ColumnType::Text,
-            required: true,
-            max_length: Some(max_length),
-            mask: None,
-        };
-        Self {
-            name: "user_logins".to_owned(),
-            table: TableName { schema: Some("public".to_owned()), table: "user_logins".to_owned() },
-            dedupe: Dedupe::Message,
-            rejects: RejectPolicy::default(),
-            columns: vec![
-                text("user_id", "/user_id", 128),
-                text("device_type", "/device_type", 32),
-                Column { mask: Some(Mask::Siv), ..text("masked_ip", "/ip", 256) },
-                Column { mask: Some(Mask::Siv), ..text("masked_device_id", "/device_id", 256) },
-                Column { required: false, ..text("locale", "/locale", 32) },
-                Column { kind: ColumnType::Version, max_length: None, ..text("app_version", "/app_version", 0) },
-                Column {
-                    source: Source::Message(MessageValue::SentDate),
-                    kind: ColumnType::Date,
-                    max_length: None,
-                    ..text("create_date", "", 0)
-                },
-            ],
-        }
-    }
-
     /// What the rows of a chunk depend on beside messages and keys: equal for equal mappings into the same table.
     /// 32 hexadecimal digits.
     #[must_use]

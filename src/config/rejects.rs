@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use super::ConfigError;
+use super::{ConfigError, is_queue_url};
 
-/// Small runs are judged as if they had this many messages, so that a share means something from the first segment on.
+/// A smaller run counts as one of this number of messages, so that a share means something from the first segment on.
 const SMALLEST_SAMPLE: u64 = 100;
 const MILLION: u64 = 1_000_000;
 
@@ -16,7 +16,7 @@ const MILLION: u64 = 1_000_000;
 pub struct RejectPolicy {
     /// What becomes of a rejected message.
     pub on_reject: OnReject,
-    /// Beyond this a run stops.
+    /// With more rejects a run stops.
     pub max_rejects: Option<MaxRejects>,
 }
 
@@ -26,9 +26,10 @@ pub enum OnReject {
     /// It is kept in the staging directory, recorded in the ledger and acknowledged.
     #[default]
     Keep,
-    /// It is not acknowledged but made visible again, for the queue's own redrive policy. The ledger does not know it.
+    /// It is made visible again instead of acknowledged, for the queue's own redrive policy. The ledger does not know
+    /// it.
     Leave,
-    /// As kept; and before it is acknowledged, it is sent to the queue of this URL, with the reason.
+    /// As `Keep`; before it is acknowledged, it is sent to the queue of this URL, with the reason.
     Send {
         /// The dead-letter queue's URL.
         dlq_url: String,
@@ -38,9 +39,9 @@ pub enum OnReject {
 /// How many rejects a run may find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxRejects {
-    /// This many.
+    /// This number.
     Count(u64),
-    /// This many of a million messages of the run so far, taken as at least 100 messages.
+    /// This number of a million messages of the run so far. A run of fewer than 100 messages counts as one of 100.
     PerMillion(u64),
 }
 
@@ -128,9 +129,7 @@ impl OnRejectName {
             (Self::Keep, None) => Ok(OnReject::Keep),
             (Self::Leave, None) => Ok(OnReject::Leave),
             (Self::Keep | Self::Leave, Some(_)) => invalid("it goes with on_reject = \"dlq\""),
-            (Self::Dlq, Some(url)) if url.starts_with("https://") || url.starts_with("http://") => {
-                Ok(OnReject::Send { dlq_url: url.to_owned() })
-            }
+            (Self::Dlq, Some(url)) if is_queue_url(url) => Ok(OnReject::Send { dlq_url: url.to_owned() }),
             (Self::Dlq, _) => invalid("on_reject = \"dlq\" needs the URL of a queue here"),
         }
     }

@@ -11,7 +11,7 @@ use super::ConfigError;
 pub struct MaskingKey(Zeroizing<Vec<u8>>);
 
 impl MaskingKey {
-    /// Reads 32 or 64 hexadecimal digits; `setting` names where they came from.
+    /// Reads 32 or 64 hexadecimal digits; `setting` names their source.
     pub fn from_hex(setting: &'static str, text: &str) -> Result<Self, ConfigError> {
         let bytes = bytes_from_hex(setting, text)?;
         if ![16, 32].contains(&bytes.len()) {

@@ -87,8 +87,11 @@ impl Advised for LoadError {
             Self::Postgres(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
             Self::NoPartition => retried("run again"),
-            Self::NoTable { .. } | Self::NoLedger | Self::OlderLedger { .. } => {
-                fatal("run `pgsluice init`, or let a DBA run `pgsluice init --print`")
+            Self::NoTable { .. } => fatal(
+                "create the table, or correct pipeline.table; for the built-in mapping `pgsluice init` creates it",
+            ),
+            Self::NoLedger | Self::OlderLedger { .. } => {
+                fatal("run `pgsluice init`, or let a DBA run what `pgsluice init --print` prints")
             }
             Self::NewerLedger { .. } => fatal("use the pgsluice that made it, or a newer one"),
             Self::OtherTable { .. } => usage(

@@ -28,8 +28,8 @@ pub use schema::{init, init_sql};
 pub use segments::LedgerTotals;
 
 use super::LoadError;
-use crate::postgres::PostgresError;
-use crate::postgres::watch::TransactionId;
+use crate::postgres::watch::{IDENTIFY, TransactionId};
+use crate::postgres::{NOTICE_A_LOST_CLIENT_LOCALLY, PostgresError};
 
 /// The version of the ledger that this program reads and writes.
 const VERSION: i32 = 2;
@@ -38,10 +38,7 @@ const BATCH_KEYS: usize = 10_000;
 
 // A loaded row survives a crash of the server, whatever the role's defaults are, because its message is deleted
 // next. A deferred constraint would fail at COMMIT, where nothing tells which row it was.
-const BEGIN: &str = "SELECT pg_catalog.pg_backend_pid(), \
-     (extract(epoch FROM pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::bigint, \
-     pg_catalog.nextval('pgsluice.segment_no'); \
-     SET CONSTRAINTS ALL IMMEDIATE; \
+const BEGIN: &str = "SET CONSTRAINTS ALL IMMEDIATE; \
      SELECT pg_catalog.set_config('synchronous_commit', 'on', true) \
      WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'";
 
@@ -68,7 +65,9 @@ pub(super) struct Begun {
 impl Ledger {
     /// Prepares a transaction for a load.
     pub(super) async fn begin(&self, transaction: &Transaction<'_>) -> Result<Begun, LoadError> {
-        let begun = transaction.simple_query(BEGIN).await.map_err(ledger_error("beginning a transaction on"))?;
+        let statements =
+            format!("{IDENTIFY}, pg_catalog.nextval('pgsluice.segment_no'); {NOTICE_A_LOST_CLIENT_LOCALLY}; {BEGIN}");
+        let begun = transaction.simple_query(&statements).await.map_err(ledger_error("beginning a transaction on"))?;
         let read = begun.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
                 let id = TransactionId { backend: row.get(0)?.parse().ok()?, started_us: row.get(1)?.parse().ok()? };

@@ -7,7 +7,7 @@
 use tokio_postgres::error::DbError;
 
 use crate::config::{Pipeline, TableName};
-use crate::postgres::{quote_identifier, quote_qualified};
+use crate::postgres::{Refusal, quote_identifier, quote_qualified};
 use crate::reason::{Reason, Stage};
 
 /// The table that rows are copied into.
@@ -51,7 +51,8 @@ pub(super) fn reason(error: &DbError, target: &Target) -> Reason {
         code if code.starts_with("P0") => "refused by a trigger",
         _ => "refused by Postgres",
     };
-    let field = error.constraint().or(error.column()).map(str::to_owned).or_else(|| column(error, target));
+    let names = Refusal::from(error).names();
+    let field = names.constraint.or(names.column).map(str::to_owned).or_else(|| column(error, target));
     Reason { stage: Stage::Load, field, text: format!("{condition} (SQLSTATE {sqlstate})") }
 }
 

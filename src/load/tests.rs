@@ -7,3 +7,4 @@ mod isolation;
 mod loading;
 mod lost_answers;
 mod mapping;
+mod search_path;

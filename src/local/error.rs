@@ -1,11 +1,11 @@
-//! Why a temporary Postgres did not start, or did not do what it was asked for.
+//! Why a temporary Postgres did not start, or refused a request.
 
 use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// How long a server may take until it answers.
+/// The time in which a server must answer.
 pub(super) const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A temporary cluster did not start or did not answer.

@@ -1,4 +1,4 @@
-//! What the local queue server does on purpose although clients wish it would not.
+//! Faults that the local queue server makes on purpose.
 //!
 //! Requests pass through [`FaultyQueue`] on their way to the queue. Without a fault it changes nothing.
 
@@ -32,11 +32,11 @@ use redelivery::{Redelivery, without_marks};
 use rules::Rules;
 pub use rules::{Fault, Operation, Rule, When};
 
-/// What the queue server does on purpose although clients wish it would not; the default is nothing.
+/// The faults that the queue server makes on purpose; by default none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// Every n-th message is delivered again by the queue's next receive, though it is in flight: what SQS calls
-    /// at-least-once delivery.
+    /// Every n-th message is redelivered by the queue's next receive although it is in flight, as SQS' at-least-once
+    /// delivery may do.
     pub redeliver_every: Option<u32>,
 }
 
@@ -52,14 +52,14 @@ struct Inner {
     provider: Arc<RustackSqs>,
     redelivery: Option<Redelivery>,
     rules: Rules,
-    /// Answers to receives that got lost, by their attempt.
+    /// Lost answers to receives, by their attempt.
     lost: Mutex<HashMap<String, Value>>,
     witness: Mutex<Option<DeleteWitness>>,
 }
 
 type TellDeleted = dyn Fn(&[String]) + Send + Sync;
 
-/// Who is told which messages a client deletes, before it happens.
+/// Is told the messages that a client deletes, before they are deleted.
 #[derive(Clone)]
 struct DeleteWitness(Arc<TellDeleted>);
 
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_nth_message_comes_again_with_the_next_receive_and_once_only() {
+    async fn every_nth_message_is_redelivered_by_the_next_receive_and_only_once() {
         let queue = faulty_queue_holding(10, Faults { redeliver_every: Some(5) }).await;
         let first = receive(&queue, 10).await;
         let second = receive(&queue, 10).await;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_faults_nothing_comes_twice() {
+    async fn without_faults_nothing_is_redelivered() {
         let queue = faulty_queue_holding(3, Faults::default()).await;
         assert_eq!(receive(&queue, 10).await.len(), 3);
         assert!(receive(&queue, 10).await.is_empty());

@@ -1,4 +1,5 @@
-//! What this machine has installed: the server's binaries, wherever its system puts them, and a user to run them.
+//! What this machine has installed: the server's binaries, in the places where systems put them, and a user to run
+//! them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -45,13 +46,13 @@ pub(super) struct User {
     pub(super) group: u32,
 }
 
-/// Whether this process is root's, whom Postgres refuses.
+/// Whether this process runs as root. Postgres refuses to.
 pub(super) fn is_root() -> Result<bool, LocalError> {
     let output = Command::new("id").arg("-u").output().map_err(io_error("ask `id` for the user"))?;
     Ok(output.stdout.trim_ascii() == b"0")
 }
 
-/// Who runs Postgres for root.
+/// The user that runs Postgres for root.
 pub(super) fn unprivileged_user() -> Result<User, LocalError> {
     let passwd = fs::read_to_string("/etc/passwd").map_err(io_error("read /etc/passwd"))?;
     ["postgres", "nobody"].iter().find_map(|name| find_user(&passwd, name)).ok_or(LocalError::NoUnprivilegedUser)

@@ -39,13 +39,13 @@ impl Logins {
         Self { random, of_another_kind: 0, next_sent_at_ms: FIRST_SENT_AT_MS, sent_every_ms: 1 }
     }
 
-    /// Lets the messages of its segments be sent from this time on, so far apart.
+    /// Lets the messages of its segments be sent from this time on, one every `every_ms` milliseconds.
     #[must_use]
     pub fn sent(self, first_ms: i64, every_ms: i64) -> Self {
         Self { next_sent_at_ms: first_ms, sent_every_ms: every_ms, ..self }
     }
 
-    /// How many of the bodies given so far are no logins.
+    /// The number of bodies so far that are no logins.
     #[must_use]
     pub const fn of_another_kind(&self) -> usize {
         self.of_another_kind

@@ -33,7 +33,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Nothing in a temporary cluster needs to survive a power loss.
 const FAST_SETTINGS: [&str; 3] = ["fsync=off", "full_page_writes=off", "synchronous_commit=off"];
 
-/// How a temporary cluster is set up.
+/// The options of a temporary cluster.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalPostgresOptions {
     /// Flush to disk as a production server does: for benches and crash tests. Slower otherwise for nothing.
@@ -58,7 +58,7 @@ pub struct LocalPostgres {
 }
 
 impl LocalPostgres {
-    /// Creates a cluster and starts it; returns when it answers. Takes a second or two and blocks that long.
+    /// Creates a cluster and starts it; returns when it answers. Blocks for a second or two.
     pub fn start(options: LocalPostgresOptions) -> Result<Self, LocalError> {
         let binaries = find_binaries().ok_or(LocalError::NotInstalled)?;
         let user = if is_root()? { Some(unprivileged_user()?) } else { None };

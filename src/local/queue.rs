@@ -3,7 +3,7 @@
 //! Always true:
 //! - it listens on a free port of 127.0.0.1 alone, checks no credentials, and knows one account and one region;
 //! - queues live in memory: when [`LocalQueue`] is dropped, server and messages are gone;
-//! - what [`Faults`] asks for happens to clients only; the methods here go past it.
+//! - [`Faults`] concern clients only; the methods here bypass them.
 //!
 //! It differs from SQS where its crates do: a delete never fails, bodies end at 256 KiB, a FIFO receive gives one
 //! message a group, and every receive scans all messages in flight, so far more than 50,000 in flight make it slow.
@@ -46,7 +46,7 @@ pub enum LocalQueueError {
     Stopped,
 }
 
-/// How many messages a queue holds, as `GetQueueAttributes` tells it.
+/// The number of messages in a queue, as `GetQueueAttributes` counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueCounts {
     /// Waiting to be received.
@@ -94,7 +94,7 @@ impl LocalQueue {
         Ok(Self { address, provider, handler, runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// From now on these rules say what goes wrong, and no others.
+    /// Replaces the rules by which requests fail.
     pub fn inject(&self, rules: &[Rule]) {
         self.handler.inject(rules);
     }
@@ -147,7 +147,7 @@ impl LocalQueue {
         self.on_server(send_all)?.map_err(refused("send to queue", name))
     }
 
-    /// How many messages the queue holds now.
+    /// The number of messages in the queue now.
     pub fn counts(&self, name: &str) -> Result<QueueCounts, LocalQueueError> {
         let input =
             GetQueueAttributesInput { queue_url: self.queue_url(name), attribute_names: vec!["All".to_owned()] };

@@ -7,7 +7,7 @@ use aes::cipher::{
 };
 
 pub(super) const BLOCK_BYTES: usize = 16;
-/// The cipher prepares its keys for each call, which with VAES takes longer than to encrypt a block.
+/// Blocks a call. The cipher prepares its keys for each call, which with VAES takes longer than to encrypt a block.
 const BLOCKS_TOGETHER: usize = 8;
 
 /// Appends the ciphertext of `value` to `out`, two lowercase digits a byte.
@@ -21,10 +21,10 @@ where
     last[..rest.len()].copy_from_slice(rest);
     Pkcs7::raw_pad(&mut last, rest.len());
     out.reserve((whole.len() + 1) * BLOCK_BYTES * 2);
-    let mut left = whole.iter().chain([&last]);
+    let mut remaining = whole.iter().chain([&last]);
     loop {
         let mut blocks = [Block::<C>::default(); BLOCKS_TOGETHER];
-        let filled = blocks.iter_mut().zip(left.by_ref()).map(|(block, plain)| *block = (*plain).into()).count();
+        let filled = blocks.iter_mut().zip(remaining.by_ref()).map(|(block, plain)| *block = (*plain).into()).count();
         if filled == 0 {
             return;
         }
@@ -41,7 +41,7 @@ where
     cbc::Decryptor::inner_iv_init(cipher, &iv.into()).decrypt_padded_vec::<Pkcs7>(ciphertext).ok()
 }
 
-/// Appends a block as 32 lowercase hexadecimal digits. They are computed, because all of a block at once is faster than
+/// Appends a block as 32 lowercase hexadecimal digits. They are computed: all digits of a block at once are faster than
 /// one after the other from a table.
 pub(super) fn push_hex(block: [u8; BLOCK_BYTES], out: &mut Vec<u8>) {
     let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };

@@ -49,7 +49,7 @@ pub(super) fn key_id(key: &MaskingKey, iv: [u8; 16]) -> Result<String, ConfigErr
     Ok(hex::encode(&mac.finalize().into_bytes()[..4]))
 }
 
-/// The value, unless the padding or UTF-8 shows that key or IV are others. Not every wrong key shows.
+/// The value, unless the padding or UTF-8 shows that the key or the IV is another. Not every wrong key shows.
 pub(super) fn reveal(key: &MaskingKey, iv: [u8; 16], ciphertext: &[u8]) -> Option<String> {
     let key = key.as_bytes();
     let value = if let Ok(cipher) = Aes128Dec::new_from_slice(key) {

@@ -38,15 +38,25 @@ impl Advised for RevealError {
     fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
-            _ => fatal("give the key that the value was masked with in PGSLUICE_KEY, and its column's mapping"),
+            Self::Malformed => fatal("give the value as it stands in a masked column"),
+            Self::OtherKey { .. } => fatal("set PGSLUICE_KEY to the key that the value was masked with"),
+            Self::NoSivColumn { .. } => {
+                fatal("check --config: its mapping has to mask the column that the value is of")
+            }
+            Self::NotAuthentic { .. } => fatal(
+                "give the value as it stands in the masked column, and check --config: its mapping has to mask this column",
+            ),
+            Self::NotDecryptable => {
+                fatal("set PGSLUICE_KEY and PGSLUICE_FIXED_IV to the key and the IV that the table was written with")
+            }
         }
     }
 }
 
-/// Decrypts what a masked column holds, by either method: only `siv` texts hold a colon.
+/// Decrypts a text of a masked column, by either method: only `siv` texts hold a colon.
 ///
 /// A `siv` text is refused unless it authenticates for one of the pipeline's columns. A `fixed` text cannot be
-/// authenticated: with a wrong key most are refused for their padding, but a few reveal nonsense.
+/// authenticated: with a wrong key the padding refuses most texts, and a few reveal nonsense.
 pub fn reveal<'a>(pipeline: &'a Pipeline, keys: &MaskingKeys, masked: &str) -> Result<Revealed<'a>, RevealError> {
     if let Some((key_id, digits)) = masked.split_once(':') {
         return reveal_siv(pipeline, keys, key_id, &blocks_from_hex(digits)?);
@@ -81,7 +91,8 @@ fn reveal_siv<'a>(
     Err(not_authentic())
 }
 
-/// What stands before the colon, if it is a key id: it may be anything that someone pasted, even a plaintext.
+/// The text before the colon, if it is a key id. Otherwise it may be anything, even a pasted plaintext: it is not
+/// shown.
 fn shown_key_id(text: &str) -> Result<String, RevealError> {
     let is_key_id = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_key_id.then(|| text.to_owned()).ok_or(RevealError::Malformed)
@@ -113,13 +124,13 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        reveal(&Pipeline::user_logins(), &keys(7), text).err().unwrap().to_string()
+        reveal(&Pipeline::user_logins().unwrap(), &keys(7), text).err().unwrap().to_string()
     }
 
     proptest! {
         #[test]
         fn any_value_is_revealed_with_its_column(value in any::<String>()) {
-            let pipeline = Pipeline::user_logins();
+            let pipeline = Pipeline::user_logins().unwrap();
             let siv = masked(Mask::Siv, "masked_device_id", &value);
             let revealed = reveal(&pipeline, &keys(7), &siv).unwrap();
             prop_assert_eq!((revealed.value.as_str(), revealed.column), (value.as_str(), Some("masked_device_id")));
@@ -149,7 +160,7 @@ mod tests {
     #[test]
     fn a_text_of_another_key_names_both_keys() {
         let text = masked(Mask::Siv, "masked_ip", "1.2.3.4");
-        let error = reveal(&Pipeline::user_logins(), &keys(8), &text).err().unwrap();
+        let error = reveal(&Pipeline::user_logins().unwrap(), &keys(8), &text).err().unwrap();
         assert!(matches!(error, RevealError::OtherKey { key_id, .. } if key_id == text[..8]));
     }
 
@@ -165,7 +176,7 @@ mod tests {
     #[test]
     fn missing_keys_are_configuration_errors() {
         let text = masked(Mask::Siv, "masked_ip", "1.2.3.4");
-        let error = reveal(&Pipeline::user_logins(), &MaskingKeys::default(), &text).err().unwrap();
+        let error = reveal(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), &text).err().unwrap();
         assert!(matches!(error, RevealError::Config(ConfigError::Missing { setting: "PGSLUICE_KEY", .. })));
     }
 }

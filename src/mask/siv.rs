@@ -25,7 +25,7 @@ const KEY_ID_BYTES: usize = 4;
 pub(super) struct Siv {
     /// Starts each text.
     prefix: String,
-    /// Has taken in the mac key, the column's name and the zero byte: what is the same for every value.
+    /// The state after the mac key, the column's name and the zero byte, which are the same for every value.
     mac: Hmac<Sha256>,
     cipher: Aes256Enc,
 }
@@ -54,7 +54,7 @@ impl Siv {
     }
 }
 
-/// What stands for the key in each text: eight hexadecimal digits that say nothing about the key.
+/// The name of the key in each text: eight hexadecimal digits that say nothing about the key.
 pub(super) fn key_id(key: &MaskingKey) -> Result<String, ConfigError> {
     derive::<KEY_ID_BYTES>(key, KEY_ID_INFO).map(|id| hex::encode(*id))
 }

@@ -1,6 +1,7 @@
 //! Connections to Postgres: opens them, and says in our words why one could not be opened.
 //!
-//! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is.
+//! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is. A connection may
+//! lead through a pooler that gives each transaction another session of the server, so nothing is set for a session.
 
 use std::time::Duration;
 
@@ -13,12 +14,10 @@ use super::settings::Settings;
 use super::{PostgresError, tls};
 use crate::config::{ConfigError, DatabaseUrl};
 
-/// How long a server may take to answer, unless the connection string says `connect_timeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The transaction of a host that vanished ends within a minute, so that the next run does not wait for its locks for
-/// the two hours that are the default.
-const NOTICE_A_LOST_CLIENT: &str =
-    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3";
+/// For the beginning of a transaction. Should our host vanish, the server ends the transaction within a minute, so that
+/// the next run does not wait for its locks for the two hours that are the default.
+pub(crate) const NOTICE_A_LOST_CLIENT_LOCALLY: &str = "SET LOCAL tcp_keepalives_idle = 30; \
+     SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3";
 
 /// A database that can be connected to, again and again.
 #[derive(Clone)]
@@ -26,7 +25,7 @@ pub(crate) struct Database {
     config: Config,
     tls: MakeRustlsConnect,
     timeout: Duration,
-    /// How long nothing may come before the server is asked; `None` waits for ever (`keepalives=0`).
+    /// How long nothing may come before the server is asked; `None` waits without end (`keepalives=0`).
     pub(crate) patience: Option<Duration>,
     address: String,
 }
@@ -53,14 +52,11 @@ impl Connection {
 impl Database {
     /// Reads the connection string, the PG* variables, and the trusted authorities where they are needed.
     pub(crate) fn new(url: &DatabaseUrl) -> Result<Self, ConfigError> {
-        let settings = Settings::parse(url.expose(), |name| std::env::var(name).ok())?;
-        let tls = tls::connector(settings.verify, settings.root_certificates.as_deref())?;
-        let mut config = settings.config;
-        let each_host = *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
-        config.connect_timeout(each_host);
-        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len());
+        let Settings { config, encryption } = Settings::parse(url.expose(), environment)?;
+        let tls = tls::connector(&encryption)?;
         // The driver's own limit ends once TCP is connected; a server that then says nothing is no better.
-        let timeout = each_host.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX));
+        let each_host = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);
+        let timeout = each_host.saturating_mul(u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX));
         let patience = config.get_keepalives().then(|| config.get_keepalives_idle());
         Ok(Self { address: address(&config), config, tls, timeout, patience })
     }
@@ -77,12 +73,11 @@ impl Database {
         let connected = self.config.connect(self.tls.clone()).await;
         let (client, connection) = connected.map_err(|error| self.explain(error))?;
         let running = tokio::spawn(async move {
-            // Whoever waits for an answer on this connection gets the error as well.
+            // The statement that waits for an answer on this connection gets the error as well.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to Postgres ended");
             }
         });
-        client.batch_execute(NOTICE_A_LOST_CLIENT).await.map_err(|error| self.explain(error))?;
         Ok(Connection { client, task: running.abort_handle(), severed: false })
     }
 
@@ -108,7 +103,13 @@ pub async fn connect(database: &DatabaseUrl) -> Result<Client, PostgresError> {
     Ok(Database::new(database)?.connect().await?.client)
 }
 
-/// Whether somebody took the connection and closed it, as a server that is about to stop does.
+/// A variable; a home directory is known without one.
+fn environment(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if name == "HOME" { value.or_else(|| Some(std::env::home_dir()?.display().to_string())) } else { value }
+}
+
+/// Whether the connection was accepted and then closed, as a server does that is about to stop.
 fn was_reached(error: &tokio_postgres::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, Other, UnexpectedEof};
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -118,16 +119,14 @@ fn was_reached(error: &tokio_postgres::Error) -> bool {
 }
 
 fn address(config: &Config) -> String {
-    let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
-    let hosts = config.get_hosts().iter().map(|host| match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(directory) => directory.display().to_string(),
-    });
-    let names: Vec<String> = if config.get_hosts().is_empty() { addresses.collect() } else { hosts.collect() };
     let ports = config.get_ports();
-    let places = names.iter().enumerate().map(|(index, name)| {
+    let places = config.get_hosts().iter().enumerate().map(|(index, host)| {
         let port = ports.get(index).or(ports.first()).unwrap_or(&5432);
-        format!("{name}:{port}")
+        match host {
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(directory) => format!("{}:{port}", directory.display().to_string().replacen('\0', "@", 1)),
+        }
     });
     let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
     format!("{}/{database}", places.collect::<Vec<_>>().join(","))

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::refusal::{Names, Refusal};
 use super::sqlstate::{Meaning, judge};
 use crate::advice::{Advice, Advised, BoxedError, fatal, retried};
 use crate::config::ConfigError;
@@ -18,28 +19,33 @@ pub enum PostgresError {
     Unreachable { address: String, source: BoxedError },
     #[error("Postgres at {address} refused the connection: {message} (SQLSTATE {sqlstate})")]
     ConnectionRefused { address: String, message: String, sqlstate: String },
-    /// Without the server's message, which may quote a value.
-    #[error("Postgres refused {action} (SQLSTATE {sqlstate}{place})")]
-    Refused { action: String, sqlstate: String, place: String },
+    /// With what of the server's answer can quote no value, see `refusal`; `said` begins with a colon, `place` with a
+    /// comma, and each may be empty.
+    #[error("Postgres refused {action}{said} (SQLSTATE {sqlstate}{place})")]
+    Refused { action: String, said: String, sqlstate: String, place: String },
     #[error("the connection to Postgres was lost during {action}")]
     ConnectionLost { action: String, source: BoxedError },
 }
 
 impl PostgresError {
-    /// An error of a statement, without the server's text, which may quote a value.
+    /// An error of a statement, without what may quote a value.
     pub(crate) fn of_statement(action: &str, error: tokio_postgres::Error) -> Self {
         let action = action.to_owned();
         let Some(refusal) = error.as_db_error() else {
             return Self::ConnectionLost { action, source: error.into() };
         };
-        let names = [("table", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
+        let refusal = Refusal::from(refusal);
+        let said = refusal.message().map_or_else(String::new, |message| format!(": {message}"));
+        let Names { table, column, constraint } = refusal.names();
+        let names = [("table", table), ("column", column), ("constraint", constraint)];
         let place = names.iter().filter_map(|(kind, name)| Some(format!(", {kind} {}", (*name)?))).collect();
-        Self::Refused { action, sqlstate: refusal.code().code().to_owned(), place }
+        Self::Refused { action, said, sqlstate: refusal.sqlstate.to_owned(), place }
     }
 
     /// The role lacks a right, as the server would say if it were asked.
     pub(crate) fn forbidden(action: &str, place: String) -> Self {
-        Self::Refused { action: action.to_owned(), sqlstate: INSUFFICIENT_PRIVILEGE.to_owned(), place }
+        let (action, sqlstate) = (action.to_owned(), INSUFFICIENT_PRIVILEGE.to_owned());
+        Self::Refused { action, said: String::new(), sqlstate, place }
     }
 }
 

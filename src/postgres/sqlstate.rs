@@ -31,6 +31,11 @@ pub(crate) fn judge(sqlstate: &str) -> (Meaning, &'static str) {
             (Moment, "see who or what ends this role's sessions; run again, what is loaded is recognised")
         }
         "25006" => (Setup, "this server is read-only: connect to the primary, or add target_session_attrs=read-write"),
+        "42P05" => (
+            Moment,
+            "a connection pooler gave this statement a session that other clients left statements in; \
+             let it reset sessions (PgBouncer: server_reset_query_always), or connect to Postgres itself",
+        ),
         "28P01" => (Setup, "check user and password in DATABASE_URL or PGPASSWORD"),
         "28000" => (Setup, "check user and sslmode in DATABASE_URL, and the server's pg_hba.conf"),
         "3D000" => (Setup, "check the database in DATABASE_URL, or create it"),

@@ -7,55 +7,39 @@ use std::time::Duration;
 
 use tokio_postgres::Config;
 
-use super::error::invalid_setting as invalid;
+use super::conninfo::Parameters;
+use super::settings::number;
 use crate::config::ConfigError;
+
+/// How long a server may take to answer a new connection, each host of several. Libpq waits without end.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A host that vanished is noticed within a minute. libpq leaves it to the system, which takes two hours.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_COUNT: u32 = 3;
 const USER_TIMEOUT: Duration = Duration::from_mins(1);
+/// C's `int`, which libpq reads these into.
+const INTEGERS: std::ops::RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
-/// When a connection counts as lost, as the text says it.
-#[derive(Debug, Default)]
-pub(super) struct Timeouts {
-    idle_seconds: Option<String>,
-    interval_seconds: Option<String>,
-    count: Option<String>,
-    user_timeout_ms: Option<String>,
-}
-
-impl Timeouts {
-    /// Keeps a parameter that is one of these; `false` for any other.
-    pub(super) fn take(&mut self, key: &str, value: &str) -> bool {
-        let kept = match key {
-            "keepalives_idle" => &mut self.idle_seconds,
-            "keepalives_interval" => &mut self.interval_seconds,
-            "keepalives_count" => &mut self.count,
-            "tcp_user_timeout" => &mut self.user_timeout_ms,
-            _ => return false,
-        };
-        *kept = Some(value.to_owned());
-        true
-    }
-
-    /// Zero is the default, as with libpq.
-    pub(super) fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
-        let number = |value: &Option<String>, name: &str| match value.as_deref().map(str::parse::<u32>) {
-            None | Some(Ok(0)) => Ok(None),
-            Some(Ok(number)) => Ok(Some(number)),
-            Some(Err(_)) => Err(invalid(format!("{name} is not a number"))),
-        };
-        let seconds = |number: u32| Duration::from_secs(number.into());
-        let idle = number(&self.idle_seconds, "keepalives_idle")?.map_or(KEEPALIVES_IDLE, seconds);
-        let interval = number(&self.interval_seconds, "keepalives_interval")?.map_or(KEEPALIVES_INTERVAL, seconds);
-        let count = number(&self.count, "keepalives_count")?.unwrap_or(KEEPALIVES_COUNT);
-        let user_timeout = number(&self.user_timeout_ms, "tcp_user_timeout")?;
-        let user_timeout = user_timeout.map_or(USER_TIMEOUT, |number| Duration::from_millis(number.into()));
-        config.keepalives_idle(idle).keepalives_interval(interval).keepalives_retries(count);
-        config.tcp_user_timeout(user_timeout);
-        Ok(())
-    }
+/// Sets the limits that the parameters give. Zero, or less, is the default.
+pub(super) fn apply(config: &mut Config, parameters: &Parameters) -> Result<(), ConfigError> {
+    let given = |name| match parameters.get(name) {
+        None => Ok(None),
+        Some(text) => number::<i64>(text, INTEGERS, name).map(Some),
+    };
+    let positive = |name| {
+        Ok::<_, ConfigError>(given(name)?.and_then(|number| u32::try_from(number).ok()).filter(|&number| number > 0))
+    };
+    let seconds = |name| Ok::<_, ConfigError>(positive(name)?.map(|number| Duration::from_secs(number.into())));
+    config.keepalives(given("keepalives")? != Some(0));
+    config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(KEEPALIVES_IDLE));
+    config.keepalives_interval(seconds("keepalives_interval")?.unwrap_or(KEEPALIVES_INTERVAL));
+    config.keepalives_retries(positive("keepalives_count")?.unwrap_or(KEEPALIVES_COUNT));
+    let user_timeout = positive("tcp_user_timeout")?.map(|number| Duration::from_millis(number.into()));
+    config.tcp_user_timeout(user_timeout.unwrap_or(USER_TIMEOUT));
+    config.connect_timeout(seconds("connect_timeout")?.unwrap_or(CONNECT_TIMEOUT));
+    Ok(())
 }
 
 #[cfg(test)]

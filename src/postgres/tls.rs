@@ -1,51 +1,72 @@
 //! TLS to Postgres with libpq's meanings: encryption alone, a trusted authority, or that and the host's name.
 //!
 //! rustls knows only the strictest of these; the two weaker ones are its verifier with checks left out. Whatever is
-//! left out, the server must prove that it holds the key of the certificate that it shows.
+//! left out, the server must prove that it holds the key of the certificate that it shows. Where nothing else of a
+//! certificate matters, nothing else of it is read, so that a server with one of X.509 version 1 can be reached.
 
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_cert::Certificate;
+use x509_cert::certificate::Version;
+use x509_cert::der::{Decode, Encode, EncodeValue};
 
 use super::error::invalid_setting as invalid;
-use super::settings::Verify;
+use super::sslmode::{Encryption, Roots, Verify};
 use crate::config::ConfigError;
 
-/// Builds what encrypts connections. `roots` is a PEM file of trusted authorities, or `system`.
-pub(super) fn connector(verify: Verify, roots: Option<&str>) -> Result<MakeRustlsConnect, ConfigError> {
+/// Such a certificate cannot say whether it may sign others, so webpki takes none.
+const VERSION_1: &str = "the server's certificate is of X.509 version 1, which cannot be verified: give the server one \
+     of version 3, or connect with sslmode=require and without root certificates, which encrypts and verifies nothing";
+
+/// Builds what encrypts connections.
+pub(super) fn connector(encryption: &Encryption) -> Result<MakeRustlsConnect, ConfigError> {
+    Ok(MakeRustlsConnect::new(client(encryption)?))
+}
+
+pub(super) fn client(encryption: &Encryption) -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(ring::default_provider());
-    let authority = match verify {
-        Verify::Nothing => None,
-        Verify::Authority | Verify::AuthorityAndHost => {
-            let roots = Arc::new(read_roots(roots)?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            Some(verifier.map_err(|error| invalid(format!("sslrootcert: {error}")))?)
-        }
+    let (roots, host) = match &encryption.verify {
+        Verify::Nothing => (None, false),
+        Verify::Authority(roots) => (Some(roots), false),
+        Verify::AuthorityAndHost(roots) => (Some(roots), true),
     };
-    let verifier = Verifier { provider: Arc::clone(&provider), authority, host: verify == Verify::AuthorityAndHost };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let authority = roots.map(|roots| authority(roots, &provider)).transpose()?;
+    let verifier = Verifier { provider: Arc::clone(&provider), authority, host };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(encryption.versions)
         .map_err(|error| invalid(format!("sslmode: {error}")))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    config.enable_sni = encryption.sni;
+    Ok(config)
 }
 
-fn read_roots(roots: Option<&str>) -> Result<RootCertStore, ConfigError> {
+fn authority(roots: &Roots, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, ConfigError> {
+    let roots = Arc::new(read_roots(roots)?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+    verifier.map_err(|error| invalid(format!("sslrootcert: {error}")))
+}
+
+fn read_roots(roots: &Roots) -> Result<RootCertStore, ConfigError> {
     let mut store = RootCertStore::empty();
     match roots {
-        None | Some("system") => {
+        Roots::System => {
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        Some(path) => {
-            let unusable = |problem: &dyn std::fmt::Display| invalid(format!("sslrootcert {path}: {problem}"));
+        Roots::File(path) => {
+            let unusable =
+                |problem: &dyn std::fmt::Display| invalid(format!("sslrootcert {}: {problem}", path.display()));
             for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
                 let certificate = certificate.map_err(|error| unusable(&error))?;
                 store.add(certificate).map_err(|error| unusable(&error))?;
@@ -79,6 +100,7 @@ impl ServerCertVerifier for Verifier {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.host => Ok(ServerCertVerified::assertion()),
+            Err(_) if is_version_1(end_entity) => Err(Error::General(VERSION_1.to_owned())),
             verified => verified,
         }
     }
@@ -89,7 +111,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match parse(certificate) {
+            Some(parsed) if self.authority.is_none() => verify_with_key(message, &parsed, signature, algorithms),
+            _ => verify_tls12_signature(message, certificate, signature, algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -98,10 +124,50 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let key = parse(certificate).and_then(|parsed| parsed.tbs_certificate.subject_public_key_info.to_der().ok());
+        match key {
+            Some(key) if self.authority.is_none() => {
+                verify_tls13_signature_with_raw_key(message, &key.into(), signature, algorithms)
+            }
+            _ => verify_tls13_signature(message, certificate, signature, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `None` for one that cannot be read; then rustls says what is wrong.
+fn parse(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+    Certificate::from_der(certificate).ok()
+}
+
+fn is_version_1(certificate: &CertificateDer<'_>) -> bool {
+    parse(certificate).is_some_and(|parsed| parsed.tbs_certificate.version == Version::V1)
+}
+
+/// As rustls does it for TLS 1.2, where a scheme does not name the curve: with each algorithm that fits the key.
+fn verify_with_key(
+    message: &[u8],
+    certificate: &Certificate,
+    signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let key = &certificate.tbs_certificate.subject_public_key_info;
+    // The algorithm's identifier without its own header, as `public_key_alg_id` has it.
+    let mut identifier = Vec::new();
+    let encoded = key.algorithm.encode_value(&mut identifier);
+    let bits = key.subject_public_key.as_bytes();
+    let (Ok(()), Some(bits)) = (encoded, bits) else { return Err(CertificateError::BadEncoding.into()) };
+    let candidates = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
+    let mut fitting = candidates
+        .flat_map(|(_, algorithms)| algorithms.iter())
+        .filter(|algorithm| algorithm.public_key_alg_id().as_ref() == identifier);
+    if fitting.any(|algorithm| algorithm.verify_signature(bits, message, signature.signature()).is_ok()) {
+        Ok(HandshakeSignatureValid::assertion())
+    } else {
+        Err(CertificateError::BadSignature.into())
     }
 }

@@ -1,11 +1,17 @@
 //! Notices a connection over which nothing comes any more although TCP calls it healthy: a proxy, a pooler or a
 //! firewall between us and the server holds it, or forgot it.
 //!
-//! A slow server must not be taken for a lost one: a load may wait for a lock as long as it likes. So while an attempt
-//! lasts, a second connection asks the server what it is doing for the first. Always true: an attempt is given up only
-//! after two answers in a row that say the same: the server waits for us, or has no such transaction any more, and
-//! not a byte came in between. When the server itself cannot be reached twice, it is given up, too; a server that
-//! has no connection free proves nothing.
+//! A slow server must not be taken for a lost one, nor a full pooler: a load may wait for a lock, or for one of the
+//! pooler's connections, as long as it likes. So while a transaction is open, a second connection asks the server what it
+//! is doing for the first. Always true: an attempt is given up
+//! - after two answers in a row that say the same: the server waits for us, or has no such transaction any more, and
+//!   not a byte came in between;
+//! - or after [`LOOKS_WITHOUT_ANSWER`] looks in a row that nothing answers, or that have no transaction to ask about
+//!   because the first statement of the attempt is not answered either. By default these last ten minutes. PgBouncer
+//!   itself lets a client wait for two (`query_wait_timeout`).
+//!
+//! A server or pooler that answers, but not the question (it has no connection free), proves that nothing is lost.
+//! The second connection is closed after each look, whatever comes of it, and does not wait in a pooler's line.
 //!
 //! What was given up may still be open on the server, and hold the locks that the next attempt waits for. So the
 //! next connection ends it first, as it does after any lost connection.
@@ -14,19 +20,28 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresError;
-use super::connection::Database;
+use super::connection::{Connection, Database};
 
 /// How long a short question may take to be answered.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A look every `keepalives_idle`.
+const LOOKS_WITHOUT_ANSWER: u32 = 20;
 
-const OBSERVE: &str = "SELECT coalesce(wait_event_type = 'Client', false), \
-     concat_ws(' ', query_start, state_change, bytes_processed) \
-     FROM pg_stat_activity LEFT JOIN pg_stat_progress_copy USING (pid) \
-     WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2";
-const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-     WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2";
+/// Tells which transaction it is, for [`TransactionId`]: the backend, and when the transaction started.
+pub(crate) const IDENTIFY: &str = "SELECT pg_catalog.pg_backend_pid(), \
+     (extract(epoch FROM pg_catalog.now()) OPERATOR(pg_catalog.*) 1000000)::bigint";
+const OBSERVE: &str = "SELECT coalesce(wait_event_type OPERATOR(pg_catalog.=) 'Client', false), \
+     pg_catalog.concat_ws(' ', query_start, state_change, bytes_processed) \
+     FROM pg_catalog.pg_stat_activity AS activity \
+     LEFT JOIN pg_catalog.pg_stat_progress_copy AS progress ON progress.pid OPERATOR(pg_catalog.=) activity.pid \
+     WHERE activity.pid OPERATOR(pg_catalog.=) $1 \
+     AND (extract(epoch FROM xact_start) OPERATOR(pg_catalog.*) 1000000)::bigint OPERATOR(pg_catalog.=) $2";
+const END: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+     WHERE pid OPERATOR(pg_catalog.=) $1 \
+     AND (extract(epoch FROM xact_start) OPERATOR(pg_catalog.*) 1000000)::bigint OPERATOR(pg_catalog.=) $2";
 
 /// One transaction among all of a server: a pooler may give the same backend to others later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,36 +51,65 @@ pub(crate) struct TransactionId {
     pub(crate) started_us: i64,
 }
 
+impl TransactionId {
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 2] {
+        [(&self.backend, Type::INT4), (&self.started_us, Type::INT8)]
+    }
+}
+
 /// What the server does for an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Observation {
-    /// It works, or waits for something else than us.
+    /// It works, or waits for something else than us; or it answers, though not this question.
     Busy,
     /// It waits for us; the text changes with every statement and every byte of a COPY.
     WaitsForUs(String),
     /// The transaction has ended, and we did not hear of it.
     Over,
-    /// Our first statement was not even answered.
-    NotBegun,
-    /// It cannot be reached.
-    Unreachable,
+    /// Nothing answers, or there is nothing to ask about yet.
+    Unknown,
 }
 
 /// Watches the attempts of one loader.
 pub(crate) struct Watch {
     database: Database,
-    /// The last one that began.
-    transaction: Mutex<Option<TransactionId>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// The last transaction that began.
+    last: Option<TransactionId>,
+    /// Whether it is the one of the attempt that lasts.
+    is_current: bool,
+}
+
+/// A connection for one look. Dropped before its end, it is closed at once, so that an unanswered question does not wait
+/// for a pooler's connection after nobody waits for the answer.
+struct Look(Option<Connection>);
+
+impl Look {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.0 {
+            connection.sever();
+        }
+    }
 }
 
 impl Watch {
     pub(crate) fn of(database: Database) -> Self {
-        Self { database, transaction: Mutex::default() }
+        Self { database, state: Mutex::default() }
     }
 
     /// The attempt's transaction has begun.
     pub(crate) fn began(&self, transaction: TransactionId) {
-        *self.lock() = Some(transaction);
+        *self.lock() = State { last: Some(transaction), is_current: true };
     }
 
     /// Waits for an attempt, or until it is clear that its answer will not come.
@@ -73,6 +117,8 @@ impl Watch {
         &self,
         attempt: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        // The transaction of an earlier attempt is over, and says nothing about this one.
+        self.lock().is_current = false;
         tokio::select! {
             biased;
             done = attempt => done,
@@ -82,8 +128,8 @@ impl Watch {
 
     /// On a new connection: ends the transaction of the one before, should it still be open.
     pub(crate) async fn end_last(&self, client: &Client) -> Result<(), PostgresError> {
-        let Some(TransactionId { backend, started_us }) = self.lock().take() else { return Ok(()) };
-        let ended = answered(client.execute(END, &[&backend, &started_us])).await?;
+        let Some(transaction) = self.lock().last.take() else { return Ok(()) };
+        let ended = answered(client.execute_typed(END, &transaction.parameters())).await?;
         ended
             .map(|_| ())
             .map_err(|error| PostgresError::of_statement("ending a transaction whose connection was lost", error))
@@ -92,39 +138,47 @@ impl Watch {
     async fn silence(&self) -> PostgresError {
         let Some(patience) = self.database.patience else { return std::future::pending().await };
         let mut before = Observation::Busy;
+        let mut unanswered = 0;
         loop {
             tokio::time::sleep(patience).await;
-            let now = self.observe().await.unwrap_or(Observation::Busy);
-            if now == before && now != Observation::Busy {
-                return silent("a transaction");
+            match self.observe().await {
+                Observation::Unknown if unanswered + 1 == LOOKS_WITHOUT_ANSWER => break,
+                // It contradicts no answer that came before.
+                Observation::Unknown => unanswered += 1,
+                now if now == before && now != Observation::Busy => break,
+                now => (before, unanswered) = (now, 0),
             }
-            before = now;
         }
+        silent("a transaction")
     }
 
-    /// `None`: the server answers, but not this question.
-    async fn observe(&self) -> Option<Observation> {
-        let connection = match self.database.connect().await {
-            Ok(connection) => connection,
+    async fn observe(&self) -> Observation {
+        let State { last: Some(transaction), is_current: true } = *self.lock() else { return Observation::Unknown };
+        let look = match self.database.connect().await {
+            Ok(connection) => Look(Some(connection)),
             Err(PostgresError::Unreachable { .. } | PostgresError::ConnectionLost { .. }) => {
-                return Some(Observation::Unreachable);
+                return Observation::Unknown;
             }
-            Err(_) => return None,
+            Err(_) => return Observation::Busy,
         };
-        let Some(TransactionId { backend, started_us }) = *self.lock() else { return Some(Observation::NotBegun) };
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&backend, &started_us];
-        let Ok(found) = answered(connection.client.query_opt(OBSERVE, &parameters)).await else {
-            return Some(Observation::Unreachable);
+        let Look(Some(connection)) = &look else { return Observation::Unknown };
+        let found = answered(connection.client.query_typed_opt(OBSERVE, &transaction.parameters())).await;
+        let read = |row: &tokio_postgres::Row| {
+            Some(if row.try_get(0).ok()? { Observation::WaitsForUs(row.try_get(1).ok()?) } else { Observation::Busy })
         };
-        Some(match found.ok()? {
-            None => Observation::Over,
-            Some(row) if row.try_get(0).ok()? => Observation::WaitsForUs(row.try_get(1).ok()?),
-            Some(_) => Observation::Busy,
-        })
+        let observation = match found {
+            Ok(Ok(Some(row))) => read(&row).unwrap_or(Observation::Busy),
+            Ok(Ok(None)) => Observation::Over,
+            Ok(Err(error)) if error.as_db_error().is_some() => Observation::Busy,
+            // Closed amid the question, or not answered in time.
+            Ok(Err(_)) | Err(_) => return Observation::Unknown,
+        };
+        look.end();
+        observation
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<TransactionId>> {
-        self.transaction.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{grouped, seconds};
 use crate::in_flight::InFlight;
 
-/// Less would be shown as 0.0 s.
+/// A shorter time would be shown as 0.0 s.
 const SHOWN_FROM_SECONDS: f64 = 0.05;
 
 /// What the cap on messages in flight meant.
@@ -14,9 +14,9 @@ const SHOWN_FROM_SECONDS: f64 = 0.05;
 pub struct InFlightReport {
     /// `max_in_flight`.
     pub cap: u32,
-    /// How long at least one receive waited for room.
+    /// Seconds in which at least one receive waited for room.
     pub seconds_at_cap: f64,
-    /// From receive to delete, on the mean; null where nothing was deleted.
+    /// Seconds from receive to delete, the mean; null where nothing was deleted.
     pub seconds_to_delete: Option<f64>,
     /// Messages whose visibility timeout was extended, each time counted.
     pub extensions: u64,
@@ -46,7 +46,7 @@ impl InFlightReport {
     }
 }
 
-/// More would be more exact than what it is computed from.
+/// More digits would be more exact than the numbers that the rate is computed from.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive, and far below 2^64")]
 fn three_digits(rate: f64) -> u64 {
     let unit = 10_f64.powf((rate.log10().floor() - 2.0).max(0.0));

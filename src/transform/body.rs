@@ -5,7 +5,7 @@
 //! JSON and skipped.
 //!
 //! Where a member name occurs twice in an object, the last one counts, as in Postgres' `jsonb`. A pointer through
-//! something that is no object or array, and one past an array's end, finds nothing.
+//! something that is neither an object nor an array finds nothing; so does a pointer past an array's end.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,10 +15,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// Levels of nesting that are taken; the limit of `serde_json`, which raw values do not count against.
+/// The levels of nesting that a body may have: the limit of `serde_json`, which raw values do not count against.
 const MAX_DEPTH: usize = 127;
 
-/// What is wrong with a body as a whole. Reads after "the body".
+/// What is wrong with a body as a whole. The text follows "the body".
 #[derive(Debug)]
 pub(super) enum BodyProblem {
     Empty,
@@ -110,14 +110,14 @@ impl Node {
         let slot = paths.first().is_some_and(|path| path.len() == depth).then_some(first_slot);
         let below = &paths[usize::from(slot.is_some())..];
         let mut next_slot = first_slot + usize::from(slot.is_some());
-        let members = below.chunk_by(|left, right| left[depth] == right[depth]).map(|group| {
+        let members = below.chunk_by(|one, other| one[depth] == other[depth]).map(|group| {
             let name = group[0][depth].clone();
             let node = Self::build(group, next_slot, depth + 1);
             next_slot = node.slots.end;
             Member { index: array_index(&name), name, node }
         });
         let mut members: Vec<_> = members.collect();
-        members.sort_by(|left, right| by_length(&left.name, &right.name));
+        members.sort_by(|one, other| by_length(&one.name, &other.name));
         Self { slot, members, slots: first_slot..first_slot + paths.len() }
     }
 
@@ -146,8 +146,8 @@ impl Node {
 }
 
 /// An order of names whose comparison rarely looks at their bytes: this runs for every member of every body.
-fn by_length(left: &str, right: &str) -> Ordering {
-    left.len().cmp(&right.len()).then_with(|| left.cmp(right))
+fn by_length(one: &str, other: &str) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 /// Walks one object or array.
@@ -251,7 +251,7 @@ fn array_index(name: &str) -> Option<usize> {
 /// Whether `json` opens more than `limit` objects and arrays within each other. It need not be valid.
 fn is_deeper_than(json: &str, limit: usize) -> bool {
     let bytes = json.as_bytes();
-    // Nearly all bodies are settled here: they have no more brackets than that in all.
+    // Nearly all bodies are settled here: they hold no more brackets than this in all.
     if memchr::memchr2_iter(b'{', b'[', bytes).nth(limit).is_none() {
         return false;
     }

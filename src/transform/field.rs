@@ -12,7 +12,7 @@ use super::numeric::{self, NumberProblem};
 use crate::config::ColumnType;
 use crate::unescape::{LoneSurrogate, unescape};
 
-/// What is wrong with a field. Reads after the field's name, and never holds a value.
+/// What is wrong with a field. The text follows the field's name, and never holds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Problem {
     Missing,
@@ -30,7 +30,7 @@ impl fmt::Display for Problem {
             Self::Missing => formatter.write_str("is missing"),
             Self::Null => formatter.write_str("is null"),
             Self::Not(expected) => write!(formatter, "is not {expected}"),
-            Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", range_name(*kind)),
+            Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", kind.range()),
             Self::TooLong { max_length } => write!(formatter, "is longer than {max_length} characters"),
             Self::Nul => formatter.write_str("holds \\u0000, which Postgres cannot store"),
             Self::LoneSurrogate => formatter.write_str("holds half of a surrogate pair, which is no Unicode text"),
@@ -44,16 +44,6 @@ impl From<LoneSurrogate> for Problem {
     }
 }
 
-const fn range_name(kind: ColumnType) -> &'static str {
-    match kind {
-        ColumnType::Bigint => "bigint",
-        ColumnType::Numeric | ColumnType::Jsonb => "numeric",
-        ColumnType::PackedVersion => "a packed version",
-        ColumnType::Timestamptz | ColumnType::Date => "a time of the years 0001 to 9999",
-        _ => "integer",
-    }
-}
-
 /// Memory that conversions reuse from field to field.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -62,7 +52,7 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Writes a value that has a text but is none yet.
+    /// Writes a value as text.
     pub(super) fn keep(&mut self, value: impl fmt::Display) -> &str {
         write_text(value, &mut self.converted)
     }
@@ -70,15 +60,20 @@ impl Buffers {
 
 /// The column's text for a JSON value, which is valid JSON without surrounding white space and not `null`.
 pub(super) fn from_json<'a>(kind: ColumnType, json: &'a str, buffers: &'a mut Buffers) -> Result<&'a str, Problem> {
-    match kind {
-        ColumnType::Integer => integer::<i32>(kind, json),
-        ColumnType::Bigint => integer::<i64>(kind, json),
-        ColumnType::Boolean if matches!(json, "true" | "false") => Ok(json),
-        ColumnType::Boolean => Err(Problem::Not("true or false")),
-        ColumnType::Numeric if !json.starts_with('"') => number(json),
-        ColumnType::Jsonb => jsonb(json),
-        _ => convert(kind, string(json, &mut buffers.unescaped)?, &mut buffers.converted),
-    }
+    let text = match kind {
+        ColumnType::Jsonb => return jsonb(json),
+        // JSON writes these as Postgres reads them.
+        ColumnType::Integer | ColumnType::Bigint | ColumnType::Boolean => json,
+        ColumnType::Numeric if !json.starts_with('"') => json,
+        ColumnType::Text
+        | ColumnType::Numeric
+        | ColumnType::Timestamptz
+        | ColumnType::Date
+        | ColumnType::Uuid
+        | ColumnType::Version
+        | ColumnType::PackedVersion => string(json, &mut buffers.unescaped)?,
+    };
+    convert(kind, text, &mut buffers.converted)
 }
 
 /// The column's text for a value that is a string already.
@@ -91,7 +86,11 @@ pub(super) fn from_text<'a>(kind: ColumnType, text: &'a str, buffers: &'a mut Bu
 
 fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Result<&'a str, Problem> {
     match kind {
+        ColumnType::Text => Ok(text),
+        ColumnType::Integer => integer::<i32>(kind, text),
+        ColumnType::Bigint => integer::<i64>(kind, text),
         ColumnType::Numeric => number(text),
+        ColumnType::Boolean => boolean(text),
         ColumnType::Timestamptz => timestamp(text),
         ColumnType::Date => date(text),
         ColumnType::Uuid => {
@@ -100,13 +99,13 @@ fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Re
             converted.push_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
             Ok(converted)
         }
+        ColumnType::Jsonb => Err(Problem::Not("a JSON value")),
         ColumnType::Version => Ok(write_text(version(text)?, converted)),
         ColumnType::PackedVersion => Ok(write_text(packed_version(text)?, converted)),
-        _ => Ok(text),
     }
 }
 
-/// Whether UTF-8 text does not fit a `varchar` of `max_length`, which counts characters, not bytes.
+/// Whether UTF-8 text is too long for a `varchar` of `max_length`, which counts characters, not bytes.
 pub(super) fn is_longer_than(max_length: usize, text: &[u8]) -> bool {
     let starts_character = |byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
     text.len() > max_length && text.iter().filter(|&byte| starts_character(byte)).count() > max_length
@@ -126,7 +125,7 @@ fn string<'a>(json: &'a str, unescaped: &'a mut String) -> Result<&'a str, Probl
     Ok(unescaped)
 }
 
-/// Of a piece of unescaped JSON, where NUL is always a piece of its own.
+/// Checks a piece of unescaped JSON. NUL is always a piece of its own.
 fn without_nul(piece: &str) -> Result<(), Problem> {
     if piece == "\0" { Err(Problem::Nul) } else { Ok(()) }
 }
@@ -138,6 +137,10 @@ fn integer<T: std::str::FromStr>(kind: ColumnType, json: &str) -> Result<&str, P
     let digits = json.strip_prefix('-').unwrap_or(json);
     let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     Err(if is_integer { Problem::OutOfRange(kind) } else { Problem::Not("an integer") })
+}
+
+fn boolean(text: &str) -> Result<&str, Problem> {
+    if matches!(text, "true" | "false") { Ok(text) } else { Err(Problem::Not("true or false")) }
 }
 
 fn number(text: &str) -> Result<&str, Problem> {
@@ -162,14 +165,14 @@ fn timestamp(text: &str) -> Result<&str, Problem> {
         return Err(NOT);
     }
     let time: DateTime = local.parse().map_err(|_| NOT)?;
-    // Postgres takes a leap second, but no fraction of one.
+    // Postgres takes a leap second, and no fraction of one.
     if local["YYYY-MM-DDTHH:MM:".len()..].starts_with("60.") {
         return Err(Problem::OutOfRange(ColumnType::Timestamptz));
     }
     if time.year() < 1 { Err(Problem::OutOfRange(ColumnType::Timestamptz)) } else { Ok(text) }
 }
 
-/// `Z`, or hours and minutes as far from UTC as Postgres takes them.
+/// `Z`, or hours and minutes from UTC, up to the 15:59 that Postgres takes.
 fn is_offset(offset: &str) -> bool {
     match offset.as_bytes() {
         [b'Z' | b'z'] => true,
@@ -190,7 +193,7 @@ fn date(text: &str) -> Result<&str, Problem> {
 }
 
 /// Whether `text` begins like `shape`, where `d` stands for a digit and `T` for what RFC 3339 lets separate a date
-/// from a time. jiff alone is more lenient, and so would let through what Postgres reads otherwise or not at all.
+/// from a time. jiff alone is more lenient: it takes texts that Postgres reads as another time, or not at all.
 fn has_shape(text: &[u8], shape: &[u8]) -> bool {
     text.len() >= shape.len()
         && text.iter().zip(shape).all(|(byte, expected)| match expected {

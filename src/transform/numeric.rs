@@ -63,7 +63,7 @@ fn string_length(string: &str) -> usize {
     bytes.len()
 }
 
-/// An exponent of any length, clamped to what is far beyond every limit.
+/// An exponent of any length, clamped to a value far beyond every limit.
 fn parse_exponent(text: &str) -> Option<i64> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (-1, digits),

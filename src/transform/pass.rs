@@ -4,9 +4,9 @@
 //! - rows, ids and rejects are written in the order of the spool, whichever thread made them;
 //! - at most [`BLOCKS_PER_THREAD`] finished blocks a thread wait for their turn, so memory does not grow with the
 //!   segment;
-//! - no thread waits for another: whoever finishes a block whose turn it is writes, without holding up the others,
-//!   and a worker that may not run further ahead ends and is started again by the one who writes. So passes that
-//!   share a pool cannot block each other.
+//! - no thread waits for another: the thread that finishes the next block in order writes it, while the others go on;
+//!   a worker that may not run further ahead ends, and the writing thread starts it again. So passes that share a pool
+//!   cannot block each other.
 //!
 //! The first error in the order of the spool ends the pass.
 
@@ -23,7 +23,7 @@ use crate::chunk::ChunkWriter;
 use crate::durable::FileError;
 use crate::spool::{Block, Seal, SegmentReader, SpoolError};
 
-/// Enough that a thread finds work while a block before its own takes longer.
+/// A thread still finds work while a block before its own takes longer.
 const BLOCKS_PER_THREAD: usize = 3;
 
 /// What a pass came to.
@@ -163,7 +163,7 @@ impl Pass<'_> {
 }
 
 impl Queue {
-    /// The output whose turn it is, if it is ready and no one writes; the caller is then the writer.
+    /// The next output in order, if it is ready and no thread writes; the caller is then the writer.
     fn take_next(&mut self) -> Option<Output> {
         if self.is_writing || self.failure.is_some() {
             return None;
@@ -188,7 +188,8 @@ impl Queue {
     }
 }
 
-/// Whoever panicked while holding the lock left whole values: each critical section above ends with its last change.
+/// A thread that panics while it holds the lock leaves whole values: each critical section above ends with its last
+/// change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

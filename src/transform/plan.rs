@@ -33,7 +33,7 @@ pub struct Plan {
 
 #[derive(Debug, Clone)]
 struct PlannedColumn {
-    /// What reasons call the field; the whole body has no name.
+    /// The name of the field in reasons; the whole body has none.
     field: Option<String>,
     value: Value,
     kind: ColumnType,
@@ -207,7 +207,7 @@ impl PlannedColumn {
         Reason { stage: Stage::Transform, field: self.field.clone(), text }
     }
 
-    /// `found` is what the walk over the message's body found, by slot.
+    /// `found` holds what the walk over the message's body found, by slot.
     fn push_field(
         &self,
         message: &RowSource<'_>,
@@ -278,7 +278,7 @@ fn reason_of_body(problem: &BodyProblem) -> Reason {
     Reason { stage: Stage::Transform, field: None, text: format!("the body {problem}") }
 }
 
-/// Whether a value that the message has beside its body is written so that a column of this type can read it.
+/// Whether a column of this type can read a value that the message has beside its body.
 const fn is_written_as(value: MessageValue, kind: ColumnType) -> bool {
     use ColumnType::{Bigint, Date, Integer, Numeric, Text, Timestamptz, Uuid};
     match value {
@@ -295,7 +295,7 @@ fn invalid(column: &Column, problem: &str) -> ConfigError {
     ConfigError::InvalidColumn { column: column.name.clone(), problem: problem.to_owned() }
 }
 
-/// The vector without its content, whose memory the next message reuses: the standard library collects in place.
+/// The vector without its content. The next message reuses its memory: the standard library collects in place.
 fn emptied(mut found: Vec<Option<&str>>) -> Vec<Option<&'static str>> {
     found.clear();
     found.into_iter().map(|_| None).collect()

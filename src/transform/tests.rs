@@ -23,7 +23,7 @@ impl TestEnv {
         let staging = Staging::open(root.path()).unwrap();
         let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
         let keys = MaskingKeys { key: Some(key), fixed_iv: None };
-        Self { root, staging, plan: Plan::compile(&Pipeline::user_logins(), &keys, None).unwrap() }
+        Self { root, staging, plan: Plan::compile(&Pipeline::user_logins().unwrap(), &keys, None).unwrap() }
     }
 
     fn seal<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) -> SegmentId {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::logins::{PLAIN_COLUMNS, expected_rows, logins_of};
 use crate::testenv::TestEnv;
 
-/// Where the messages are that were sent.
+/// The places of the messages that were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// In the ledger, so loaded or rejected.
@@ -15,7 +15,7 @@ pub(crate) struct Standing {
     pub(crate) deleted: u64,
 }
 
-/// Where the messages are while no process runs, or just died. Nothing may be deleted that is not committed.
+/// The places of the messages while no process runs, or just died. Nothing may be deleted that is not committed.
 pub(crate) fn standing(env: &TestEnv, sent: usize) -> Standing {
     let counts = env.queue.counts();
     let deleted = (sent - counts.visible - counts.in_flight) as u64;

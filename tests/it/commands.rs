@@ -1,11 +1,11 @@
 //! The commands around the main job.
 
 use std::fs;
-use std::io;
 
 use crate::logins::{generated, login};
-use crate::testenv::{Server, TestEnv};
+use crate::testenv::{Server, TestEnv, files_below, project_path};
 
+const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 
 #[test]
@@ -49,6 +49,30 @@ fn the_sql_that_init_prints_is_what_init_does() {
     assert!(env.queue.is_empty());
 }
 
+/// `init` once created `user_logins` beside whatever table the mapping names, and said so.
+#[test]
+fn init_creates_user_logins_for_the_built_in_mapping_alone() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    env.configure("[pipeline]\nname = \"orders\"\ntable = \"public.orders\"\n[[column]]\nname = \"id\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger is in place; init does not create the table public.orders\n");
+    assert!(!env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public"));
+    assert_eq!(env.database.count("pg_tables where tablename = 'user_logins'"), 0);
+    env.job(&["run"]).fails(FAILED, "table public.orders does not exist", "create the table");
+
+    env.database.execute("create table orders (id text)");
+    env.queue.send(&["{\"id\": \"1\"}".to_owned()]);
+    env.run().succeeds();
+    assert_eq!(env.database.texts("select id from orders"), ["1"]);
+
+    env.configure("[pipeline]\nname = \"logins\"\n");
+    let outcome = env.pgsluice(&["init"]).succeeds();
+    assert_eq!(outcome.stderr, "the ledger and user_logins are in place\n");
+    assert!(
+        env.pgsluice(&["init", "--print"]).succeeds().stdout.contains("create table if not exists public.user_logins")
+    );
+}
+
 #[test]
 fn keygen_makes_a_new_key_that_works() {
     let mut env = TestEnv::new(Server::Embedded);
@@ -82,6 +106,27 @@ fn status_says_what_it_cannot_reach() {
     assert_eq!(outcome.stdout.matches("not reachable").count(), 2, "{outcome}");
 }
 
+/// `status` once created the directories that it was asked about.
+#[test]
+fn status_changes_nothing() {
+    let env = TestEnv::new(Server::Embedded);
+    let outcome = env.pgsluice(&["status", "--staging-dir", "elsewhere"]).succeeds();
+    assert!(outcome.stdout.starts_with("staging elsewhere\n"), "{outcome}");
+    assert!(!env.path("elsewhere").exists());
+
+    env.queue.send(&[login("a").to_string()]);
+    env.run().succeeds();
+    let listed = || {
+        let files = files_below(&env.path("staging")).into_iter();
+        files.map(|path| (fs::metadata(&path).unwrap().modified().unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = listed();
+    let outcome = env.pgsluice(&["status"]).succeeds();
+    let mut lines = outcome.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert!(lines.any(|line| line == ["acknowledged", "1", "segments"]), "{outcome}");
+    assert_eq!(listed(), before);
+}
+
 #[test]
 fn an_import_skips_empty_lines_and_needs_no_last_line_feed() {
     let env = TestEnv::new(Server::Embedded);
@@ -103,22 +148,6 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert!(env.path("from-environment").is_dir());
     env.job(&["run", "--staging-dir", "from-flag"]).succeeds();
     assert!(env.path("from-flag").is_dir());
-}
-
-/// The annotated file says of itself that it holds the defaults.
-#[test]
-fn the_annotated_configuration_is_the_default_one() {
-    let env = TestEnv::new(Server::Embedded);
-    let bodies = generated(20);
-    env.queue.send(&bodies);
-    env.run().succeeds();
-    let rows = "select * from user_logins order by user_id";
-    let by_default = env.database.rows(rows);
-
-    env.database.execute("truncate user_logins");
-    env.configure(include_str!("../../pgsluice.toml"));
-    env.job(&["replay", "--again"]).succeeds();
-    assert_eq!(env.database.rows(rows), by_default);
 }
 
 /// Neither `cargo install` nor the container image has the file that errors point to, so the program holds it.
@@ -154,12 +183,22 @@ fn the_example_is_printed_also_where_the_file_that_is_there_is_not_valid() {
     assert!(!env.pgsluice(&["config", "example"]).succeeds().stdout.is_empty());
 }
 
+/// The image is built from what `.dockerignore` lets through; a text that is built in and is not let through breaks it.
 #[test]
-fn a_reader_of_the_example_that_has_gone_is_no_failure() {
-    let env = TestEnv::without_tables(Server::Embedded);
-    let (reader, writer) = io::pipe().unwrap();
-    drop(reader);
-    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-    let output = command.args(["config", "example"]).stdout(writer).output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+fn the_image_build_gets_every_text_that_is_built_in() {
+    let dockerignore = fs::read_to_string(project_path(".dockerignore")).unwrap();
+    let in_project = |name| fs::canonicalize(project_path(name)).unwrap();
+    let let_through: Vec<_> = dockerignore.lines().filter_map(|line| line.strip_prefix('!')).map(in_project).collect();
+    let mut built_in = Vec::new();
+    for source in files_below(&project_path("src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for path in text.split("include_str!(\"").skip(1) {
+            let path = source.parent().unwrap().join(path.split('"').next().unwrap());
+            built_in.push(fs::canonicalize(path).unwrap());
+        }
+    }
+    assert!(built_in.contains(&in_project("pgsluice.toml")), "{built_in:?}");
+    for path in built_in {
+        assert!(let_through.iter().any(|allowed| path.starts_with(allowed)), "{} is not let through", path.display());
+    }
 }

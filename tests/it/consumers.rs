@@ -8,7 +8,7 @@ use crate::testenv::{Counts, Server, TestEnv};
 
 const MESSAGES: usize = 2000;
 const REDELIVER_EVERY: u32 = 3;
-/// Of another kind: rejects can be delivered twice, too.
+/// Messages of another kind: rejects can be redelivered, too.
 const ODD_EVERY: usize = 50;
 
 /// Small segments, so that loads of different processes meet often.

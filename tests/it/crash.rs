@@ -1,4 +1,4 @@
-//! Killed by SIGKILL after every step, by itself, so that the step is hit exactly; a second run makes the books
+//! The process kills itself by SIGKILL after a step, so that each step is hit exactly; a second run makes the books
 //! balance.
 
 use crate::books::{Standing, assert_balanced, standing};
@@ -8,7 +8,7 @@ use crate::testenv::{Server, TestEnv};
 /// Four receives, and four batches of deletes.
 const MESSAGES: usize = 40;
 
-/// Short enough to wait for what a dead process held.
+/// Short enough to wait for the messages of a dead process.
 const SHORT_SECONDS: u32 = 3;
 /// Longer than any test, so that no receipt handle goes stale.
 const LONG_SECONDS: u32 = 600;

@@ -12,7 +12,7 @@ use crate::testenv::{Counts, Outcome, Server, TestEnv, wait_until};
 
 const FAILED: i32 = 1;
 const WORK_LEFT: i32 = 3;
-/// Long enough to load what the disk holds before it comes again, also on a machine that is busy.
+/// Long enough to load what the disk holds before its redelivery, also on a busy machine.
 const VISIBILITY_SECONDS: u32 = 6;
 const MIB: u64 = 1 << 20;
 
@@ -84,7 +84,7 @@ fn a_disk_that_fills_up_stops_the_receiving_and_what_is_sealed_is_loaded() {
     assert_balanced(&env, &bodies);
 }
 
-/// Somebody else fills the disk after the segments were sealed: there is no room for a chunk.
+/// Another program fills the disk after the segments were sealed: there is no room for a chunk.
 #[test]
 fn without_room_for_a_chunk_its_segment_waits_in_the_spool() {
     let bodies = large_bodies(100);
@@ -156,7 +156,7 @@ fn a_segment_that_does_not_fit_is_cut_after_its_last_whole_line_and_sealed() {
 fn the_file_system_is_read_only() {
     let bodies = generated(40);
     let Some((env, disk)) = env_on_a_small_disk(4 * MIB, &bodies) else { return };
-    env.pgsluice(&["status"]).succeeds(); // makes the directories
+    env.pgsluice(&["transform"]).succeeds(); // makes the directories
     disk.remount("ro");
     env.run().fails(FAILED, "staging", "write access");
     assert_eq!(env.queue.counts().visible, 40);

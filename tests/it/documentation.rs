@@ -7,15 +7,14 @@ mod markdown;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
-use crate::testenv::{Outcome, Server, TestEnv, project_path};
+use crate::testenv::{Outcome, Server, TestEnv, files_below, project_path};
 use markdown::{blocks, table_rows};
 
 const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
 const USAGE: i32 = 2;
 const GUIDE: &str = "docs/guide.md";
-/// So many that some are redelivered and some rejected, by any seed that the demo may take.
+/// A number with which some are redelivered and some rejected, whatever the demo's seed.
 const DEMO_MESSAGES: &str = "2000";
 
 fn page(name: &str) -> String {
@@ -150,7 +149,7 @@ fn with_setting(env: &TestEnv, name: &str, value: i64) -> Outcome {
 /// What is said to happen is proved by the tests that are named; a name that ends in `*` is a group or a start.
 #[test]
 fn the_failures_name_tests_that_exist() {
-    let sources = sources_below(&project_path("tests/it")) + &sources_below(&project_path("src"));
+    let sources = sources_below("tests/it") + &sources_below("src");
     let failures = page("docs/failures.md");
     let cells: Vec<&str> = table_rows(&failures).filter_map(|cells| cells.last().copied()).collect();
     let names: Vec<&str> = cells.iter().flat_map(|cell| cell.split('`')).filter(|code| code.contains("::")).collect();
@@ -164,11 +163,6 @@ fn the_failures_name_tests_that_exist() {
     }
 }
 
-fn sources_below(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        text += &if path.is_dir() { sources_below(&path) } else { fs::read_to_string(path).unwrap() };
-    }
-    text
+fn sources_below(name: &str) -> String {
+    files_below(&project_path(name)).iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }

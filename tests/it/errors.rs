@@ -9,7 +9,7 @@ use std::process::Command;
 
 use pgsluice::staging::Staging;
 
-use crate::logins::generated;
+use crate::logins::{generated, logins_of};
 use crate::testenv::{FIXED_IV, Outcome, Server, TestEnv, postgres};
 
 const FAILED: i32 = 1;
@@ -33,7 +33,7 @@ fn assert_untouched(env: &TestEnv) {
     assert_eq!((counts.visible, counts.in_flight), (MESSAGES, 0));
 }
 
-/// A port on which nobody listens.
+/// A port on which no program listens.
 fn closed_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -152,7 +152,7 @@ fn the_key_has_a_wrong_length_or_is_not_hexadecimal() {
 fn the_fixed_iv_is_missing_or_wrong() {
     let mut env = env_with_messages();
     env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"fixed\"\n");
-    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
+    env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
     env.set("PGSLUICE_FIXED_IV", &FIXED_IV[2..]);
     env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
     assert_untouched(&env);
@@ -171,12 +171,34 @@ fn another_process_works_in_the_staging_directory() {
 }
 
 #[test]
-fn the_staging_directory_lies_in_a_file() {
+fn the_staging_directory_lies_in_a_file_or_has_no_path() {
     let mut env = env_with_messages();
     fs::write(env.path("file"), "").unwrap();
     env.set("PGSLUICE_STAGING_DIR", env.path("file/staging").display().to_string());
-    env.run().fails(FAILED, "file/staging", "");
+    env.run().fails(FAILED, "file/staging", "--staging-dir");
     assert_untouched(&env);
+    env.set("PGSLUICE_STAGING_DIR", env.path("file").display().to_string());
+    env.run().fails(FAILED, "file/spool", "--staging-dir");
+    assert_untouched(&env);
+    env.unset("PGSLUICE_STAGING_DIR");
+    env.configure("staging_dir = \"\"\n");
+    env.run().fails(USAGE, "staging_dir", "correct the setting");
+    assert_untouched(&env);
+}
+
+/// A report that cannot be written was once found at the end of the run alone.
+#[test]
+fn the_report_or_the_log_file_cannot_be_written() {
+    let env = env_with_messages();
+    fs::create_dir(env.path("directory")).unwrap();
+    for path in ["directory", "missing/file"] {
+        for flag in ["--report", "--log-file"] {
+            env.pgsluice(&["run", flag, path]).fails(USAGE, path, flag);
+            assert_untouched(&env);
+        }
+    }
+    env.pgsluice(&["run", "--report", "report.json", "--database-url", "postgres://127.0.0.1:1/app"]).ends_with(FAILED);
+    assert!(!env.path("report.json").exists(), "a run that did nothing has no report");
 }
 
 #[test]
@@ -235,7 +257,34 @@ fn a_flag_is_unknown() {
 fn a_segment_to_replay_does_not_exist() {
     let env = TestEnv::new(Server::Embedded);
     let segment = "0190b5d6-7c1e-7000-8000-000000000000";
-    env.job(&["replay", segment]).fails(FAILED, segment, "");
+    env.job(&["replay", segment]).fails(FAILED, segment, "archive/");
+    env.job(&["rejects", "retry", segment]).fails(FAILED, segment, "archive/");
+    for arguments in [&["replay", "logins"][..], &["rejects", "list", "--segment", "logins"]] {
+        let outcome = env.pgsluice(arguments).ends_with(USAGE);
+        assert!(outcome.stderr.contains("expected a segment's name"), "{outcome}");
+    }
+}
+
+#[test]
+fn a_file_to_import_is_missing_or_is_no_file() {
+    let env = TestEnv::new(Server::Embedded);
+    fs::create_dir(env.path("directory")).unwrap();
+    for path in ["directory", "missing.ndjson"] {
+        env.pgsluice(&["import", path]).fails(FAILED, path, "is a file");
+    }
+    fs::write(env.path("latin1.ndjson"), b"fine\nna\xefve\n").unwrap();
+    env.pgsluice(&["import", "latin1.ndjson"]).fails(FAILED, "the line at byte 5 of latin1.ndjson", "correct it");
+    let outcome = env.pgsluice(&["import", "latin1.ndjson", "--sent-at", "yesterday"]).ends_with(USAGE);
+    assert!(outcome.stderr.contains("2026-01-02T03:04:05Z"), "{outcome}");
+}
+
+#[test]
+fn the_queues_url_names_no_queue() {
+    let env = env_with_messages();
+    for url in ["login-queue", "https://sqs.eu-west-1.amazonaws.com", "ftp://host/0/login-queue"] {
+        env.job(&["run", "--queue-url", url]).fails(USAGE, "expected a URL such as", "");
+    }
+    assert_untouched(&env);
 }
 
 #[test]
@@ -244,8 +293,26 @@ fn a_value_to_reveal_was_masked_with_another_key() {
     env.run().succeeds();
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.set("PGSLUICE_KEY", "00".repeat(16));
-    let outcome: Outcome = env.pgsluice(&["reveal", &masked]).fails(FAILED, "", "PGSLUICE_KEY");
+    let outcome: Outcome = env.pgsluice(&["reveal", &masked]).fails(FAILED, "masked with key", "PGSLUICE_KEY");
     assert!(outcome.stdout.is_empty());
+}
+
+/// Each of them once got the hint to give another key.
+#[test]
+fn a_value_to_reveal_is_not_masked_or_of_another_column() {
+    let mut env = env_with_messages();
+    env.run().succeeds();
+    let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
+    env.pgsluice(&["reveal", &masked, "199.172.111.135"]).fails(FAILED, "value 2: not a masked value", "masked column");
+    let outcome = env.pgsluice_with_input(&["reveal"], &format!("{masked}\n{}\n", "00".repeat(16)));
+    outcome.fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
+    env.set("PGSLUICE_FIXED_IV", FIXED_IV);
+    env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "PGSLUICE_FIXED_IV");
+
+    env.configure("[[column]]\nname = \"user_id\"\nmask = \"siv\"\n");
+    env.pgsluice(&["reveal", &masked]).fails(FAILED, "not masked for a column of", "--config");
+    env.configure("[[column]]\nname = \"user_id\"\n");
+    env.pgsluice(&["reveal", &masked]).fails(FAILED, "no column with mask", "--config");
 }
 
 fn is_root() -> bool {
@@ -255,4 +322,37 @@ fn is_root() -> bool {
 fn nobody_may_run_the_binary() -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
     command.arg("--version").uid(NOBODY).gid(NOBODY).current_dir("/").output().is_ok()
+}
+
+/// Once an error line said no more than its SQLSTATE, although the server had said what it would not do.
+#[test]
+fn what_postgres_says_is_shown_where_it_can_hold_no_value() {
+    let env = env_with_messages();
+    let database = &env.database.texts("select quote_ident(current_database())")[0];
+    env.database.execute(&format!("alter database {database} set default_transaction_read_only = on"));
+    env.run().fails(FAILED, "in a read-only transaction (SQLSTATE 25006", "primary");
+}
+
+/// Once a trigger's `RAISE … USING COLUMN` put a value into the error line and the ledger, which show the names of
+/// columns; its text would follow, now that texts are shown.
+#[test]
+fn whatever_a_trigger_raises_no_value_of_a_row_is_shown() {
+    for sqlstate in ["42501", "23514", "P0001"] {
+        let env = env_with_messages();
+        env.database.execute(&format!(
+            "create function tell() returns trigger language plpgsql as $$ begin
+                 raise exception using errcode = '{sqlstate}', message = new.user_id, column = new.user_id,
+                     constraint = new.user_id, table = new.user_id, hint = new.user_id, detail = new.user_id;
+             end $$;
+             create trigger tell before insert on user_logins for each row execute function tell()"
+        ));
+        let outcome = env.run();
+        assert!(outcome.stderr.contains(sqlstate) || outcome.code == Some(0), "{outcome}");
+        let reasons = env.database.rows("select field, reason from pgsluice.reject");
+        let shown = format!("{} {reasons:?} {}", outcome.stderr, fs::read_to_string(env.path("report.json")).unwrap());
+        for login in logins_of(&generated(MESSAGES)) {
+            let user = login["user_id"].as_str().unwrap();
+            assert!(!shown.contains(user), "{user} is shown: {shown}");
+        }
+    }
 }

@@ -30,6 +30,26 @@ fn each_command_explains_itself_as_its_snapshot_says() {
     assert_eq!(snapshots(), names, "a command that is gone needs no snapshot");
 }
 
+/// An error sends to `--help` for the source of each setting.
+#[test]
+fn each_help_names_every_variable_that_is_read() {
+    let mut variables = BTreeSet::new();
+    for source in ["src/config.rs", "src/cli.rs", "src/postgres/settings.rs"] {
+        let text = fs::read_to_string(project_path(source)).unwrap();
+        let is_name = |text: &&str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let quoted = text.split('"').filter(is_name).filter(|name| name.starts_with("PG") || *name == "DATABASE_URL");
+        variables.extend(quoted.map(str::to_owned));
+    }
+    assert!(variables.len() > 8 && variables.contains("PGSLUICE_FIXED_IV"), "{variables:?}");
+    for command in [&[][..], &["run"], &["rejects"], &["rejects", "list"], &["keygen"]] {
+        let help = help_of(&command.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let (_, environment) = help.split_once("\nEnvironment:\n").unwrap();
+        let missing: Vec<_> = variables.iter().filter(|variable| !environment.contains(variable.as_str())).collect();
+        assert!(missing.is_empty(), "{command:?} does not name {missing:?}");
+        assert!(environment.contains("AWS_REGION") && environment.contains("`pgsluice config example`"), "{help}");
+    }
+}
+
 /// In a fixed width, and without an environment, which it would show.
 fn help_of(command: &[String]) -> String {
     let mut help = Command::new(env!("CARGO_BIN_EXE_pgsluice"));

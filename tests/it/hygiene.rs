@@ -1,4 +1,4 @@
-//! Who may see what: file modes, personal data, and the rights that a loading role needs.
+//! What others may see: file modes, personal data; and the rights that a loading role needs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -117,7 +117,7 @@ fn hostile_bodies() -> Vec<String> {
     ]
 }
 
-/// Every row of every table that is not Postgres' own, as text; the unmasked column `user_id` left out.
+/// Every row of every table that is not Postgres' own, as text, without the unmasked column `user_id`.
 fn everything_in(env: &TestEnv) -> String {
     let tables = env.database.texts(
         "select format('%I.%I', schemaname, tablename) from pg_tables

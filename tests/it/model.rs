@@ -25,7 +25,7 @@ use crate::testenv::{KEY, Server, TestEnv};
 
 const HISTORIES: u32 = 24;
 const STEPS: std::ops::Range<usize> = 1..40;
-/// Every so many messages one cannot become a row.
+/// One in this number of messages cannot become a row.
 const BAD_EVERY: u32 = 5;
 const SENT_AT_MS: i64 = 1_782_907_200_000;
 
@@ -35,12 +35,12 @@ enum Step {
     Receive(usize),
     Seal,
     Load,
-    /// The process dies after COMMIT and before it knows.
+    /// The process dies after COMMIT and before it learns of it.
     LostCommit,
     Acknowledge,
     /// The visibility timeout passes.
     Redeliver,
-    /// The process dies; of the open segment so many whole lines are on the disk, and a part of one more.
+    /// The process dies. This number of whole lines of the open segment is on the disk, and a part of one more.
     Crash(usize),
 }
 
@@ -112,7 +112,7 @@ impl Model {
         }
     }
 
-    /// Whatever is not recorded is in the queue.
+    /// A message that is not recorded is in the queue.
     fn loses_nothing(&self) -> bool {
         let in_queue =
             |message: &u32| self.visible.contains(message) || self.in_flight.values().any(|held| held == message);
@@ -308,7 +308,7 @@ impl Queue for ModelQueue {
 fn the_stages_agree_with_the_model_whatever_happens() {
     let env = TestEnv::new(Server::Embedded);
     let runtime = Runtime::new().unwrap();
-    let pipeline = Pipeline::user_logins();
+    let pipeline = Pipeline::user_logins().unwrap();
     let keys = MaskingKeys { key: Some(MaskingKey::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..MaskingKeys::default() };
     let plan = Plan::compile(&pipeline, &keys, None).unwrap();
     let loader = runtime.block_on(Loader::connect(&env.database.url().into(), &pipeline)).unwrap();
@@ -349,7 +349,7 @@ fn the_stages_agree_with_the_model_whatever_happens() {
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What a last process does, which nobody kills: what is left, then what comes again.
+/// A last process, which is not killed: it does the work that remains, then that of the redeliveries.
 fn until_all_is_done() -> impl Iterator<Item = Step> {
     let segments = STEPS.end;
     let finish = move || std::iter::repeat_n([Step::Load, Step::Acknowledge], segments).flatten();

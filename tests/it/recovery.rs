@@ -1,4 +1,4 @@
-//! What a run makes of what an earlier one left, whatever state that is in.
+//! A run finishes the unfinished segments of an earlier one, whatever their state.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const ALL: u64 = MESSAGES as u64;
 const VISIBILITY_SECONDS: u32 = 600;
 const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 10\n";
 
-/// Received messages stay out of sight until a test lets them come again.
+/// Received messages stay invisible until a test lets them be redelivered.
 fn env_with(bodies: &[String]) -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
     env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
@@ -32,7 +32,7 @@ fn drained(bodies: &[String]) -> TestEnv {
     env
 }
 
-/// What is in the spool can be received once more, and the handles there are stale.
+/// The messages in the spool can be received once more, and their handles there are stale.
 fn let_messages_come_again(env: &TestEnv) {
     for line in env.staged_objects("spool") {
         env.queue.release(line["receipt_handle"].as_str().unwrap());
@@ -76,7 +76,7 @@ mod committed_and_not_acknowledged {
         assert_balanced(&env, &bodies);
     }
 
-    /// Its acknowledgement ended the run once, and every later one, so that nothing was received any more.
+    /// Its acknowledgement once ended this run and every later one, so that nothing was received any more.
     #[test]
     fn a_segment_that_is_damaged_by_then_stops_alone() {
         let (env, bodies) = killed_after_commit();
@@ -169,7 +169,7 @@ fn a_sealed_segment_that_lost_its_end_stops_alone() {
     assert_balanced(&env, &bodies);
 }
 
-/// A bound that says only that nothing is read twice, parsed or transformed before the first segment goes on.
+/// A bound that says only this: before the first segment goes on, nothing is read twice, parsed or transformed.
 #[test]
 fn a_thousand_waiting_segments_do_not_hold_up_the_first() {
     let env = TestEnv::new(Server::Embedded);

@@ -96,7 +96,7 @@ fn a_retry_that_died_between_its_commit_and_the_reject_file_is_made_good_by_the_
     let [file] = &env.staged_files("rejects")[..] else { panic!("one reject file") };
     let before = fs::read(file).unwrap();
     env.job(&["rejects", "retry"]).succeeds();
-    // As a process leaves it that is killed there: the old reject file, and its workshop.
+    // A process that is killed there leaves this: the old reject file, and its workshop.
     fs::write(file, before).unwrap();
     fs::create_dir_all(env.path("staging/retry/spool")).unwrap();
     fs::write(env.path("staging/retry/spool/old.ndjson"), "torn").unwrap();

@@ -1,5 +1,5 @@
 //! What becomes of rejected messages: kept, left to the queue's redrive policy, or sent to a dead-letter queue; and
-//! how many are too many.
+//! the number of them that stops a run.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Killed at random moments, again and again, over one queue that is being refilled.
 //!
 //! `make soak` runs the long form. PGSLUICE_SOAK_ROUNDS and PGSLUICE_SOAK_SEED change it; the seed decides what is
-//! sent and when a process is killed, so a failure comes again with its seed, as far as a race does.
+//! sent and when a process is killed, so a failure is repeated by its seed, as far as a race can be.
 
 use std::env;
 use std::ops::Range;
@@ -20,8 +20,8 @@ const ROUNDS: u32 = 20;
 const LIFETIME_MS: Range<u64> = 0..1500;
 /// Sent before a process starts, and again while it runs.
 const REFILL: Range<usize> = 0..40;
-/// What a killed process held comes again some processes later; by then its handles are stale. Long enough for the
-/// last process to load all that was left before it comes again, also on a machine that is busy.
+/// The messages of a killed process are redelivered some processes later; by then its handles are stale. Long enough
+/// for the last process to load all that remains before its redelivery, also on a busy machine.
 const VISIBILITY_SECONDS: u32 = 6;
 /// Small segments, soon sealed, so that at any moment there is one in every stage.
 const CONFIGURATION: &str = "
@@ -63,7 +63,7 @@ fn killed_at_random_moments_every_message_is_loaded_or_rejected_once() {
 
 impl Soak {
     fn new(seed: u64) -> Self {
-        // Now and then a message comes twice although nothing failed, as SQS does it.
+        // Now and then a message is redelivered although nothing failed, as by SQS.
         let env = TestEnv::new(Server::Faulty(Faults { redeliver_every: Some(11) }));
         env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
         env.configure(CONFIGURATION);

@@ -145,7 +145,7 @@ impl TestEnv {
         self.job(&["run"])
     }
 
-    /// Starts a command that writes a report; the test goes on beside it.
+    /// Starts a command that writes a report; the test goes on meanwhile.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         self.start_reporting(arguments, REPORT)
     }
@@ -203,7 +203,7 @@ impl TestEnv {
     }
 }
 
-/// Asks until it is so, for what happens by itself and tells nobody; panics where it takes longer than any command may.
+/// Asks until it is so, for what happens without an event; panics where it takes longer than any command may.
 pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + COMMAND_LIMIT;
     while !is_so() {
@@ -215,4 +215,19 @@ pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
 /// A path in the project.
 pub(crate) fn project_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// All files below a directory, sorted.
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("a directory entry").path();
+        if path.is_dir() {
+            files.append(&mut files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
 }

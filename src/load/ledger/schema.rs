@@ -26,10 +26,8 @@ const RIGHTS: &str = "SELECT pg_catalog.bool_and(\
 const ADVISORY_LOCK: i64 = i64::from_be_bytes(*b"pgsluice");
 
 /// The SQL that [`init`] applies: file names and texts, in order.
-pub fn init_sql(pipeline: &Pipeline) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let built_in = Pipeline::user_logins();
-    let with_table = pipeline.table == built_in.table && pipeline.columns == built_in.columns;
-    FILES.into_iter().filter(move |(name, _)| with_table || *name != TABLE_FILE)
+pub fn init_sql(with_user_logins: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.into_iter().filter(move |(name, _)| with_user_logins || *name != TABLE_FILE)
 }
 
 /// Creates the ledger, or takes over one of version 1; creates the table `user_logins` where the mapping is the built-in
@@ -47,7 +45,7 @@ pub async fn init(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Loa
     let transaction = client.transaction().await.map_err(failed("BEGIN"))?;
     let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK})");
     transaction.batch_execute(&lock).await.map_err(failed("an advisory lock"))?;
-    for (name, text) in init_sql(pipeline) {
+    for (name, text) in init_sql(pipeline.fits_user_logins()?) {
         transaction.batch_execute(text).await.map_err(failed(&format!("applying sql/{name}")))?;
     }
     transaction.commit().await.map_err(failed("COMMIT"))?;

@@ -5,7 +5,7 @@ use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
 
 async fn refusal(url: &str) -> LoadError {
-    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins()).await.err().unwrap()
+    Loader::connect(&url.to_owned().into(), &Pipeline::user_logins().unwrap()).await.err().unwrap()
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn init_changes_nothing_the_second_time() {
     init(&fixture.url, &fixture.pipeline).await.unwrap();
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.message").await, 5);
 
-    let (url, built_in) = (new_database(), Pipeline::user_logins());
+    let (url, built_in) = (new_database(), Pipeline::user_logins().unwrap());
     let (one, two) = tokio::join!(init(&url, &built_in), init(&url, &built_in));
     one.unwrap();
     two.unwrap();
@@ -61,7 +61,7 @@ async fn encryption_means_what_sslmode_says() {
     let refused = refusal(&format!("{plain}?sslmode=require")).await;
     assert!(matches!(refused, LoadError::Postgres(PostgresError::Unreachable { .. })), "{refused}");
 
-    turn_tls_on(&plain).await;
+    turn_tls_on(&plain, include_str!("tls/server.pem"), include_str!("tls/server.key")).await;
     let directory = tempfile::tempdir().unwrap();
     let authority = directory.path().join("authority.pem");
     std::fs::write(&authority, include_str!("tls/authority.pem")).unwrap();
@@ -88,18 +88,38 @@ async fn encryption_means_what_sslmode_says() {
         format!("sslmode=verify-full&sslrootcert={authority}"),
         format!("sslmode=require&sslrootcert={stranger}"),
         format!("sslmode=verify-ca&sslrootcert={stranger}"),
-        "sslmode=verify-ca".to_owned(),
+        "sslrootcert=system".to_owned(),
     ] {
         let error = refusal(&format!("{plain}?{query}")).await;
         assert!(matches!(error, LoadError::Postgres(PostgresError::Unreachable { .. })), "{query}: {error}");
     }
 }
 
+/// Once a server with a certificate of X.509 version 1, such as Citus makes for itself, could not be reached even where
+/// its certificate does not matter.
+#[tokio::test]
+async fn a_server_with_a_certificate_of_version_1_can_be_reached() {
+    let server = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
+    let plain = server.url("postgres");
+    let certificate = include_str!("tls/version_1.pem");
+    turn_tls_on(&plain, certificate, include_str!("tls/version_1.key")).await;
+    for query in ["sslmode=prefer", "sslmode=require", "sslmode=require&ssl_max_protocol_version=TLSv1.2"] {
+        let client = connect(&format!("{plain}?{query}").into()).await.unwrap();
+        let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        assert!(client.query_one(encrypted, &[]).await.unwrap().get::<_, bool>(0), "{query}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate).unwrap();
+    let error = refusal(&format!("{plain}?sslmode=verify-ca&sslrootcert={}", file.path().display())).await;
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    assert!(text.contains("X.509 version 1, which cannot be verified: give the server one of version 3"), "{text}");
+}
+
 /// Installs a certificate, which only the server's user may do, so the server does it.
-async fn turn_tls_on(url: &str) {
+async fn turn_tls_on(url: &str, certificate: &str, key: &str) {
     let client = connect(&url.to_owned().into()).await.unwrap();
-    let files = [("server.crt", include_str!("tls/server.pem")), ("server.key", include_str!("tls/server.key"))];
-    for (name, text) in files {
+    for (name, text) in [("server.crt", certificate), ("server.key", key)] {
         let lines: Vec<String> = text.lines().map(|line| format!("('{line}')")).collect();
         let values = lines.join(", ");
         let write = format!("COPY (VALUES {values}) TO PROGRAM 'umask 077; cat > {name}'");

@@ -7,7 +7,7 @@ use crate::postgres::connect;
 #[tokio::test]
 async fn the_built_in_mapping_fits_what_init_creates() {
     let url = new_database();
-    let built_in = Pipeline::user_logins();
+    let built_in = Pipeline::user_logins().unwrap();
     let error = Loader::connect(&url, &built_in).await.err().unwrap();
     assert!(matches!(error, LoadError::NoLedger), "{error}");
     init(&url, &built_in).await.unwrap();

@@ -1,4 +1,5 @@
-//! Answers that are not what the queue said: refusals, altered messages, failed entries, and those that do not arrive.
+//! Answers that differ from the queue's own: refusals, altered messages, failed entries, and answers that do not
+//! arrive.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +14,7 @@ use rustack_sqs_http::response::json_response;
 use rustack_sqs_model::error::SqsError;
 use serde_json::{Value, json};
 
-/// Marks an answer that the connection is to end in; carried by the response to [`deliver`].
+/// Marks an answer in which the connection is to end; the response carries it to [`deliver`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     /// Before its first byte.
@@ -43,7 +44,7 @@ pub(in crate::local) async fn deliver(
     }
 }
 
-/// SQS's way to refuse a request.
+/// A refusal as SQS writes it.
 pub(super) fn refusal(status: u16, code: &'static str) -> Response<SqsResponseBody> {
     let mut answer = json_answer(&json!({ "__type": code, "message": "a fault that was asked for" }));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

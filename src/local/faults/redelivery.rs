@@ -1,4 +1,4 @@
-//! At-least-once delivery, made to happen: messages that come again although they are in flight.
+//! At-least-once delivery, made to happen: messages that are redelivered although they are in flight.
 //!
 //! A redelivery has the message's id and a receipt handle of its own, and counts as one more receive, as with SQS.
 //! Either handle deletes the message or changes its visibility.
@@ -33,7 +33,7 @@ pub(super) struct Redelivery {
     queues: Mutex<HashMap<String, QueueState>>,
 }
 
-/// Of one queue: how many messages it delivered, and which of them come again with the next receives.
+/// Of one queue: the number of messages that it delivered, and those that the next receives redeliver.
 #[derive(Debug, Default)]
 struct QueueState {
     delivered: u32,

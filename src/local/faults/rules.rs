@@ -1,4 +1,4 @@
-//! What goes wrong, declared: which requests, and how.
+//! Rules for faults: which requests fail, and how.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub enum Operation {
 /// Which requests of an operation, counted from 1 when the rule is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// The first ones, as many as this.
+    /// This number of first requests.
     First(u32),
     /// Only this one.
     Nth(u32),
@@ -54,7 +54,7 @@ pub enum Fault {
     LostAnswer,
     /// Carried out, but the connection ends in the middle of the answer.
     CutAnswer,
-    /// Carried out this long after it was asked for.
+    /// Carried out this time after it was asked for.
     Slow(Duration),
     /// Received bodies differ from what their MD5 says.
     DamagedBodies,
@@ -81,12 +81,12 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Puts these in the place of all others.
+    /// Replaces all rules.
     pub(super) fn replace(&self, rules: &[Rule]) {
         *self.lock() = rules.iter().map(|rule| (*rule, 0)).collect();
     }
 
-    /// What becomes of this request, by the first rule that says something about it.
+    /// The fault of this request, by the first rule that includes it.
     pub(super) fn fault_of(&self, operation: SqsOperation) -> Option<Fault> {
         let mut fault = None;
         for (rule, seen) in self.lock().iter_mut().filter(|(rule, _)| rule.operation.is(operation)) {

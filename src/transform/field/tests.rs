@@ -211,3 +211,14 @@ fn length_counts_characters() {
     assert!(is_longer_than(0, b"a"));
     assert!(!is_longer_than(0, b""));
 }
+
+/// A column type with a wildcard for its conversion would let any text through.
+#[test]
+fn every_type_checks_a_text_that_comes_from_beside_the_body() {
+    let from_text = |kind, text| super::from_text(kind, text, &mut Buffers::default()).map(str::to_owned);
+    for kind in [Integer, Bigint, Numeric, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion] {
+        assert!(matches!(from_text(kind, "any text"), Err(Problem::Not(_))), "{kind:?}");
+    }
+    assert_eq!(from_text(Text, "any text").as_deref(), Ok("any text"));
+    assert_eq!(from_text(Text, "a\0b"), Err(Problem::Nul));
+}

@@ -51,7 +51,7 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     match pushed {
         Ok(()) => Ok(own.strip_suffix('\n').unwrap().to_owned()),
         Err(refusal) => {
-            assert_eq!(own, "", "a refused message left a part of a row");
+            assert_eq!(own, "", "a part of a row of a refused message");
             Err((refusal.text, refusal.field))
         }
     }
@@ -62,7 +62,7 @@ fn refusal(columns: Vec<Column>, body: &str) -> (String, Option<String>) {
 }
 
 fn user_logins(body: &str) -> Result<String, (String, Option<String>)> {
-    row(Pipeline::user_logins().columns, &record(body))
+    row(Pipeline::user_logins().unwrap().columns, &record(body))
 }
 
 const LOGIN: &str = r#"{"user_id":"u","app_version":"2.3.0","device_type":"ios","ip":"199.172.111.135","locale":null,"device_id":"593-47-5928"}"#;
@@ -168,7 +168,7 @@ fn a_plan_that_cannot_run_is_refused_before_the_first_message() {
         ConfigError::InvalidColumn { .. }
     ));
     assert!(matches!(
-        Plan::compile(&Pipeline::user_logins(), &MaskingKeys::default(), None).unwrap_err(),
+        Plan::compile(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), None).unwrap_err(),
         ConfigError::Missing { setting: "PGSLUICE_KEY", .. }
     ));
 }

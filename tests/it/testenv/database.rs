@@ -1,5 +1,6 @@
 //! A database of a test's own, in the one temporary cluster of this process.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use futures::SinkExt;
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::RUNTIME;
 
@@ -37,7 +38,7 @@ impl Database {
         Self::connect(self.url())
     }
 
-    /// A database that is there already, in any cluster.
+    /// A database that exists already, in any cluster.
     pub(crate) fn connect(url: String) -> Self {
         let client = RUNTIME.block_on(async {
             let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a connection");
@@ -55,7 +56,7 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// `\copy table from … csv`, as a person would load a file by hand. Returns how many rows there were.
+    /// `\copy table from … csv`, as a person would load a file by hand. Returns the number of rows.
     pub(crate) fn copy_csv(&self, table: &str, csv: Vec<u8>) -> u64 {
         RUNTIME.block_on(async {
             let sink = self.client.copy_in(&format!("copy {table} from stdin csv")).await.expect("a COPY");
@@ -78,6 +79,21 @@ impl Database {
         messages.into_iter().filter_map(row).collect()
     }
 
+    /// The rows of a query, each value by its column's name; null is empty.
+    pub(crate) fn records(&self, sql: &str) -> Vec<BTreeMap<String, String>> {
+        let messages =
+            RUNTIME.block_on(self.client.simple_query(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let value = |row: &SimpleQueryRow, index| row.get(index).unwrap_or_default().to_owned();
+        let record = |message| match message {
+            SimpleQueryMessage::Row(row) => {
+                let columns = row.columns().iter().enumerate();
+                Some(columns.map(|(index, column)| (column.name().to_owned(), value(&row, index))).collect())
+            }
+            _ => None,
+        };
+        messages.into_iter().filter_map(record).collect()
+    }
+
     /// The values of a query's only column; none may be null.
     pub(crate) fn texts(&self, sql: &str) -> Vec<String> {
         self.rows(sql).into_iter().map(|mut row| row.remove(0).expect("a value that is not null")).collect()
@@ -89,7 +105,7 @@ impl Database {
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text}"))
     }
 
-    /// How many rows a table has.
+    /// The number of rows in a table.
     pub(crate) fn count(&self, table: &str) -> u64 {
         self.number(&format!("select count(*) from {table}"))
     }

@@ -1,4 +1,4 @@
-//! LocalStack: a queue server that nobody here wrote, one a test process.
+//! LocalStack: a queue server by other authors, one a test process.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! A command that runs beside the test, or to its end: what it prints is read as it comes, so a test can wait for it.
+//! A command that runs beside the test, or to its end. Its output is read while it runs, so a test can wait for it.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(crate) struct Running {
     shown: String,
     output: Arc<Captured>,
     report_path: PathBuf,
-    /// Environment variables that nobody may read in what it prints.
+    /// Environment variables whose values it must not print.
     secrets: Vec<(String, String)>,
 }
 
@@ -87,13 +87,13 @@ impl Running {
         if outcome.was_killed() { outcome } else { outcome.succeeds() }
     }
 
-    /// What it did, once it has ended by itself. Its report's sum must hold, the exit code must be the reported one, and
-    /// no delete may have failed.
+    /// What it did, once it has ended by itself. Its report's sum must hold, the exit code must be the reported one,
+    /// and no delete may have failed.
     pub(crate) fn wait(self) -> Outcome {
         let outcome = self.ended();
         if let Some(report) = outcome.find_report() {
             assert!(report.sum_holds(), "the sum does not hold: {report:?}");
-            assert_eq!(Some(report.exit_code), outcome.code, "{outcome}");
+            assert_eq!(report.exit_code, outcome.code, "{outcome}");
             assert_eq!(report.ack_failed, 0, "{outcome}");
         }
         outcome

@@ -10,15 +10,15 @@ use tokio::task::AbortHandle;
 
 use super::RUNTIME;
 
-/// Far longer than anything that a test waits for takes.
+/// Far longer than any event takes that a test waits for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where a conversation breaks. Bytes are counted over all connections through the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
-    /// When so many bytes have gone to the server.
+    /// When this number of bytes has gone to the server.
     Sent(u64),
-    /// When so many bytes of answers have come back.
+    /// When this number of bytes of answers has come back.
     Answered(u64),
     /// At a COMMIT, which the server never sees.
     Commit,
@@ -78,7 +78,7 @@ impl Proxy {
         direct.replace(&format!(":{}/", self.server_port), &format!(":{}/", self.port))
     }
 
-    /// Starts counting again, with something that will break one connection.
+    /// Counts from zero again, and breaks one connection at this point.
     pub(crate) fn arm(&self, point: Point, what: Break) {
         *self.shared.lock() = State { fault: Some((point, what)), ..State::default() };
     }
@@ -98,7 +98,7 @@ impl Proxy {
         self.shared.wait_until(sqlstate, |state| contains(&state.answers, field.as_bytes()));
     }
 
-    /// Waits until so many connections were opened.
+    /// Waits until this number of connections was opened.
     pub(crate) fn wait_for_connections(&self, connections: usize) {
         self.shared.wait_until("a connection", |state| state.connections >= connections);
     }
@@ -127,7 +127,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// How many bytes of a request to pass on, and what happens then.
+    /// The number of bytes of a request to pass on, and what happens then.
     fn request(&self, bytes: &[u8]) -> (usize, Option<Break>) {
         let mut state = self.lock();
         let before = state.traffic.sent;

@@ -18,7 +18,7 @@ const BATCH_MESSAGES: usize = 10;
 
 static EMBEDDED: LazyLock<LocalQueue> = LazyLock::new(|| LocalQueue::start(Faults::default()).expect("a queue server"));
 
-/// Whose queue it is.
+/// The server that the queue is on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Server {
     /// The one inside this process, shared by all tests.
@@ -29,7 +29,7 @@ pub(crate) enum Server {
     Faulty(Faults),
 }
 
-/// What order it keeps.
+/// The order that the queue keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueKind {
     Standard,
@@ -79,7 +79,7 @@ impl Queue {
         &self.url
     }
 
-    /// From now on, what is received and not deleted is visible again after this long.
+    /// From now on, a message that is received and not deleted is visible again after this number of seconds.
     pub(crate) fn set_visibility_timeout(&self, seconds: u32) {
         let request = self.client.set_queue_attributes().queue_url(&self.url);
         let request = request.attributes(QueueAttributeName::VisibilityTimeout, seconds.to_string());
@@ -132,7 +132,7 @@ impl Queue {
         }
     }
 
-    /// What another consumer does: receives up to ten messages and does not delete them. Returns how many it got.
+    /// Acts as another consumer: receives up to ten messages and does not delete them. Returns their number.
     pub(crate) fn receive(&self, visibility_timeout_seconds: i32) -> usize {
         let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
         let received = RUNTIME.block_on(request.visibility_timeout(visibility_timeout_seconds).send());
@@ -146,7 +146,7 @@ impl Queue {
         assert_eq!(received.messages().len(), 1, "nothing came within a long poll");
     }
 
-    /// From now on these rules say what goes wrong on this test's own server, and no others.
+    /// Replaces the rules by which requests fail on this test's own server.
     pub(crate) fn inject(&self, rules: &[Rule]) {
         self.own_server().inject(rules);
     }
@@ -170,7 +170,7 @@ impl Queue {
         RUNTIME.block_on(set.send()).expect("a redrive policy");
     }
 
-    /// Receives until nothing comes any more.
+    /// Receives until the queue gives nothing more.
     pub(crate) fn receive_all(&self) -> Vec<Message> {
         let mut all = Vec::new();
         loop {
