@@ -1,10 +1,10 @@
 //! Loads a staged segment into its table: rows, rejects and the ledger in one transaction.
 //!
 //! Always true:
-//! - only [`Loader`] makes a [`Committed`], and only from a transaction that Postgres has committed; so whoever
-//!   deletes messages for one deletes nothing that is not stored;
+//! - only [`Loader`] makes a [`Committed`], and only from a transaction that Postgres has committed; so an
+//!   acknowledgement, which needs one, deletes nothing that is not stored;
 //! - a segment that is in the ledger is not loaded again, and with `dedupe = "message"` neither is a message;
-//! - a chunk is in its table as a whole or not at all, but for rows that Postgres itself refuses, which become rejects.
+//! - a chunk is in its table as a whole or not at all, except rows that Postgres itself refuses, which become rejects.
 //!
 //! The ledger's rows come first, by COPY. Should one be there already, the transaction is rolled back, and a second
 //! one claims the messages one by one and copies only the rows of those it got. What fails for a passing reason
@@ -68,7 +68,7 @@ pub struct Loader {
     destination: Destination,
     pipeline: Pipeline,
     allowance: Arc<RejectAllowance>,
-    /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
+    /// Days (counted from 1970-01-01) whose partitions are there, as far as this loader has asked for them.
     ensured_days: BTreeSet<i32>,
     retries: u64,
 }
@@ -140,7 +140,8 @@ impl Loader {
         self.ask(async |client| preflight::check(client, &pipeline).await).await
     }
 
-    /// A chunk with this manifest is what this pipeline's mapping makes today, as far as that can be told without keys.
+    /// Checks that a chunk with this manifest is what this pipeline's mapping makes today, as far as that can be told
+    /// without keys.
     pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), ChunkError> {
         let segment = manifest.segment;
         if manifest.pipeline != self.pipeline.name {
@@ -194,7 +195,8 @@ impl Loader {
         Ok(committed)
     }
 
-    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever it holds.
+    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever the table
+    /// holds.
     pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
         self.reconnect().await?;
         let holds_rows = if keep_rows { None } else { Some(self.holds_rows().await?) };
@@ -212,7 +214,7 @@ impl Loader {
         Ok(forgotten)
     }
 
-    /// All that was forgotten is loaded again.
+    /// Records that all that was forgotten is loaded again.
     pub async fn end_again(&mut self) -> Result<(), LoadError> {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.end_again(client).await).await
@@ -257,7 +259,7 @@ impl Loader {
         self.ask(async |client| ledger.totals(client).await).await
     }
 
-    /// Asks what changes nothing, again where that can help.
+    /// Asks something that may be asked twice, and asks it again where that can help.
     async fn ask<T>(&mut self, question: impl AsyncFn(&Client) -> Result<T, LoadError>) -> Result<T, LoadError> {
         let mut retries = Retries::new();
         loop {
@@ -284,7 +286,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Opens a new connection where there is none any more.
+    /// Opens a new connection where the last one is closed.
     async fn reconnect(&mut self) -> Result<(), LoadError> {
         if self.connection.is_closed() {
             self.connection = self.database.connect().await?;

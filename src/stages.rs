@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Always true: each stage has a loop, which takes the next segment, does the stage's work on it, counts, and hands it
-//! on. A loop ends when the stage before it has ended, and quietly when the stage behind it has: that one says why. Where
+//! on. A loop ends when the stage before it has ended, and quietly when the stage behind it has, which says why. Where
 //! a stage has several workers, the first that fails ends the others: their transactions roll back, and their segments
 //! stay in the spool.
 //!
@@ -61,7 +61,7 @@ const WAITING_SEGMENTS: usize = 2;
 pub struct Stages {
     staging: Staging,
     counters: Arc<Counters>,
-    /// Cancelled, no further segment of an earlier run is begun.
+    /// Once it is cancelled, no further segment of an earlier run is begun.
     stop: CancellationToken,
     spool: SpoolSettings,
     dedupe: Dedupe,
@@ -146,8 +146,9 @@ impl Stages {
             end = Arc::clone(&self).run_to_end(drain, inventory, plan, loaders, route) => end,
             () = grace_is_over(&stop, grace, &all_sealed) => Ok(DrainEnd::Stopped),
         };
-        // Others need not wait for its visibility timeout. It stays in the spool, too; whichever process loads it first
-        // wins, and the ledger tells the other. By `dedupe = "segment"` it would not: there the timeout has to pass.
+        // What is left becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
+        // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
+        // could not tell, so there the timeout has to pass.
         if self.dedupe == Dedupe::Message {
             keeper.release().await;
         }
@@ -195,7 +196,7 @@ impl Stages {
         if self.disk_full.load(Ordering::Acquire) { end.and(Ok(DrainEnd::DiskFull)) } else { end }
     }
 
-    /// Loads segments wherever they lie; needs no queue. Says of each that the ledger has already.
+    /// Loads segments wherever they lie; needs no queue. Logs each that the ledger has already.
     pub async fn replay(
         self: Arc<Self>,
         segments: Vec<SealedSegment>,
@@ -302,8 +303,8 @@ impl Stages {
         }
     }
 
-    /// A segment that its own files stop, or a full disk: it stays in the spool, and the others go on. Any other error
-    /// is given back.
+    /// Sets a segment aside that its own files or a full disk stop: it moves to `damaged/` or stays where it is, and the
+    /// others go on. Any other error is given back.
     fn set_aside(
         &self,
         segment: SegmentId,

@@ -24,7 +24,7 @@ struct Counts {
     rejects: u64,
 }
 
-/// A segment that was counted. Dropped, it is not.
+/// A segment that was counted. Dropped without [`Admission::committed`], it does not count any more.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     allowance: &'a RejectAllowance,
@@ -71,7 +71,7 @@ impl RejectAllowance {
         counts.rejects += segment.rejected;
     }
 
-    /// A panic while the lock is held leaves whole counts: none can happen between the two.
+    /// A thread that panicked while holding the lock left whole counts.
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }

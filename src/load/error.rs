@@ -107,7 +107,7 @@ impl Advised for LoadError {
                 "give this pipeline a name of its own; or, if the table was moved, run `pgsluice init` with this configuration",
             ),
             Self::TableNotEmpty { .. } => {
-                usage("empty the table first; or give --keep-rows if what it holds is not what these segments hold")
+                usage("empty the table first, or give --keep-rows if its rows are not of these segments")
             }
             Self::CountsDiffer { .. } => {
                 fatal("nothing of the segment is deleted; see where the file came from, and move it away")

@@ -48,7 +48,8 @@ pub(super) enum Filled {
     CommittedBefore(SegmentRecord),
     /// The ledger knows a message, or the segment holds it twice: roll back, and claim.
     MessageKnown,
-    /// This is so after COMMIT. With the transaction's time, by which its record can be told from another's.
+    /// What the ledger will hold of the segment after COMMIT, and the transaction's time, which tells this record from
+    /// another process's.
     Ready(SegmentRecord, SystemTime),
 }
 
@@ -142,7 +143,7 @@ impl Destination {
                 |row: usize| selected.as_ref().is_none_or(|selected| selected.binary_search(&row).is_ok());
             let is_loaded = |row: usize| is_selected(row) && !refused.contains(&row);
             let superseded = rejects::keep(&staging, segment, &pipeline, &rejects, &keys, is_loaded)?;
-            // In one order everywhere, as the keys: two loaders with the same rejects wait for each other at most.
+            // Sorted, as the keys are: two loaders with the same rejects wait for each other and never deadlock.
             rejects.sort_unstable_by_key(|reject| reject.key.message_id);
             Ok::<_, LoadError>((rejects, superseded))
         })
