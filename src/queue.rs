@@ -91,6 +91,15 @@ fn is_throttling(code: &str) -> bool {
         .any(|throttling| code.ends_with(throttling))
 }
 
+/// What each receive asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiveTimes {
+    /// How long it waits for a first message: 1 to 20.
+    pub wait_seconds: u32,
+    /// How long what it brings stays invisible to others: up to 43,200, which is 12 hours.
+    pub visibility_seconds: u32,
+}
+
 /// A queue with at-least-once delivery. Batches hold up to [`BATCH_MESSAGES`].
 pub trait Queue: Send + Sync + 'static {
     /// How long a message stays invisible after a receive.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::end::{End, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
-use crate::config::Config;
+use crate::config::{Config, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
-use crate::queue::Sqs;
+use crate::queue::{ReceiveTimes, Sqs};
 use crate::report::Report;
 use crate::stages::Stages;
 use crate::staging::{Staging, StagingLock};
@@ -132,7 +132,8 @@ impl Session {
 
 /// Connects to the configured queue.
 pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
-    Ok(Sqs::connect(config.queue_url()?, config.queue.wait_seconds).await?)
+    let QueueSettings { wait_seconds, visibility_seconds, .. } = config.queue;
+    Ok(Sqs::connect(config.queue_url()?, ReceiveTimes { wait_seconds, visibility_seconds }).await?)
 }
 
 /// A runtime for one command: one thread for all that waits. What computes or blocks has threads of its own.

@@ -70,6 +70,7 @@ impl Setup {
             settings: QueueSettings {
                 pollers: MOST,
                 wait_seconds: 1,
+                visibility_seconds: 30,
                 max_in_flight: self.cap,
                 shutdown_grace: Duration::ZERO,
             },

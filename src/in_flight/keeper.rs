@@ -64,10 +64,6 @@ impl<Q: Queue> Keeper<Q> {
     /// Extends whatever is past half its visibility timeout, again and again.
     pub async fn keep(&self) -> Infallible {
         let visibility_timeout = self.queue.visibility_timeout();
-        if visibility_timeout.is_zero() {
-            // Such a queue asks for messages to stay visible.
-            return std::future::pending().await;
-        }
         // An eighth late at most, so more than a third of the timeout is left for the requests.
         let mut rounds = interval(visibility_timeout / 8);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

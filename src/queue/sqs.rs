@@ -2,8 +2,11 @@
 //!
 //! The SDK retries single calls by itself (three attempts, throttling included), which is right for every call here:
 //! a receive that is sent twice at worst hides ten messages of a standard queue for one visibility timeout, and on a
-//! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What is left after that is for the
+//! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What remains after that is for the
 //! caller to judge: the drain, the acknowledgement and the keeper each have a policy of their own.
+//!
+//! How long what is received stays invisible is asked for with each receive, so the queue's own default, which may be 0,
+//! never counts.
 
 mod dead_letters;
 
@@ -26,15 +29,13 @@ use serde_json::value::{RawValue, to_raw_value};
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
-use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, is_throttling};
+use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer may take as long as the long poll, and this.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
-/// SQS's own default, for a server that does not tell.
-const DEFAULT_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
-/// receive: given back at once, it would come again at once, for ever.
+/// receive: given back at once, it would be received again at once, without end.
 const DAMAGED_RECEIVES: u32 = 3;
 
 /// One queue in SQS.
@@ -43,8 +44,7 @@ pub struct Sqs {
     client: Client,
     queue_url: String,
     endpoint: String,
-    wait_seconds: u32,
-    visibility_timeout: Duration,
+    times: ReceiveTimes,
 }
 
 impl Sqs {
@@ -52,8 +52,8 @@ impl Sqs {
     ///
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
     /// the queue's URL.
-    pub async fn connect(queue_url: &str, wait_seconds: u32) -> Result<Self, QueueError> {
-        let config = load_sdk_config(Duration::from_secs(wait_seconds.into())).await;
+    pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into())).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -66,13 +66,8 @@ impl Sqs {
             .or_else(|| config.endpoint_url().map(str::to_owned))
             .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
         let queue_url = queue_url.to_owned();
-        let visibility_timeout = DEFAULT_VISIBILITY_TIMEOUT;
-        let mut sqs = Self { client, queue_url, endpoint, wait_seconds, visibility_timeout };
-        let attributes = sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
-        if let Some(seconds) = attributes.get(&QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok())
-        {
-            sqs.visibility_timeout = Duration::from_secs(seconds);
-        }
+        let sqs = Self { client, queue_url, endpoint, times };
+        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
         Ok(sqs)
     }
 
@@ -155,7 +150,7 @@ impl Sqs {
 
 impl Queue for Sqs {
     fn visibility_timeout(&self) -> Duration {
-        self.visibility_timeout
+        Duration::from_secs(self.times.visibility_seconds.into())
     }
 
     async fn receive(&self, max_messages: usize, attempt: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
@@ -165,7 +160,8 @@ impl Queue for Sqs {
             .queue_url(&self.queue_url)
             .set_receive_request_attempt_id(self.is_fifo().then(|| attempt.id()))
             .max_number_of_messages(i32::try_from(max_messages).unwrap_or(i32::MAX))
-            .wait_time_seconds(self.wait_seconds.cast_signed())
+            .wait_time_seconds(self.times.wait_seconds.cast_signed())
+            .visibility_timeout(self.times.visibility_seconds.cast_signed())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
             .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
             .message_system_attribute_names(SystemAttribute::MessageGroupId)

@@ -18,11 +18,11 @@ use crate::logins::{PLAIN_COLUMNS, expected_rows, generated, login, logins_of};
 use crate::testenv::{Outcome, Server, TestEnv};
 
 const MESSAGES: usize = 120;
-/// Short, so that what a fault hides comes back within the test.
-const VISIBILITY_SECONDS: u32 = 2;
 /// Longer than the visibility timeout, so that what a fault hid is waited for.
 const RUN: [&str; 3] = ["run", "--idle", "8s"];
 const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 20\n";
+/// So short that what a fault hides is visible again within the test.
+const SHORT_VISIBILITY: &str = "[queue]\nvisibility_seconds = 2\n";
 /// Receives among which some hide messages: few more than the queue is emptied with. Without an end, one message can be
 /// hit again each time that it comes back, for longer than `--idle`, and the run rightly says that the queue is not empty.
 const HIDING: u32 = 20;
@@ -40,8 +40,7 @@ struct FaultyEnv {
 impl FaultyEnv {
     fn holding(bodies: &[String], redeliver_every: Option<u32>) -> Self {
         let env = TestEnv::new(Server::Faulty(Faults { redeliver_every }));
-        env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
-        env.configure(SMALL_SEGMENTS);
+        env.configure(&[SHORT_VISIBILITY, SMALL_SEGMENTS].concat());
         env.queue.send(bodies);
         let deleted_too_early = Arc::new(Mutex::new(BTreeSet::new()));
         let (early, database) = (Arc::clone(&deleted_too_early), env.database.again());
@@ -231,7 +230,7 @@ fn the_queue_is_deleted_during_the_run() {
 #[test]
 fn a_receive_of_a_fifo_queue_that_got_no_answer_is_asked_for_again_as_the_same_attempt() {
     let env = TestEnv::with_fifo_queue(Server::Faulty(Faults::default()));
-    env.queue.set_visibility_timeout(600);
+    env.configure("[queue]\nvisibility_seconds = 600\n");
     for index in 0..4 {
         for group in ["a", "b", "c"] {
             env.queue.send_to_group(group, &login(&format!("{group}{index}")).to_string());

@@ -62,8 +62,8 @@ impl Drop for Running {
 
 fn env_with(bodies: &[String], visibility: Duration, server: Server) -> TestEnv {
     let env = TestEnv::new(server);
-    env.queue.set_visibility_timeout(u32::try_from(visibility.as_secs()).unwrap());
-    env.configure("[queue]\nshutdown_grace_ms = 300\n[spool]\nsegment_max_messages = 20\n");
+    let queue = format!("[queue]\nvisibility_seconds = {}\nshutdown_grace_ms = 300\n", visibility.as_secs());
+    env.configure(&(queue + "[spool]\nsegment_max_messages = 20\n"));
     env.queue.send(bodies);
     env
 }
@@ -94,6 +94,17 @@ fn a_slow_database_leads_to_no_redelivery(server: Server) {
     let expected =
         Counts { received, loaded, rejected: received - loaded, acknowledged: received, ..Counts::default() };
     assert_eq!(counts(&env), expected);
+}
+
+/// A queue whose messages stay visible gave each of them hundreds of times.
+fn the_queues_own_visibility_timeout_does_not_count(server: Server) {
+    let bodies = generated(MESSAGES);
+    let env = TestEnv::new(server);
+    env.queue.set_visibility_timeout(0);
+    env.queue.send(&bodies);
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.received, counts.duplicates), (MESSAGES as u64, 0));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
 }
 
 /// The keeper says once that it cannot extend; the run goes on, and what comes again makes no second row.
@@ -161,4 +172,8 @@ fn a_second_signal_stops_at_once() {
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
 }
 
-on_each_server!(a_slow_database_leads_to_no_redelivery, a_signal_releases_what_the_grace_is_too_short_for);
+on_each_server!(
+    a_signal_releases_what_the_grace_is_too_short_for,
+    a_slow_database_leads_to_no_redelivery,
+    the_queues_own_visibility_timeout_does_not_count,
+);

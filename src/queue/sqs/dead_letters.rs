@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Sqs, failed_entries, incomplete_entry};
-use crate::queue::{FailedEntry, QueueError};
+use crate::queue::{FailedEntry, QueueError, ReceiveTimes};
 use crate::reason::Reason;
 
 /// SQS's limit for the attributes of a message.
@@ -37,7 +37,7 @@ pub struct DeadLetter {
 impl DeadLetterQueue {
     /// Checks that the queue is there. Region, credentials and endpoint are those of every queue.
     pub async fn connect(queue_url: &str) -> Result<Self, QueueError> {
-        Ok(Self(Sqs::connect(queue_url, 1).await?))
+        Ok(Self(Sqs::connect(queue_url, ReceiveTimes { wait_seconds: 1, visibility_seconds: 1 }).await?))
     }
 
     /// Sends up to [`crate::queue::BATCH_MESSAGES`]; says which were not taken.
