@@ -94,7 +94,7 @@ enum VersionForm {
 
 impl Default for QueueTable {
     fn default() -> Self {
-        Self { pollers: 64, wait_seconds: 1, visibility_seconds: 300, max_in_flight: 100_000, shutdown_grace_ms: 30_000 }
+        Self { pollers: 64, wait_seconds: 1, visibility_seconds: 300, max_in_flight: 100_000, shutdown_grace_ms: 8_000 }
     }
 }
 
