@@ -118,6 +118,21 @@ fn a_run_stops_after_as_many_messages_as_it_is_told() {
     assert_eq!(env.run().succeeds().counts().received, 25);
 }
 
+/// Each reject was sent to the queue that it came from, received as a new message and sent again, without end.
+fn a_dead_letter_queue_that_is_the_queue_itself_is_refused(server: Server) {
+    let env = TestEnv::new(server);
+    env.queue.send(&["not a login"]);
+    // The same queue by another URL: the host does not matter, because the endpoint is given.
+    let path = env.queue.url().splitn(4, '/').last().unwrap();
+    for url in [env.queue.url(), &format!("http://queue.invalid:4566/{path}")] {
+        env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{url}\"\n"));
+        for command in ["run", "ack"] {
+            env.job(&[command]).fails(2, "is the queue that the messages come from", "dlq_url");
+        }
+    }
+    assert_eq!((env.queue.counts().visible, env.queue.counts().in_flight), (1, 0));
+}
+
 /// Nothing it received is deleted, so waiting for room would last for ever.
 #[test]
 fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
@@ -212,6 +227,7 @@ fn long_fifo_groups_are_emptied_in_order(server: Server) {
 
 on_each_server!(
     a_dead_letter_queue_is_drained_like_any_other,
+    a_dead_letter_queue_that_is_the_queue_itself_is_refused,
     delayed_messages_that_arrive_in_time_are_loaded,
     long_fifo_groups_are_emptied_in_order,
     messages_that_another_consumer_gives_up_are_loaded,
