@@ -26,8 +26,11 @@ pub const BATCH_MESSAGES: usize = 10;
 pub struct Message {
     /// SQS's id of the message: the same in every delivery.
     pub message_id: String,
-    /// When it was sent, in milliseconds since the epoch.
+    /// When it was sent, in milliseconds since the epoch; when this delivery reached us, where the queue does not tell.
     pub sent_at: i64,
+    /// `sent_at` is the same in every delivery. It is not where the queue does not tell it, and in a FIFO queue, where a
+    /// redrive sets it anew.
+    pub sent_at_is_stable: bool,
     /// When this delivery reached us, in milliseconds since the epoch.
     pub received_at: i64,
     /// How often it was delivered, this time included; approximate, as SQS counts.

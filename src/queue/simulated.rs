@@ -198,6 +198,7 @@ fn message(number: u64) -> Message {
     Message {
         message_id: number.to_string(),
         sent_at: 1,
+        sent_at_is_stable: true,
         received_at: 2,
         receive_count: 1,
         receipt_handle: number.to_string(),

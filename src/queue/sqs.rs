@@ -176,7 +176,8 @@ impl Queue for Sqs {
         if !damaged.is_empty() {
             self.return_damaged(damaged).await;
         }
-        Ok(whole.into_iter().map(|message| delivery(message, received_at)).collect())
+        let is_fifo = self.is_fifo();
+        Ok(whole.into_iter().map(|message| delivery(message, received_at, is_fifo)).collect())
     }
 
     async fn delete(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
@@ -239,14 +240,15 @@ fn receive_count(message: &SqsMessage) -> u32 {
     count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-fn delivery(message: SqsMessage, received_at: i64) -> Message {
+fn delivery(message: SqsMessage, received_at: i64, is_fifo: bool) -> Message {
     let receive_count = receive_count(&message);
     let mut system = message.attributes.unwrap_or_default();
     let number = |name| system.get(name).and_then(|value| value.parse::<i64>().ok());
-    let sent_at = number(&SystemAttribute::SentTimestamp).unwrap_or(received_at);
+    let sent_at = number(&SystemAttribute::SentTimestamp);
     Message {
         message_id: message.message_id.unwrap_or_default(),
-        sent_at,
+        sent_at: sent_at.unwrap_or(received_at),
+        sent_at_is_stable: sent_at.is_some() && !is_fifo,
         received_at,
         receive_count,
         receipt_handle: message.receipt_handle.unwrap_or_default(),
@@ -289,4 +291,25 @@ fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttribute
 fn milliseconds_now() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(sent_timestamp: Option<&str>, is_fifo: bool) -> Message {
+        let attributes = sent_timestamp.map(|time| HashMap::from([(SystemAttribute::SentTimestamp, time.to_owned())]));
+        delivery(SqsMessage::builder().set_attributes(attributes).build(), 2000, is_fifo)
+    }
+
+    /// A message without a time of sending got the time of its delivery, which differs at the next one, so it became two
+    /// rows. A redriven message of a FIFO queue has the time of its redrive.
+    #[test]
+    fn the_time_of_sending_is_stable_only_where_each_delivery_has_the_same() {
+        let of_queue = |message: Message| (message.sent_at, message.sent_at_is_stable);
+        assert_eq!(of_queue(delivered(Some("1000"), false)), (1000, true));
+        assert_eq!(of_queue(delivered(Some("1000"), true)), (1000, false));
+        assert_eq!(of_queue(delivered(None, false)), (2000, false));
+        assert_eq!(of_queue(delivered(Some("soon"), false)), (2000, false));
+    }
 }

@@ -220,6 +220,7 @@ fn message(number: u32, delivery: u32) -> Message {
     Message {
         message_id: uuid::Uuid::from_u128(number.into()).to_string(),
         sent_at: SENT_AT_MS,
+        sent_at_is_stable: true,
         received_at: SENT_AT_MS,
         receive_count: 1,
         receipt_handle: delivery.to_string(),
