@@ -157,6 +157,7 @@ impl SharedFlags {
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
     let Cli { shared, command } = Cli::parse();
+    session::survive_file_size_limit()?;
     logging::start(&shared)?;
     match command {
         Command::Init(flags) => init::run(&shared, &flags),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -143,6 +144,17 @@ pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
 /// one, for the drain alone, brought nothing on two cores.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::system("start threads"))
+}
+
+/// From now on a file that reaches the process's limit of file sizes (`ulimit -f`) fails to be written, which counts as
+/// a full disk. By default the signal that comes with it ends the process.
+///
+/// A handler, because the standard library has no safe way to ignore a signal; it stays when this runtime is gone.
+pub(super) fn survive_file_size_limit() -> Result<(), Error> {
+    let runtime = runtime()?;
+    let _context = runtime.enter();
+    let handled = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+    handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
