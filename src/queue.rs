@@ -71,7 +71,7 @@ pub struct FailedEntry {
 
 impl FailedEntry {
     /// Of a delete or a release: the handle is not valid any more, because the message was delivered again, or deleted
-    /// before. Whoever holds the newer handle deletes it.
+    /// before. The newer handle deletes it.
     ///
     /// SQS says `InvalidParameterValue` where a handle has expired; in these entries no other parameter can be wrong. An
     /// error of a whole request is never read this way.
@@ -120,7 +120,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Deletes deliveries; says which were not.
     fn delete(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
 
-    /// Keeps deliveries invisible for this long from now, in whole seconds; says which were not.
+    /// Keeps deliveries invisible for this time from now on, in whole seconds; says which were not.
     fn extend(
         &self,
         receipt_handles: &[String],

@@ -21,7 +21,7 @@ mod retrying;
 mod shutdown;
 mod transforming;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -64,20 +64,10 @@ pub struct Stages {
     disk_full: AtomicBool,
 }
 
-/// The messages that this run received, as opposed to those that an earlier one left in the spool.
+/// The drain beside the stages: what it has in flight, and what stops it.
 struct OwnMessages {
     in_flight: Arc<InFlight>,
     stop: CancellationToken,
-    unfinished: HashSet<SegmentId>,
-}
-
-impl OwnMessages {
-    /// A segment is deleted from SQS, or this run can do no more for it.
-    fn settle(&self, segment: SegmentId, messages: u64) {
-        if !self.unfinished.contains(&segment) {
-            self.in_flight.settle(segment, messages);
-        }
-    }
 }
 
 impl Stages {
@@ -152,11 +142,8 @@ impl Stages {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        let own = Arc::new(OwnMessages {
-            in_flight: Arc::clone(&drain.in_flight),
-            stop: drain.stop.clone(),
-            unfinished: unfinished.iter().copied().collect(),
-        });
+        drain.in_flight.inherit(unfinished.iter().copied());
+        let own = Arc::new(OwnMessages { in_flight: Arc::clone(&drain.in_flight), stop: drain.stop.clone() });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
         let mut running = JoinSet::new();
@@ -279,7 +266,7 @@ impl Stages {
         }
         tracing::error!(%segment, "{}; this segment stays in the spool, the others go on", error.one_line());
         if let Some(own) = own {
-            own.settle(segment, messages);
+            own.in_flight.set_aside(segment, messages);
         }
         Ok(())
     }

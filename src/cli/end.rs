@@ -31,10 +31,10 @@ impl From<DrainEnd> for End {
     fn from(end: DrainEnd) -> Self {
         let remark = match end {
             DrainEnd::Empty => "the queue is empty".to_owned(),
-            DrainEnd::NotEmpty(Depth { visible, in_flight, delayed }) => format!(
+            DrainEnd::NotEmpty { depth: Depth { visible, in_flight, delayed }, .. } => format!(
                 "the queue is not empty: {visible} visible, {in_flight} in flight with other consumers, {delayed} delayed"
             ),
-            DrainEnd::Stopped => "stopped before the queue was empty; what was received is safe".to_owned(),
+            DrainEnd::Stopped | DrainEnd::Limit | DrainEnd::AtCap | DrainEnd::Unproven => "stopped before the queue was empty; what was received is safe".to_owned(),
             DrainEnd::DiskFull => "the staging directory's disk is full, so receiving stopped; what was received is \
                  safe; make room, or lower spool.segment_max_bytes, and run again"
                 .to_owned(),
@@ -68,7 +68,7 @@ mod tests {
         let running = CancellationToken::new();
         let stopped = CancellationToken::new();
         stopped.cancel();
-        let not_empty = DrainEnd::NotEmpty(Depth { visible: 0, in_flight: 1, delayed: 0 });
+        let not_empty = DrainEnd::NotEmpty { depth: Depth { visible: 0, in_flight: 1, delayed: 0 }, set_aside: 0 };
         let limit = MaxRejects::Count(1);
         let too_many = LoadError::TooManyRejects { segment: SegmentId::now(), rejects: 2, messages: 9, limit };
         let missing = ConfigError::Missing { setting: "s", hint: "h" };

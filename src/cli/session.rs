@@ -14,7 +14,7 @@ use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
 use crate::config::{Config, QueueSettings};
 use crate::counters::Counters;
-use crate::drain::{Drain, Proof};
+use crate::drain::{Drain, Proof, open_gate};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
@@ -101,6 +101,7 @@ impl Session {
             spool: self.config.spool,
             limits: limits.drain_limits(),
             proof,
+            gate: open_gate(),
             in_flight: Arc::clone(in_flight),
             counters: Arc::clone(&self.counters),
             stop,

@@ -103,7 +103,8 @@ impl Sqs {
         Ok(failed_entries(&answer.failed))
     }
 
-    /// Gives back what arrived damaged, so that it comes again whole; without a promise, as it comes again anyway.
+    /// Gives back what arrived damaged, so that it is received again whole; without a promise, because it becomes
+    /// visible anyway.
     async fn return_damaged(&self, damaged: Vec<SqsMessage>) {
         tracing::warn!(messages = damaged.len(), "bodies do not match their MD5 and will be received again");
         let early = damaged.into_iter().filter(|message| receive_count(message) <= DAMAGED_RECEIVES);
@@ -124,7 +125,7 @@ impl Sqs {
             return QueueError::Unreachable { endpoint: self.endpoint.clone(), source: error.into() };
         };
         let server_fault = error.raw_response().is_some_and(|response| response.status().is_server_error());
-        // Codes come with or without a namespace and a "Exception": `AWS.SimpleQueueService.NonExistentQueue`.
+        // Codes come with or without a namespace and an "Exception": `AWS.SimpleQueueService.NonExistentQueue`.
         let code = service.code().unwrap_or("an unknown error").rsplit(['.', '#']).next().unwrap_or_default();
         let (queue_url, code) = (self.queue_url.clone(), code.to_owned());
         match code.as_str() {
