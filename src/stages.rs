@@ -62,6 +62,8 @@ pub struct Stages {
     chunks: Chunks,
     damaged: AtomicBool,
     disk_full: AtomicBool,
+    /// Told to stop, it did not begin a segment that it was to do.
+    left_out: AtomicBool,
 }
 
 /// The drain beside the stages: what it has in flight, and what stops it.
@@ -82,6 +84,7 @@ impl Stages {
             chunks: Chunks::default(),
             damaged: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
+            left_out: AtomicBool::new(false),
         }
     }
 
@@ -101,6 +104,19 @@ impl Stages {
     #[must_use]
     pub fn set_something_aside(&self) -> bool {
         self.damaged.load(Ordering::Acquire) || self.disk_full.load(Ordering::Acquire)
+    }
+
+    /// Told to stop, it left out segments that it was to do.
+    #[must_use]
+    pub fn left_something_out(&self) -> bool {
+        self.left_out.load(Ordering::Acquire)
+    }
+
+    /// Whether the next segment is to be left out, because the stages were told to stop.
+    fn leaves_out_the_next(&self) -> bool {
+        let stopped = self.stop.is_cancelled();
+        self.left_out.fetch_or(stopped, Ordering::AcqRel);
+        stopped
     }
 
     /// Drains the queue, and whatever an earlier run left unfinished, into Postgres, and deletes what is committed.
@@ -213,18 +229,23 @@ impl Stages {
         join(running).await
     }
 
-    /// Acknowledges the segments in the spool that the ledger has.
+    /// Acknowledges the segments in the spool that the ledger has. Returns how many of them it could not finish: deletes
+    /// failed, or it was told to stop.
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
         queue: Arc<Q>,
         loaders: &mut [Loader],
         parallel: usize,
         route: RejectRoute,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let known = known(loaders, &self.staging.sealed_segments()?).await?;
+        let all: Vec<SegmentId> = known.keys().copied().collect();
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
+                if self.leaves_out_the_next() {
+                    break;
+                }
                 self.counters.enter_known(&segment);
                 _ = committed.send(segment).await;
             }
@@ -233,7 +254,9 @@ impl Stages {
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let ((), outcome) = tokio::join!(entered, acknowledged);
         let expired = self.staging.expire_archive(self.archive_days);
-        outcome.and(expired.map(|_| ()).map_err(Error::from))
+        outcome.and(expired.map_err(Error::from))?;
+        let unfinished = self.staging.sealed_segments()?;
+        Ok(all.iter().filter(|segment| unfinished.binary_search(segment).is_ok()).count())
     }
 
     async fn remove_chunk(&self, segment: SegmentId) -> Result<(), Error> {

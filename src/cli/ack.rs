@@ -20,7 +20,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let parallel = session.config.queue.pollers;
         let end = stages.acknowledge_committed(Arc::new(queue), &mut loaders, parallel, route).await;
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let end = end.map(|unfinished| End::without_queue(session.stop.is_cancelled(), unfinished > 0));
         session.finish(&title, end)
     })
 }

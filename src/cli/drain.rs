@@ -31,6 +31,7 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         };
         keeper.release_unsealed().await;
         let title = format!("{} → spool", session.config.queue_name().unwrap_or_default());
-        session.finish(&title, end.map(End::from))
+        let told = session.told(limits);
+        session.finish(&title, end.map(|end| End::of_drain(end, told, false)))
     })
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::SharedFlags;
-use super::end::End;
 use super::session::{Session, runtime};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -15,7 +14,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let segments = session.staging().staged_segments()?;
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let end = end.map(|()| session.end_without_queue());
         session.finish(&title, end)
     })
 }

@@ -79,17 +79,19 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
     let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
     segments.sort_unstable();
     segments.dedup();
-    let end = retry_each(&session, segments).await.map(|()| End::without_queue(&session.stop));
+    let end = retry_each(&session, segments).await;
+    let end = end.map(|left_out| End::without_queue(session.stop.is_cancelled(), left_out));
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
 }
 
-async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), Error> {
+/// Whether some were left out, because the command was told to stop.
+async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
     let plan = session.plan()?;
     let mut loader = session.connect_loaders(1).await?.remove(0);
     for segment in segments {
         if session.stop.is_cancelled() {
-            break;
+            return Ok(true);
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
         if let Some(retried) = retried {
@@ -98,5 +100,5 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<(), E
             tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first");
         }
     }
-    Ok(())
+    Ok(false)
 }

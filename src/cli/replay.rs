@@ -5,7 +5,6 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::SharedFlags;
-use super::end::End;
 use super::session::{Session, runtime};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -34,7 +33,7 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let end = Arc::clone(&session.stages).replay(segments, plan, loaders, mode).await;
         let title = format!("spool → {}", session.config.pipeline.table);
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let end = end.map(|()| session.end_without_queue());
         session.finish(&title, end)
     })
 }

@@ -26,7 +26,10 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let end = Arc::clone(&session.stages).run(drain, plan, loaders, route, stop).await;
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(End::from))
+        // Whatever stage it is in, what is not done lies in the spool.
+        let unfinished = session.staging().sealed_segments()?;
+        let told = session.told(limits);
+        session.finish(&title, end.map(|end| End::of_drain(end, told, !unfinished.is_empty())))
     });
     // A transform that outlives the grace is not waited for: its files have no name yet.
     runtime.shutdown_background();

@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::end::{End, exit_code};
+use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
 use crate::config::{Config, QueueSettings};
@@ -109,6 +109,16 @@ impl Session {
         }
     }
 
+    /// What a drain with these limits was told.
+    pub(super) fn told(&self, limits: &LimitFlags) -> Told {
+        Told { to_stop: self.stop.is_cancelled(), to_follow: limits.follow }
+    }
+
+    /// The end of stages that look at no queue.
+    pub(super) fn end_without_queue(&self) -> End {
+        End::without_queue(self.stop.is_cancelled(), self.stages.left_something_out())
+    }
+
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
@@ -123,6 +133,7 @@ impl Session {
             say_text(&report.summary(title));
         }
         let end = end?;
+        tracing::debug!(ended_by = ?end.ended_by, "the stages have ended");
         if code == ExitCode::Bug {
             say("error: the sum does not hold: received = loaded + duplicates + rejected + pending");
         } else if let (false, Some(remark)) = (self.quiet, &end.remark) {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::SharedFlags;
-use super::end::End;
 use super::session::{Session, runtime};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -18,7 +17,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let mut segments = staging.sealed_segments()?;
         segments.retain(|segment| staged.binary_search(segment).is_err());
         let end = Arc::clone(&session.stages).transform_sealed(segments, session.plan()?).await;
-        let end = end.map(|()| End::without_queue(&session.stop));
+        let end = end.map(|()| session.end_without_queue());
         session.finish("spool → chunks", end)
     })
 }

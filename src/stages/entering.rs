@@ -24,7 +24,7 @@ impl Stages {
         committed: mpsc::Sender<Committed>,
     ) -> Result<(), Error> {
         for id in segments {
-            if self.stop.is_cancelled() {
+            if self.leaves_out_the_next() {
                 break;
             }
             if let Some(segment) = known.remove(&id) {
@@ -52,7 +52,7 @@ impl Stages {
         staged: mpsc::Sender<StagedChunk>,
     ) -> Result<(), Error> {
         for id in segments {
-            if self.stop.is_cancelled() {
+            if self.leaves_out_the_next() {
                 break;
             }
             let staging = self.staging.clone();

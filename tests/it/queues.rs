@@ -106,16 +106,34 @@ fn the_endpoint_wins_over_the_host_of_the_queues_url() {
     assert!(env.queue.is_empty());
 }
 
+/// A limit that the user gave is no failure: where all that was received is done, the exit code is 0.
 #[test]
 fn a_run_stops_after_as_many_messages_as_it_is_told() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(40));
-    let first = env.job(&["run", "--max-messages", "15"]).ends_with(3);
+    let first = env.job(&["run", "--max-messages", "15"]).succeeds();
     assert_eq!((first.counts().received, first.counts().acknowledged), (15, 15));
     assert_eq!(first.report().queue_empty, Some(false));
     let counts = env.queue.counts();
     assert_eq!((counts.visible, counts.in_flight), (25, 0));
     assert_eq!(env.run().succeeds().counts().received, 25);
+}
+
+/// The last ten messages of the limit were asked for and did not come, and the run took that for its end: exit code 3.
+#[test]
+fn a_limit_beyond_what_the_queue_holds_ends_with_the_proof_that_it_is_empty() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(300));
+    let outcome = env.job(&["run", "--max-messages", "310"]).succeeds();
+    assert_eq!((outcome.counts().received, outcome.report().queue_empty), (300, Some(true)));
+}
+
+#[test]
+fn a_run_whose_time_is_over_ends_well_where_all_that_it_received_is_done() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(40));
+    let outcome = env.job(&["run", "--follow", "--max-duration", "3s"]).succeeds();
+    assert_eq!((outcome.counts().acknowledged, outcome.report().queue_empty), (40, Some(false)));
 }
 
 /// Each reject was sent to the queue that it came from, received as a new message and sent again, without end.
@@ -133,7 +151,7 @@ fn a_dead_letter_queue_that_is_the_queue_itself_is_refused(server: Server) {
     assert_eq!((env.queue.counts().visible, env.queue.counts().in_flight), (1, 0));
 }
 
-/// Nothing it received is deleted, so waiting for room would last for ever.
+/// Nothing it received is deleted, so waiting for room would last without end.
 #[test]
 fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
     let env = TestEnv::new(Server::Embedded);
@@ -143,6 +161,7 @@ fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
     assert_eq!(env.queue.counts().visible, 20);
 }
 
+/// To be told to stop is how it ends, so that is no failure.
 #[test]
 fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     let env = TestEnv::new(Server::Embedded);
@@ -155,7 +174,7 @@ fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     }
     let terminated = std::process::Command::new("kill").arg(follower.id().to_string()).status().unwrap();
     assert!(terminated.success());
-    assert_eq!(follower.wait().unwrap().code(), Some(3));
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
     assert_eq!(env.staged_objects("archive").len(), 2);
 }
 

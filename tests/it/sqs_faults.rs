@@ -4,18 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use pgsluice::local::Fault::{
-    ClockAhead, CutAnswer, DamagedBodies, FailedEntries, LostAnswer, QueueDeleted, Refused, Slow,
+    ClockAhead, CountsAhead, CutAnswer, DamagedBodies, FailedEntries, LostAnswer, QueueDeleted, Refused, Slow,
 };
 use pgsluice::local::Operation::{Attributes, ChangeVisibility, Delete, Receive};
 use pgsluice::local::When::{Always, Every, EveryOfFirst, First, Nth};
 use pgsluice::local::{Faults, Rule};
 
 use crate::logins::{PLAIN_COLUMNS, expected_rows, generated, login, logins_of};
-use crate::testenv::{Outcome, Server, TestEnv};
+use crate::testenv::{Outcome, Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 120;
 /// Longer than the visibility timeout, so that what a fault hid is waited for.
@@ -31,7 +32,7 @@ const HIDING: u32 = 20;
 const HINDERED: u32 = 60;
 const DAYS_AHEAD_MS: i64 = 40 * 86_400_000;
 
-/// A queue whose faults a test declares, and somebody who watches what is deleted from it.
+/// A queue whose faults a test declares, and a witness of what is deleted from it.
 struct FaultyEnv {
     env: TestEnv,
     deleted_too_early: Arc<Mutex<BTreeSet<String>>>,
@@ -62,7 +63,7 @@ impl FaultyEnv {
         let logins = logins_of(bodies).len();
         assert_eq!((rows.len(), env.database.count("pgsluice.reject")), (logins, (bodies.len() - logins) as u64));
         assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), expected_rows(bodies));
-        assert!(env.staged_files("spool").is_empty(), "something is left in the spool");
+        assert!(env.staged_files("spool").is_empty(), "something remains in the spool");
     }
 }
 
@@ -86,7 +87,7 @@ fn survives(redeliver_every: Option<u32>, rules: &[Rule], exit_code: i32) {
 }
 
 /// Makes a test of each line; a fault that only the program retries, or that hides messages, ends before its
-/// patience does, whoever meets it.
+/// patience does, whichever call meets it.
 /// A line is what goes wrong, and how the run ends that meets it.
 macro_rules! faults {
     ($($test:ident: $exit_code:literal, $redeliver_every:expr, [$($operation:expr, $when:expr, $fault:expr);+ $(;)?])+) => {
@@ -169,7 +170,8 @@ fn a_slow_delete_does_not_hold_up_the_next_segment() {
     assert!(spans.iter().any(|outer| spans.iter().any(|inner| is_within(inner, outer))), "{spans:?}");
 }
 
-/// Whatever SQS says is reported, the message comes again, is recognised and deleted.
+/// Whatever SQS says is reported, the message is delivered again, recognised and deleted. The segment stays in the spool:
+/// the exit code says that work is left, and the next run finds that there is nothing to delete any more.
 #[test]
 fn deletes_that_sqs_refuses_are_reported_and_done_later() {
     let bodies = generated(MESSAGES);
@@ -180,7 +182,7 @@ fn deletes_that_sqs_refuses_are_reported_and_done_later() {
         when: First(2),
         fault: FailedEntries { code: "AccessDenied", sender_fault: true },
     }]);
-    let outcome: Outcome = env.pgsluice(&["run", "--idle", "8s", "--report", "report.json"]).succeeds();
+    let outcome: Outcome = env.pgsluice(&["run", "--idle", "8s", "--report", "report.json"]).ends_with(3);
     let report = outcome.report();
     assert_eq!(report.ack_failed, report.counts.duplicates, "{outcome}");
     assert!(report.ack_failed > 0 && outcome.stderr.contains("AccessDenied"), "{outcome}");
@@ -188,6 +190,85 @@ fn deletes_that_sqs_refuses_are_reported_and_done_later() {
     env.queue.inject(&[]);
     env.job(&RUN).succeeds();
     faulty.assert_all_done(&bodies);
+}
+
+/// SQS's counts know of a delete up to a minute later. A run that had emptied its queue waited for `--idle` and then
+/// ended with 3.
+#[test]
+fn counts_that_lag_behind_do_not_make_an_emptied_queue_full() {
+    let bodies = generated(MESSAGES);
+    let faulty = FaultyEnv::holding(&bodies, None);
+    let env = &faulty.env;
+    let fault = CountsAhead { visible: 20, in_flight: 100 };
+    env.queue.inject(&[Rule { operation: Attributes, when: First(5), fault }]);
+    let outcome = env.job(&["run", "--idle", "1s"]).succeeds();
+    assert_eq!(outcome.report().queue_empty, Some(true));
+    env.queue.inject(&[]);
+    faulty.assert_all_done(&bodies);
+}
+
+/// Loads the messages, stops `ack` while its first delete is under way, and lets it go on to its end.
+fn ack_told_to_stop(segment_max_messages: usize) -> (TestEnv, Option<i32>) {
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.configure(&format!("[spool]\nsegment_max_messages = {segment_max_messages}\n"));
+    env.queue.send(&generated(MESSAGES));
+    for stage in ["drain", "transform", "load"] {
+        env.job(&[stage]).succeeds();
+    }
+    let (deleting, begun) = mpsc::channel();
+    let (go_on, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    env.queue.witness_deletes(move |_| {
+        _ = deleting.send(());
+        // Until the other end is dropped.
+        _ = held.lock().unwrap().recv();
+    });
+    let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(["ack", "--log-file", "log"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut ack = command.spawn().unwrap();
+    begun.recv().unwrap();
+    assert!(Command::new("kill").arg(ack.id().to_string()).status().unwrap().success());
+    wait_until(|| fs::read_to_string(env.path("log")).is_ok_and(|log| log.contains("stopping")));
+    drop(go_on);
+    let code = ack.wait().unwrap().code();
+    (env, code)
+}
+
+/// A signal made the exit code 3, also where nothing was left to do.
+#[test]
+fn an_ack_that_is_told_to_stop_and_finishes_everything_succeeds() {
+    let (env, code) = ack_told_to_stop(MESSAGES);
+    assert_eq!(code, Some(0));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+#[test]
+fn an_ack_that_is_told_to_stop_leaves_segments_that_it_has_not_begun() {
+    let (env, code) = ack_told_to_stop(MESSAGES / 12);
+    assert_eq!(code, Some(3));
+    let unfinished = env.staged_files("spool").len();
+    assert!((1..12).contains(&unfinished), "{unfinished}");
+    env.job(&["ack"]).succeeds();
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+/// It ended with 0, as if all had been deleted.
+#[test]
+fn an_ack_whose_deletes_fail_says_that_work_is_left() {
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.queue.send(&[login("one").to_string()]);
+    for stage in ["drain", "transform", "load"] {
+        env.job(&[stage]).succeeds();
+    }
+    let fault = FailedEntries { code: "AccessDenied", sender_fault: true };
+    env.queue.inject(&[Rule { operation: Delete, when: Always, fault }]);
+    let outcome = env.pgsluice(&["ack", "--report", "report.json"]).ends_with(3);
+    assert_eq!((outcome.report().ack_failed, outcome.counts().acknowledged), (1, 0));
+    assert_eq!(env.staged_files("spool").len(), 1);
+
+    env.queue.inject(&[]);
+    env.job(&["ack"]).succeeds();
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
 }
 
 /// Others hold so much that SQS gives no more: waited for as long as for anything that others hold, and then named.

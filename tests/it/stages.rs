@@ -198,7 +198,7 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
     let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
     command.args(["replay", "--log-file", "log"]).stderr(Stdio::null());
     let mut replay = command.spawn().unwrap();
-    wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() > 0);
     assert!(Command::new("kill").arg(replay.id().to_string()).status().unwrap().success());
     wait_until(|| fs::read_to_string(env.path("log")).unwrap().contains("stopping"));
     env.database.execute("commit");

@@ -34,18 +34,27 @@ impl Drop for LockedTable {
     }
 }
 
-/// A run in the background, whose report and log are files.
+/// A command in the background, whose report and log are files.
 struct Running(Child);
 
 impl Running {
     fn start(env: &TestEnv, arguments: &[&str]) -> Self {
+        Self::start_command(env, "run", arguments)
+    }
+
+    fn start_command(env: &TestEnv, name: &str, arguments: &[&str]) -> Self {
         let mut command = env.command(env!("CARGO_BIN_EXE_pgsluice"));
-        command.args(["run", "--report", "report.json", "--log-file", "log.txt"]).args(arguments);
+        command.args([name, "--report", "report.json", "--log-file", "log.txt"]).args(arguments);
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     fn terminate(&self) {
         Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 
     fn ends_with(mut self, code: i32) {
@@ -96,6 +105,21 @@ fn a_slow_database_leads_to_no_redelivery(server: Server) {
     assert_eq!(counts(&env), expected);
 }
 
+/// A drain extended nothing: what took longer than the visibility timeout was delivered again, to itself, again and
+/// again.
+fn a_drain_on_its_own_keeps_what_it_received(server: Server) {
+    let env = env_with(&generated(MESSAGES), VISIBILITY, server);
+    let drain = Running::start_command(&env, "drain", &["--follow"]);
+    wait_until(|| everything_is_in_flight(&env));
+    // Nothing to wait for but time itself.
+    thread::sleep(3 * VISIBILITY);
+    assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
+    drain.terminate();
+    drain.ends_with(0);
+    assert_eq!(env.staged_objects("spool").len(), MESSAGES);
+    assert_eq!(counts(&env), Counts { received: 60, pending: 60, ..Counts::default() });
+}
+
 /// A queue whose messages stay visible gave each of them hundreds of times.
 fn the_queues_own_visibility_timeout_does_not_count(server: Server) {
     let bodies = generated(MESSAGES);
@@ -107,7 +131,31 @@ fn the_queues_own_visibility_timeout_does_not_count(server: Server) {
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
 }
 
-/// The keeper says once that it cannot extend; the run goes on, and what comes again makes no second row.
+/// A run that was killed leaves messages in flight, under handles that lie in its spool. The next one took them for
+/// those of other consumers, and ended with 3 after `--idle`, although it loaded and deleted them all.
+fn messages_that_a_killed_run_holds_are_the_next_ones_own(server: Server) {
+    let bodies = generated(MESSAGES);
+    let env = env_with(&bodies, Duration::from_mins(10), server);
+    let locked = LockedTable::new(&env);
+    let first = Running::start(&env, &[]);
+    wait_until(|| env.staged_files("chunks").len() >= 6);
+    assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
+    first.kill();
+    // Its sessions go on waiting, because Postgres looks after its client only then.
+    let orphans = env.database.sessions_waiting_for_a_lock();
+    let second = Running::start(&env, &["--idle", "1s"]);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() > orphans);
+    // As long as others would be waited for, and longer.
+    thread::sleep(Duration::from_secs(4));
+    drop(locked);
+    second.ends_with(0);
+    let second = counts(&env);
+    assert_eq!((second.received, second.acknowledged, second.duplicates), (60, 60, 0));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
+}
+
+/// The keeper says once that it cannot extend; the run goes on, and what is delivered again makes no second row.
 #[test]
 fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     let bodies = generated(MESSAGES);
@@ -127,7 +175,7 @@ fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     assert_eq!(log.matches("cannot change visibility timeouts").count(), 1, "{log}");
 }
 
-/// Whoever gets the released messages loads them; the segments in the spool are recognised then, or the other way round.
+/// Any other run loads the released messages; the segments in the spool are recognised then, or the other way round.
 fn given_back(server: Server, how_to_stop: &[&str], stop: impl FnOnce(&Running)) {
     let bodies = generated(MESSAGES);
     let env = env_with(&bodies, Duration::from_mins(10), server);
@@ -173,7 +221,9 @@ fn a_second_signal_stops_at_once() {
 }
 
 on_each_server!(
+    a_drain_on_its_own_keeps_what_it_received,
     a_signal_releases_what_the_grace_is_too_short_for,
     a_slow_database_leads_to_no_redelivery,
+    messages_that_a_killed_run_holds_are_the_next_ones_own,
     the_queues_own_visibility_timeout_does_not_count,
 );
