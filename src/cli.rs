@@ -188,6 +188,7 @@ impl SharedFlags {
 pub fn run() -> Result<ExitCode, Error> {
     let matches = with_environment(Cli::command()).get_matches();
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    session::survive_file_size_limit()?;
     logging::start(&shared)?;
     let report = shared.report.clone().filter(|_| command.writes_report());
     if let Some(path) = &report {

@@ -22,7 +22,7 @@ mod retrying;
 mod shutdown;
 mod transforming;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,20 +70,10 @@ pub struct Stages {
     disk_full: AtomicBool,
 }
 
-/// The messages that this run received, as opposed to those that an earlier one left in the spool.
+/// The drain beside the stages: what it has in flight, and what stops it.
 struct OwnMessages {
     in_flight: Arc<InFlight>,
     stop: CancellationToken,
-    unfinished: HashSet<SegmentId>,
-}
-
-impl OwnMessages {
-    /// A segment is deleted from SQS, or this run can do no more for it.
-    fn settle(&self, segment: SegmentId, messages: u64) {
-        if !self.unfinished.contains(&segment) {
-            self.in_flight.settle(segment, messages);
-        }
-    }
 }
 
 impl Stages {
@@ -172,11 +162,8 @@ impl Stages {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        let own = Arc::new(OwnMessages {
-            in_flight: Arc::clone(&drain.in_flight),
-            stop: drain.stop.clone(),
-            unfinished: unfinished.iter().map(|segment| segment.id).collect(),
-        });
+        drain.in_flight.inherit(unfinished.iter().map(|segment| segment.id));
+        let own = Arc::new(OwnMessages { in_flight: Arc::clone(&drain.in_flight), stop: drain.stop.clone() });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
         let mut running = JoinSet::new();
@@ -257,6 +244,9 @@ impl Stages {
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
+                if self.stop.is_cancelled() {
+                    break;
+                }
                 self.counters.enter_known(&segment);
                 self.commit_segment(segment.segment()).await?;
                 _ = committed.send(segment).await;
@@ -327,7 +317,7 @@ impl Stages {
         };
         tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
         if let Some(own) = own {
-            own.settle(segment, messages);
+            own.in_flight.set_aside(segment, messages);
         }
         Ok(())
     }

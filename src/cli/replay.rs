@@ -56,7 +56,8 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         }
         session.stages.expire()?;
         let title = format!("spool → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(|()| End::without_queue(unfinished)))
+        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        session.finish(&title, end)
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let staged = session.staging().staged_segments()?;
         let unfinished =
             ids.iter().any(|id| session.staging().spool(*id).exists() && staged.binary_search(id).is_err());
-        session.finish("spool → chunks", end.map(|()| End::without_queue(unfinished)))
+        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        session.finish("spool → chunks", end)
     })
 }

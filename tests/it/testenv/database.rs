@@ -56,6 +56,12 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
+    /// How many sessions of this database, and of no other in the cluster, wait for a lock.
+    pub(crate) fn sessions_waiting_for_a_lock(&self) -> u64 {
+        let of_database = "wait_event_type = 'Lock' and datname = current_database()";
+        self.number(&format!("select count(*) from pg_stat_activity where {of_database}"))
+    }
+
     /// `\copy table from … csv`, as a person would load a file by hand. Returns the number of rows.
     pub(crate) fn copy_csv(&self, table: &str, csv: Vec<u8>) -> u64 {
         RUNTIME.block_on(async {
