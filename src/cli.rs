@@ -24,16 +24,20 @@ mod status;
 mod transform;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::config::{DatabaseUrl, Overrides};
+use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::progress::ProgressMode;
+use crate::report::{Report, RunInfo};
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
@@ -95,6 +99,11 @@ struct SharedFlags {
     /// Show progress: bars on a terminal, lines elsewhere
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
+    #[arg(skip)]
+    run: RunInfo,
+    /// The report says how the run ended.
+    #[arg(skip)]
+    is_reported: Arc<AtomicBool>,
 }
 
 /// How log lines look.
@@ -182,23 +191,54 @@ pub fn run() -> Result<ExitCode, Error> {
     let matches = with_environment(Cli::command()).get_matches();
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     logging::start(&shared)?;
-    match command {
-        Command::Init(flags) => init::run(&shared, &flags),
-        Command::Run(limits) => run::run(&shared, &limits),
-        Command::Replay(flags) => replay::run(&shared, &flags),
-        Command::Import(flags) => import::run(&shared, &flags),
-        Command::Drain(limits) => drain::run(&shared, &limits),
-        Command::Transform => transform::run(&shared),
-        Command::Load => load::run(&shared),
-        Command::Ack => ack::run(&shared),
-        Command::Status => status::run(&shared),
-        Command::Rejects(command) => rejects::run(&shared, &command),
-        Command::Prune => prune::run(&shared),
-        Command::Reveal(flags) => reveal::run(&shared, &flags),
-        Command::Keygen => keygen::run(),
-        Command::Config(command) => config::run(&command),
-        #[cfg(feature = "local")]
-        Command::Demo(flags) => demo::run(&flags),
+    let report = shared.report.clone().filter(|_| command.writes_report());
+    if let Some(path) = &report {
+        Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
+    }
+    let outcome = command.run(&shared);
+    if let (Err(error), Some(path)) = (&outcome, report)
+        && !shared.is_reported.load(Ordering::Acquire)
+    {
+        // Nothing was counted yet. That it cannot be written is less than why the run failed.
+        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+    }
+    outcome
+}
+
+impl Command {
+    /// Whether it runs stages, and so has something to report.
+    const fn writes_report(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Replay(_)
+                | Self::Drain(_)
+                | Self::Transform
+                | Self::Load
+                | Self::Ack
+                | Self::Rejects(rejects::Command::Retry(_))
+        )
+    }
+
+    fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
+        match self {
+            Self::Init(flags) => init::run(shared, &flags),
+            Self::Run(limits) => run::run(shared, &limits),
+            Self::Replay(flags) => replay::run(shared, &flags),
+            Self::Import(flags) => import::run(shared, &flags),
+            Self::Drain(limits) => drain::run(shared, &limits),
+            Self::Transform => transform::run(shared),
+            Self::Load => load::run(shared),
+            Self::Ack => ack::run(shared),
+            Self::Status => status::run(shared),
+            Self::Rejects(command) => rejects::run(shared, &command),
+            Self::Prune => prune::run(shared),
+            Self::Reveal(flags) => reveal::run(shared, &flags),
+            Self::Keygen => keygen::run(),
+            Self::Config(command) => config::run(&command),
+            #[cfg(feature = "local")]
+            Self::Demo(flags) => demo::run(&flags),
+        }
     }
 }
 

@@ -145,6 +145,29 @@ impl Error {
         }
     }
 
+    /// The kind of error, in one word: a report's `error.code`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::File(_) => "file",
+            Self::Staging(_) => "staging",
+            Self::Spool(_) => "spool",
+            Self::Import(_) => "import",
+            Self::Chunk(_) => "chunk",
+            Self::Queue(_) => "queue",
+            Self::Postgres(_) => "postgres",
+            Self::Load(_) => "load",
+            Self::Reveal { .. } => "reveal",
+            Self::Report(_) => "report",
+            Self::Output { .. } => "output",
+            Self::System { .. } => "system",
+            #[cfg(feature = "local")]
+            Self::Demo { .. } => "demo",
+            Self::Panicked { .. } => "bug",
+        }
+    }
+
     /// How the process ends with this error.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {

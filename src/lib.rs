@@ -35,6 +35,7 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+mod host;
 pub mod import;
 pub mod in_flight;
 pub mod load;

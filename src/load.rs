@@ -1,10 +1,10 @@
 //! Loads a staged segment into its table: rows, rejects and the ledger in one transaction.
 //!
 //! Always true:
-//! - only [`Loader`] makes a [`Committed`], and only from a transaction that Postgres has committed; so whoever
-//!   deletes messages for one deletes nothing that is not stored;
+//! - only [`Loader`] makes a [`Committed`], and only from a transaction that Postgres has committed; so an
+//!   acknowledgement, which needs one, deletes nothing that is not stored;
 //! - a segment that is in the ledger is not loaded again, and with `dedupe = "message"` neither is a message;
-//! - a chunk is in its table as a whole or not at all, but for rows that Postgres itself refuses, which become rejects.
+//! - a chunk is in its table as a whole or not at all, except rows that Postgres itself refuses, which become rejects.
 //!
 //! The ledger's rows come first, by COPY. Should one be there already, the transaction is rolled back, and a second
 //! one claims the messages one by one and copies only the rows of those it got. What fails for a passing reason
@@ -14,17 +14,22 @@
 mod allowance;
 mod committed;
 mod error;
+mod evidence;
+mod fitting;
 mod isolate;
 mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
 mod rejects;
+mod savepoint;
+mod search;
 mod target;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
 mod transaction;
+mod turn;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -42,6 +47,7 @@ use crate::blocking::blocking;
 use crate::chunk::{ChunkError, Manifest};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
+use crate::host::host_name;
 use crate::postgres::watch::{Watch, answered};
 use crate::postgres::{Connection, Database, PostgresError, Retries};
 use crate::segment::SegmentId;
@@ -52,6 +58,7 @@ use ledger::{Ledger, PipelineRow};
 use message_keys::SegmentKeys;
 use target::{Target, quoted_table};
 use transaction::{Destination, Filled, Work};
+use turn::Turn;
 
 /// Loads segments of one pipeline over one connection, which it opens again when it is lost.
 pub struct Loader {
@@ -61,7 +68,7 @@ pub struct Loader {
     destination: Destination,
     pipeline: Pipeline,
     allowance: Arc<RejectAllowance>,
-    /// Days (counted from 1970-01-01) whose partitions were seen to in this run.
+    /// Days (counted from 1970-01-01) whose partitions are there, as far as this loader has asked for them.
     ensured_days: BTreeSet<i32>,
     retries: u64,
 }
@@ -133,7 +140,8 @@ impl Loader {
         self.ask(async |client| preflight::check(client, &pipeline).await).await
     }
 
-    /// A chunk with this manifest is what this pipeline's mapping makes today, as far as that can be told without keys.
+    /// Checks that a chunk with this manifest is what this pipeline's mapping makes today, as far as that can be told
+    /// without keys.
     pub fn check_manifest(&self, manifest: &Manifest) -> Result<(), ChunkError> {
         let segment = manifest.segment;
         if manifest.pipeline != self.pipeline.name {
@@ -165,14 +173,18 @@ impl Loader {
         let (keys, leave_rejects) = blocking(read).await?;
         let keys = Arc::new(keys);
         let superseded = HashSet::new();
-        let mut work = Work { staging, segment, keys, leave_rejects, claim: false, in_doubt: None, superseded };
+        let turn = Turn::default();
+        let mut work = Work { staging, segment, keys, leave_rejects, claim: false, turn, in_doubt: None, superseded };
         let mut retries = Retries::new();
         let committed = loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => break committed,
                 Ok(None) => work.claim = true,
-                Err(error) => self.prepare_retry(&mut retries, error).await?,
+                Err(error) => {
+                    work.turn.after(&error);
+                    self.prepare_retry(&mut retries, error).await?;
+                }
             }
         };
         if !committed.was_known() {
@@ -183,7 +195,8 @@ impl Loader {
         Ok(committed)
     }
 
-    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever it holds.
+    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever the table
+    /// holds.
     pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
         self.reconnect().await?;
         let holds_rows = if keep_rows { None } else { Some(self.holds_rows().await?) };
@@ -201,7 +214,7 @@ impl Loader {
         Ok(forgotten)
     }
 
-    /// All that was forgotten is loaded again.
+    /// Records that all that was forgotten is loaded again.
     pub async fn end_again(&mut self) -> Result<(), LoadError> {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.end_again(client).await).await
@@ -246,7 +259,7 @@ impl Loader {
         self.ask(async |client| ledger.totals(client).await).await
     }
 
-    /// Asks what changes nothing, again where that can help.
+    /// Asks something that may be asked twice, and asks it again where that can help.
     async fn ask<T>(&mut self, question: impl AsyncFn(&Client) -> Result<T, LoadError>) -> Result<T, LoadError> {
         let mut retries = Retries::new();
         loop {
@@ -265,7 +278,7 @@ impl Loader {
     async fn prepare_retry(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
         match error {
             LoadError::Postgres(PostgresError::ConnectionLost { .. }) => self.connection.sever(),
-            LoadError::NoPartition => self.ensured_days.clear(),
+            LoadError::NoMessagePartition => self.ensured_days.clear(),
             _ => {}
         }
         retries.wait_after(error).await?;
@@ -273,7 +286,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Opens a new connection where there is none any more.
+    /// Opens a new connection where the last one is closed.
     async fn reconnect(&mut self) -> Result<(), LoadError> {
         if self.connection.is_closed() {
             self.connection = self.database.connect().await?;
@@ -294,7 +307,8 @@ impl Loader {
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let begun = self.destination.ledger.begin(&transaction).await?;
         self.watch.began(begun.id);
-        match self.destination.fill(&transaction, begun.segment_no, work).await? {
+        work.turn.wait(&transaction, &self.destination.target).await?;
+        match self.destination.fill(&transaction, begun.segment_no, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
             Filled::CommittedBefore(record) => {
                 self.allowance.count(&record);
@@ -331,10 +345,4 @@ impl Loader {
 fn is_in_queue(staging: &Staging, segment: SegmentId) -> Result<bool, LoadError> {
     let Some(path) = staging.find_unacknowledged(segment) else { return Ok(false) };
     Ok(Receipts::open(&path)?.next().transpose()?.is_some())
-}
-
-fn host_name() -> String {
-    let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = std::env::var("HOSTNAME").or_else(|_| from_kernel()).unwrap_or_default();
-    if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }

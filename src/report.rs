@@ -1,25 +1,38 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
 mod in_flight;
+mod run;
 mod summary;
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::counters::{Counters, StageCounters};
 use crate::durable::FileError;
+use crate::error::Error;
 use crate::exit_code::ExitCode;
 
 pub use in_flight::InFlightReport;
+pub use run::{EndedBy, ErrorReport, RunInfo};
 
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
+    /// Which run it is of.
+    #[serde(flatten)]
+    pub run: RunInfo,
+    /// When the run ended; null while it runs.
+    pub finished_at: Option<Timestamp>,
+    /// What ended it; null while it runs.
+    pub ended_by: Option<EndedBy>,
+    /// The error that it ended with, if it failed.
+    pub error: Option<ErrorReport>,
     /// Messages that entered this run: from the queue, or from the unfinished segments of an earlier run.
     pub received: u64,
     /// Rows committed.
@@ -50,8 +63,8 @@ pub struct Report {
     pub in_flight: Option<InFlightReport>,
     /// The queue was proven empty; null where no queue was asked.
     pub queue_empty: Option<bool>,
-    /// How the process ends.
-    pub exit_code: u8,
+    /// How the process ends; null while it runs.
+    pub exit_code: Option<u8>,
 }
 
 /// The time of each stage.
@@ -91,11 +104,15 @@ impl StageReport {
 }
 
 impl Report {
-    /// The counts as they are now.
+    /// The counts as they are now, of a run that has not ended.
     #[must_use]
-    pub fn of(counters: &Counters, queue_empty: Option<bool>) -> Self {
+    pub fn of(run: RunInfo, counters: &Counters) -> Self {
         let counts = counters.counts();
         Self {
+            run,
+            finished_at: None,
+            ended_by: None,
+            error: None,
             received: counts.received,
             loaded: counts.loaded,
             duplicates: counts.duplicates,
@@ -115,9 +132,22 @@ impl Report {
                 ack: StageReport::of(&counters.ack),
             },
             in_flight: counters.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
-            queue_empty,
-            exit_code: ExitCode::Done.number(),
+            queue_empty: None,
+            exit_code: None,
         }
+    }
+
+    /// The run ends now.
+    #[must_use]
+    pub fn ended(self, ended_by: EndedBy, exit_code: ExitCode) -> Self {
+        let (finished_at, ended_by) = (Some(Timestamp::now()), Some(ended_by));
+        Self { finished_at, ended_by, exit_code: Some(exit_code.number()), ..self }
+    }
+
+    /// The run ends now, with this error.
+    #[must_use]
+    pub fn failed(self, error: &Error) -> Self {
+        Self { error: Some(error.into()), ..self.ended(error.into(), error.exit_code()) }
     }
 
     /// Every message is accounted for.
@@ -126,23 +156,23 @@ impl Report {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
     }
 
-    /// Finds before a run that its report could not be written after it. Leaves no file and changes none.
-    pub fn check_path(path: &Path) -> Result<(), ConfigError> {
-        let checked = match fs::metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                File::create_new(path).and_then(|_| fs::remove_file(path))
-            }
-            Ok(found) if found.is_file() || found.is_dir() => File::options().append(true).open(path).map(drop),
-            // A pipe: its reader would take this for the end.
-            found => found.map(drop),
+    /// Writes the report of a run that begins, which replaces that of an earlier run, and finds before anything moves that
+    /// it cannot be written. A pipe is left alone: its reader would take this for the end.
+    pub fn begin(&self, path: &Path) -> Result<(), ConfigError> {
+        let begun = match fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => Ok(()),
+            _ => self.write_file(path),
         };
-        checked.map_err(ConfigError::of_given_file("write", path, "check --report"))
+        begun.map_err(ConfigError::of_given_file("write", path, "check --report"))
     }
 
     /// Writes `report.json`.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let json = serde_json::to_string_pretty(self).map_err(std::io::Error::from);
-        json.and_then(|json| fs::write(path, json + "\n")).map_err(FileError::of("write", path))
+        self.write_file(path).map_err(FileError::of("write", path))
+    }
+
+    fn write_file(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_string_pretty(self).map_err(io::Error::from)? + "\n")
     }
 }
 
@@ -170,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_lost_message_breaks_the_sum() {
-        let report = Report::of(&Counters::default(), None);
+        let report = Report::of(RunInfo::default(), &Counters::default());
         assert!(report.sum_holds());
         assert!(!Report { received: 1, ..report }.sum_holds());
     }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Always true: each stage has a loop, which takes the next segment, does the stage's work on it, counts, and hands it
-//! on. A loop ends when the stage before it has ended, and quietly when the stage behind it has: that one says why. Where
+//! on. A loop ends when the stage before it has ended, and quietly when the stage behind it has, which says why. Where
 //! a stage has several workers, the first that fails ends the others: their transactions roll back, and their segments
 //! stay in the spool.
 //!
@@ -36,7 +36,7 @@ pub use shutdown::stop_after;
 
 use crate::ack::RejectRoute;
 use crate::blocking::blocking;
-use crate::config::SpoolSettings;
+use crate::config::{Dedupe, SpoolSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
 use crate::durable::remove_if_present;
@@ -44,6 +44,7 @@ use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::load::{Committed, Loader};
 use crate::queue::Queue;
+use crate::report::EndedBy;
 use crate::segment::SegmentId;
 use crate::spool::{SealedSegment, read_rejects};
 use crate::staging::Staging;
@@ -60,9 +61,10 @@ const WAITING_SEGMENTS: usize = 2;
 pub struct Stages {
     staging: Staging,
     counters: Arc<Counters>,
-    /// Cancelled, no further segment of an earlier run is begun.
+    /// Once it is cancelled, no further segment of an earlier run is begun.
     stop: CancellationToken,
     spool: SpoolSettings,
+    dedupe: Dedupe,
     chunks: Chunks,
     damaged: AtomicBool,
     disk_full: AtomicBool,
@@ -85,14 +87,22 @@ impl OwnMessages {
 }
 
 impl Stages {
-    /// Stages over `staging`. `spool` says how long what is done is kept.
+    /// Stages over `staging`. `spool` says how long what is done is kept, `dedupe` whether what is sealed may be given
+    /// back to the queue.
     #[must_use]
-    pub fn new(staging: Staging, counters: Arc<Counters>, stop: CancellationToken, spool: SpoolSettings) -> Self {
+    pub fn new(
+        staging: Staging,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+        spool: SpoolSettings,
+        dedupe: Dedupe,
+    ) -> Self {
         Self {
             staging,
             counters,
             stop,
             spool,
+            dedupe,
             chunks: Chunks::default(),
             damaged: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
@@ -111,10 +121,11 @@ impl Stages {
         &self.counters
     }
 
-    /// A segment could not be read to its end, or a stage found the disk full.
+    /// What set a segment aside, if anything did: damage, or a full disk.
     #[must_use]
-    pub fn set_something_aside(&self) -> bool {
-        self.damaged.load(Ordering::Acquire) || self.disk_full.load(Ordering::Acquire)
+    pub fn set_aside_by(&self) -> Option<EndedBy> {
+        let damaged = self.damaged.load(Ordering::Acquire).then_some(EndedBy::Damage);
+        damaged.or_else(|| self.disk_full.load(Ordering::Acquire).then_some(EndedBy::DiskFull))
     }
 
     /// Drains the queue, and whatever an earlier run left unfinished, into Postgres, and deletes what is committed.
@@ -135,9 +146,12 @@ impl Stages {
             end = Arc::clone(&self).run_to_end(drain, inventory, plan, loaders, route) => end,
             () = grace_is_over(&stop, grace, &all_sealed) => Ok(DrainEnd::Stopped),
         };
-        // Others need not wait for its visibility timeout. It stays in the spool, too; whichever process loads it first
-        // wins, and the ledger tells the other.
-        keeper.release().await;
+        // What is left becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
+        // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
+        // could not tell, so there the timeout has to pass.
+        if self.dedupe == Dedupe::Message {
+            keeper.release().await;
+        }
         let expired = self.expire();
         end.and_then(|end| expired.map(|()| end))
     }
@@ -182,7 +196,7 @@ impl Stages {
         if self.disk_full.load(Ordering::Acquire) { end.and(Ok(DrainEnd::DiskFull)) } else { end }
     }
 
-    /// Loads segments wherever they lie; needs no queue. Says of each that the ledger has already.
+    /// Loads segments wherever they lie; needs no queue. Logs each that the ledger has already.
     pub async fn replay(
         self: Arc<Self>,
         segments: Vec<SealedSegment>,
@@ -289,8 +303,8 @@ impl Stages {
         }
     }
 
-    /// A segment that its own files stop, or a full disk: it stays in the spool, and the others go on. Any other error
-    /// is given back.
+    /// Sets a segment aside that its own files or a full disk stop: it moves to `damaged/` or stays where it is, and the
+    /// others go on. Any other error is given back.
     fn set_aside(
         &self,
         segment: SegmentId,

@@ -14,8 +14,8 @@
 //! `rejects/S.ndjson` holds the bodies of what was rejected; load alone writes it.
 //!
 //! Always true:
-//! - a segment keeps one name, its [`SegmentId`], in every stage, so the files alone tell its state (what is loaded, only
-//!   the ledger knows: a file in `committed/` says that this process saw the COMMIT, its absence says nothing);
+//! - a segment keeps one name, its [`SegmentId`], in every stage, so the files alone tell its state. What is loaded, only
+//!   the ledger knows: a file in `committed/` says that a process saw the COMMIT, a file in `spool/` says nothing of it;
 //! - directories are 0700 and files 0600, because spool and reject files hold personal data;
 //! - one process at a time holds [`StagingLock`].
 //!
@@ -124,7 +124,7 @@ impl Staging {
         &self.root
     }
 
-    /// Whether the disk has room for this many bytes more. One that does not say how large it is, has.
+    /// Whether the disk has room for this number of bytes. A file system that does not tell its size counts as roomy.
     pub fn has_room(&self, bytes: u64) -> Result<bool, FileError> {
         let disk = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
         let disk = disk.map_err(FileError::of("inspect", &self.root))?;
@@ -161,7 +161,7 @@ impl Staging {
         self.root.join(format!("damaged/{segment}.ndjson"))
     }
 
-    /// What a chunk is: written last, so its presence says "staged".
+    /// The manifest of a segment's chunk: written last, so its presence says "staged".
     #[must_use]
     pub fn manifest(&self, segment: SegmentId) -> PathBuf {
         self.root.join(format!("chunks/{segment}.json"))
@@ -238,7 +238,8 @@ impl Staging {
         [self.spool(segment), self.committed(segment)].into_iter().find(|path| path.exists())
     }
 
-    /// The segment's COMMIT is known. One that lies elsewhere, because it was acknowledged before, stays there.
+    /// The segment's COMMIT is known: moves it to `committed/` and removes its chunk. A segment that was acknowledged before
+    /// stays in the archive.
     pub fn commit_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let spool = self.spool(segment);
         if spool.exists() {
@@ -247,7 +248,7 @@ impl Staging {
         self.remove_chunk(segment)
     }
 
-    /// All deletes of a committed segment are done. The time for which it is kept begins now.
+    /// All deletes of a committed segment are done: moves it to the archive. Its retention begins now.
     pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let Some(path) = self.find_unacknowledged(segment) else { return Ok(()) };
         let file = private_options().write(true).open(&path).map_err(FileError::of("open", &path))?;
@@ -257,7 +258,7 @@ impl Staging {
         Ok(())
     }
 
-    /// A segment cannot be read to its end: no later command tries again.
+    /// A segment cannot be read to its end: moves it to `damaged/`, so that no later command tries it again.
     pub fn set_damaged_aside(&self, segment: SegmentId) -> Result<(), FileError> {
         if let Some(path) = self.find_segment(segment) {
             rename_durably(&path, &self.damaged(segment))?;
@@ -367,7 +368,7 @@ mod tests {
         assert_eq!(staging.open_segments().unwrap(), [ids[0]]);
     }
 
-    /// Its retention was counted from the day it was sealed: what waited a week for its load was removed at once.
+    /// The retention was counted from the day of the seal: a segment that waited a week for its load was removed at once.
     #[test]
     fn the_archive_is_kept_from_the_day_of_the_acknowledgement() {
         let root = tempfile::tempdir().unwrap();

@@ -137,7 +137,7 @@ impl Manifest {
         }
         let path = staging.manifest(segment);
         let text = fs::read(&path).map_err(FileError::of("read", &path))?;
-        let unreadable = |_| ChunkError::Inconsistent { segment, problem: "its manifest is not one" };
+        let unreadable = |_| ChunkError::Inconsistent { segment, problem: "its manifest cannot be read" };
         let Format { format } = serde_json::from_slice(&text).map_err(unreadable)?;
         if format > FORMAT {
             return Err(ChunkError::NewerFormat { path, format });
@@ -177,7 +177,7 @@ impl Manifest {
         self.tables.first().map(|table| table.part)
     }
 
-    /// All parts are there as they were written. Reads them whole.
+    /// Checks that all parts are there as they were written. Reads them whole.
     pub fn verify(&self, staging: &Staging) -> Result<(), ChunkError> {
         let rows = self.row_part();
         let parts = [

@@ -1,6 +1,6 @@
 //! A point in time as UTC text, written and read.
 //!
-//! Always true: what is read is exactly what is written; any other text of an instant is none.
+//! Always true: what is read is exactly what is written; any other text of an instant is refused.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;

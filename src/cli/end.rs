@@ -4,10 +4,13 @@ use crate::drain::DrainEnd;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::queue::Depth;
+use crate::report::EndedBy;
 
 /// How the stages of a command ended.
 #[derive(Debug)]
 pub(super) struct End {
+    /// What ended them.
+    pub(super) ended_by: EndedBy,
     /// The queue was proven empty, or was not; `None` where no queue was asked.
     pub(super) queue_empty: Option<bool>,
     /// Something remains to be done, all of it safe.
@@ -20,7 +23,7 @@ impl End {
     /// The end of a command that looks at no queue: all is done, unless segments that it was to do are unfinished.
     pub(super) fn without_queue(work_left: bool) -> Self {
         let remark = work_left.then(|| "not all of it is done; what remains is safe".to_owned());
-        Self { queue_empty: None, work_left, remark }
+        Self { ended_by: EndedBy::Done, queue_empty: None, work_left, remark }
     }
 }
 
@@ -44,7 +47,13 @@ impl From<DrainEnd> for End {
                 .to_owned(),
         };
         let empty = end == DrainEnd::Empty;
-        Self { queue_empty: Some(empty), work_left: !empty, remark: Some(remark) }
+        let ended_by = match end {
+            DrainEnd::Empty => EndedBy::Done,
+            DrainEnd::NotEmpty(_) => EndedBy::InFlightElsewhere,
+            DrainEnd::Stopped => EndedBy::Signal,
+            DrainEnd::DiskFull => EndedBy::DiskFull,
+        };
+        Self { ended_by, queue_empty: Some(empty), work_left: !empty, remark: Some(remark) }
     }
 }
 

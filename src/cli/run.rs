@@ -26,6 +26,9 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
         let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
         let end = end.map(End::from).and_then(|end| Ok(end.unless_unfinished(session.stages.is_unfinished()?)));
+        if end.is_ok() {
+            session.prune().await;
+        }
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
         session.finish(&title, end)

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +21,7 @@ use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::Sqs;
-use crate::report::Report;
+use crate::report::{Report, RunInfo};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -33,7 +34,9 @@ pub(super) struct Session {
     pub(super) stop: CancellationToken,
     counters: Arc<Counters>,
     progress: Progress,
+    run: RunInfo,
     report: Option<PathBuf>,
+    is_reported: Arc<AtomicBool>,
     quiet: bool,
     _lock: StagingLock,
 }
@@ -42,20 +45,26 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
-        flags.report.as_deref().map_or(Ok(()), Report::check_path)?;
+        let run = RunInfo {
+            pipeline: Some(config.pipeline.name.clone()),
+            queue: config.queue_url().ok().map(str::to_owned),
+            ..flags.run.clone()
+        };
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let stop = stop_on_signal()?;
-        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool);
+        let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         Ok(Self {
             config,
             stages: Arc::new(stages),
             stop,
             counters,
             progress,
+            run,
             report: flags.report.clone(),
+            is_reported: Arc::clone(&flags.is_reported),
             quiet: flags.quiet,
             _lock: lock,
         })
@@ -107,6 +116,18 @@ impl Session {
         Ok(loaders)
     }
 
+    /// Lets the ledger forget what cannot be delivered any more. It is no failure of a run that this fails: the next one
+    /// does it.
+    pub(super) async fn prune(&self) {
+        let pruned = async {
+            let mut loader = Loader::connect_to_ask(&self.config.database_url()?, &self.config.pipeline).await?;
+            Ok::<_, Error>(loader.prune().await?)
+        };
+        if let Err(error) = pruned.await {
+            tracing::warn!("the ledger is not pruned: {}", error.one_line());
+        }
+    }
+
     /// A drain with the session's settings.
     pub(super) fn drain(
         &self,
@@ -136,10 +157,16 @@ impl Session {
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
-        let queue_empty = end.as_ref().ok().and_then(|end| end.queue_empty);
-        let mut report = Report::of(&self.counters, queue_empty);
-        let code = exit_code(&end, report.sum_holds(), self.stages.set_something_aside());
-        report.exit_code = code.number();
+        let counted = Report::of(self.run.clone(), &self.counters);
+        let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());
+        let report = match &end {
+            Err(error) => counted.failed(error),
+            Ok(end) => {
+                let ended_by = self.stages.set_aside_by().unwrap_or(end.ended_by);
+                Report { queue_empty: end.queue_empty, ..counted.ended(ended_by, code) }
+            }
+        };
+        self.is_reported.store(true, Ordering::Release);
         let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
             say_text(&report.summary(title));

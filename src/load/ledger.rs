@@ -33,7 +33,7 @@ use crate::postgres::{NOTICE_A_LOST_CLIENT_LOCALLY, PostgresError};
 
 /// The version of the ledger that this program reads and writes.
 const VERSION: i32 = 2;
-/// Keys in one statement: large enough to hide the round trip, small enough to plan and send at ease.
+/// Keys in one statement: enough to hide the round trip, few enough to be planned and sent quickly.
 const BATCH_KEYS: usize = 10_000;
 
 // A loaded row survives a crash of the server, whatever the role's defaults are, because its message is deleted
@@ -50,7 +50,7 @@ pub(super) struct Ledger {
     pub(super) host: String,
     /// Of the mapping that rows are made with now.
     pub(super) mapping: String,
-    /// Whether what is found is given with its rejects, because they are to be sent.
+    /// Whether segments that are found come with their rejects, because these are to be sent.
     pub(super) with_rejects: bool,
 }
 
@@ -77,7 +77,7 @@ impl Ledger {
         });
         let unheard = || PostgresError::ConnectionLost {
             action: "beginning a transaction".to_owned(),
-            source: "the answer is not the one of Postgres".into(),
+            source: "the answer is not what Postgres answers".into(),
         };
         Ok(read.ok_or_else(unheard)?)
     }

@@ -22,7 +22,7 @@ use crate::staging::Staging;
 /// takes 24 MB a connection. A segment of the default size is one run.
 const RUN_KEYS: usize = 250_000;
 const DAY_US: i64 = 86_400_000_000;
-/// 2100-01-01: a time outside of here is odd; it only has to stay the same, not to be right.
+/// 2100-01-01: a time from here on, or before 1970, is odd. It only has to stay the same, not to be right.
 const END_MS: i64 = 4_102_444_800_000;
 
 /// One message of a segment.

@@ -1,4 +1,4 @@
-//! A message's body, which stays as it stands in its spool line until somebody wants its text.
+//! A message's body, which stays as it stands in its spool line until its text is needed.
 
 use std::borrow::Cow;
 
@@ -24,9 +24,9 @@ impl<'a> Body<'a> {
         if memchr::memchr(b'\\', inside.as_bytes()).is_some() { Self::Escaped(inside) } else { inside.into() }
     }
 
-    /// The text, decoded into `memory` if need be. A body of JSON has an escape for each of its quotes; who reads many
-    /// uses the same memory again, because to allocate it for each costs more than to decode it, and threads that do
-    /// both wait for each other. The error says what is wrong, without quoting it.
+    /// The text, decoded into `memory` where it has escapes. A body of JSON has one for each of its quotes. A caller that
+    /// reads many bodies gives the same memory each time: to allocate it for each costs more than to decode, and threads
+    /// that allocate wait for each other. The error says what is wrong, without quoting the body.
     pub fn text<'b>(&'b self, memory: &'b mut String) -> Result<&'b str, &'static str> {
         let escaped = match self {
             Self::Text(text) => return Ok(text),

@@ -111,7 +111,7 @@ impl Header {
         struct Format {
             format: u32,
         }
-        let damaged = |_| HeaderProblem::Damaged("the header is not one");
+        let damaged = |_| HeaderProblem::Damaged("the header cannot be read");
         verified(line).map_err(HeaderProblem::Damaged)?;
         // The format first: a newer header may have other keys.
         let Format { format } = serde_json::from_slice(line).map_err(damaged)?;

@@ -28,10 +28,10 @@ pub struct SegmentReader {
     spare: Vec<u8>,
     at_end: bool,
     header: Option<Header>,
-    /// What the seal must say, as far as was read; `None` where no seal is expected.
+    /// What the seal must say of the lines that were read so far; `None` where no seal is expected.
     counted: Option<Counted>,
     seal: Option<Seal>,
-    /// Told after the last block: a line that is damaged by itself is found in that, with its own offset.
+    /// Returned after the last block, so that a line that is damaged by itself is named first, with its own offset.
     mismatch: Option<SpoolError>,
 }
 
@@ -266,7 +266,7 @@ impl Block {
         })
     }
 
-    /// The error for a line of this block, for damage that shows only to who reads the record.
+    /// The error for a line of this block, for damage that shows only when its record is used.
     #[must_use]
     pub fn damaged(&self, offset: u64, problem: &'static str) -> SpoolError {
         SpoolError::Damaged { path: self.path.to_path_buf(), offset, problem }
@@ -339,7 +339,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let damage = read_bodies(&path).unwrap_err();
         assert!(matches!(damage, SpoolError::Damaged { offset, .. } if offset == second), "{damage}");
-        // What parses no line finds that the seal does not match.
+        // A reader that parses no line finds that the seal does not match.
         let mut reader = SegmentReader::open(&path).unwrap();
         reader.next_block().unwrap();
         assert!(matches!(reader.next_block().unwrap_err(), SpoolError::Damaged { .. }));

@@ -41,8 +41,8 @@ pub struct Record<'a> {
     /// The FIFO sequence number, where the message has one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sequence_number: Option<Cow<'a, str>>,
-    /// The message is sent at the same time in every delivery. Not so in a FIFO queue, where a redrive resets the time,
-    /// with a server that tells none, and in a file that is imported.
+    /// Every delivery of the message tells the same time of sending. Not so for a message of a group, whose time a redrive
+    /// resets in a FIFO queue, where a server tells no time, and for an imported message.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub sent_at_is_stable: bool,
 }
@@ -103,8 +103,8 @@ impl<'a> Record<'a> {
         serde_json::from_str(text).map_err(|_| "not a spool line")
     }
 
-    /// Reads what [`Self::write_line`] wrote of a message without attributes and group: no other JSON, but in half the
-    /// time. Without the checksum, `fields` do not tell whether they hold what was written.
+    /// Reads what [`Self::write_line`] wrote of a message without attributes and group, in half the time of a JSON parser.
+    /// It checks nothing else of the JSON, so the checksum of `fields` must be verified before.
     fn as_written(fields: &'a str) -> Option<Self> {
         let (message_id, rest) = fields.strip_prefix("{\"message_id\":\"")?.split_once('"')?;
         let (sent_at, rest) = rest.strip_prefix(",\"sent_at\":")?.split_once(',')?;

@@ -68,7 +68,7 @@ impl WholeLines {
     fn read(path: &Path) -> Result<Self, SpoolError> {
         let mut whole = Self::default();
         let mut reader = match SegmentReader::open_unsealed(path) {
-            // A header that was not written to its end, or did not reach the disk: no message was either.
+            // The header was not written to its end, or did not reach the disk: then no message did either.
             Err(SpoolError::Damaged { .. }) => return Ok(whole),
             reader => reader?,
         };
@@ -81,7 +81,7 @@ impl WholeLines {
                 Ok(None) | Err(SpoolError::Damaged { .. }) => break,
                 Err(error) => return Err(error),
             };
-            // The line of a seal is none of a message: a crash between seal and rename is made good here.
+            // A seal is no message, so it is cut too: after a crash between seal and rename the segment gets a new seal.
             for line in block.lines().map_while(Result::ok) {
                 whole.messages += 1;
                 whole.bytes = line.offset + line.bytes.len() as u64 + 1;
@@ -111,8 +111,8 @@ fn checksum_of(path: &Path, bytes: u64) -> Result<crc32fast::Hasher, FileError> 
     }
 }
 
-/// A sealed segment as it lies in the staging directory. Its messages are told by its seal, in a segment of format 1 by
-/// its line feeds; they are not parsed.
+/// A sealed segment as it lies in the staging directory. The seal tells the number of messages; in a segment of format 1
+/// the line feeds do. No message is parsed.
 pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment, SpoolError> {
     let path = staging.find_segment(id).ok_or(StagingError::NoSuchSegment { segment: id })?;
     if let Some(seal) = Seal::at_end_of(&path)? {

@@ -1,8 +1,9 @@
-//! The reject file: messages that could not become rows, each with the reason.
+//! Reject lines: messages that could not become rows, each with the reason.
 //!
-//! A line is the message's spool line without its checksum, plus `pipeline`, `stage`, `reason` and `field` (null where the
-//! reason concerns no single field), so nothing of the message is lost and the line is itself a valid spool line that can be
-//! tried again. The reason names fields and limits, never a value. `transform` writes the file anew; `load` appends.
+//! A line is the message's spool line without its checksum, plus `pipeline`, `stage`, `reason` and `field` (null where
+//! the reason concerns no single field). So nothing of the message is lost, and the line is itself a valid spool line that
+//! can be tried again. The reason names fields and limits, never a value. `transform` writes such lines as a part of a
+//! chunk; `load` alone writes them to `rejects/`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};

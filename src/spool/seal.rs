@@ -46,7 +46,7 @@ impl Seal {
     /// Reads a line without its line feed.
     pub(super) fn parse_line(line: &[u8]) -> Result<Self, &'static str> {
         verified(line)?;
-        serde_json::from_slice(line).map(|Line { seal }| seal).map_err(|_| "the seal is not one")
+        serde_json::from_slice(line).map(|Line { seal }| seal).map_err(|_| "the seal cannot be read")
     }
 
     /// The seal at the end of a file, without reading what stands before it. `None`: there is none.

@@ -8,7 +8,7 @@ use crate::chunk::Manifest;
 #[derive(Debug, Default)]
 pub(super) struct Chunks(watch::Sender<usize>);
 
-/// One of them. Dropped, nobody waits for its room any more.
+/// One of these chunks. Dropping it says that its room is free.
 #[derive(Debug)]
 pub(super) struct ChunkGuard {
     chunks: watch::Sender<usize>,

@@ -83,7 +83,7 @@ impl Stages {
     }
 }
 
-/// Where the segment lies here, the chunk was made of it.
+/// Checks that the chunk was made of the segment that lies here, where one does.
 fn is_of_its_segment(staging: &crate::staging::Staging, manifest: &Manifest) -> Result<(), Error> {
     let segment = manifest.segment;
     if staging.find_segment(segment).is_some() && spool::sealed_segment(staging, segment)?.seal != manifest.seal {

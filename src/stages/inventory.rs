@@ -1,7 +1,7 @@
 //! What earlier runs left unfinished in the staging directory: taken before a command moves anything.
 //!
 //! Always true: a command goes on only where all of it is its own pipeline's and, where it deletes, its own queue's. A
-//! segment of format 1 does not say whose it is, and counts as its own.
+//! segment of format 1 does not say whose it is, and counts as the command's own.
 
 use crate::durable::FileError;
 use crate::error::Error;
@@ -84,7 +84,7 @@ impl Inventory {
                 self.unreadable.push(id);
                 Ok(None)
             }
-            // The stage that reads it tells where.
+            // The stage that reads the segment names the offset.
             Err(SpoolError::Damaged { .. }) => Ok(Some(SealedSegment { id, messages: 0, bytes: 0, seal: None })),
             Err(error) => Err(error.into()),
         }

@@ -129,7 +129,7 @@ struct Workshop {
 impl Workshop {
     fn open(staging: &Staging) -> Result<Self, FileError> {
         let root = staging.root().join("retry");
-        // What a retry left that was killed.
+        // What a killed retry left.
         match fs::remove_dir_all(&root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FileError::of("remove", &root)(error)),
             _ => {}

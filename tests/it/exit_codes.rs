@@ -49,7 +49,7 @@ fn ends_with(code: i32, reported: Reported, last_line: &str, command: fn(&mut Te
     let mut env = TestEnv::new(Server::Embedded);
     let outcome = command(&mut env).ends_with(code);
     let report = outcome.find_report();
-    assert!(report.as_ref().is_none_or(|report| report.exit_code == code), "{report:?}");
+    assert!(report.as_ref().is_none_or(|report| report.exit_code == Some(code)), "{report:?}");
     let says = match report.map(|report| report.queue_empty) {
         None => Nothing,
         Some(None) => NoQueue,

@@ -198,7 +198,10 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
 
     env.database.execute("begin; lock table user_logins");
     let replay = env.start(&["replay"]);
-    wait_until(|| env.database.number("select count(*) from pg_locks where not granted") > 0);
+    // In this database: those of other tests are on the same server.
+    let waiting = "select count(*) from pg_locks where not granted
+                   and database = (select oid from pg_database where datname = current_database())";
+    wait_until(|| env.database.number(waiting) > 0);
     replay.terminate();
     replay.until_stderr_contains("stopping");
     env.database.execute("commit");

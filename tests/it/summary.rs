@@ -2,11 +2,11 @@
 
 use insta::assert_snapshot;
 use pgsluice::counters::Counters;
-use pgsluice::report::{InFlightReport, Report, StageReport, StageReports};
+use pgsluice::report::{InFlightReport, Report, RunInfo, StageReport, StageReports};
 
 /// A report of a run that did nothing.
 fn nothing() -> Report {
-    Report { seconds: 1.04, ..Report::of(&Counters::default(), None) }
+    Report { seconds: 1.04, ..Report::of(RunInfo::default(), &Counters::default()) }
 }
 
 fn stage(seconds_busy: f64, seconds_waiting: f64, items: u64) -> StageReport {

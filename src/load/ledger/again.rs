@@ -1,8 +1,8 @@
 //! Forgets segments, so that they are loaded again into a table that was emptied.
 //!
 //! Always true: what a segment owns is forgotten with it, in one transaction, and nothing else. The pipeline's row then
-//! says that a replay is under way, until all is loaded: another `replay --again` meanwhile goes on with it and forgets
-//! nothing that it loaded.
+//! says that a replay is under way, until all is loaded. Another `replay --again` meanwhile goes on with that replay, and
+//! forgets nothing that it loaded.
 
 use std::time::SystemTime;
 
@@ -114,7 +114,7 @@ impl Ledger {
         Ok(forgotten)
     }
 
-    /// All that was forgotten is loaded.
+    /// Records that all that was forgotten is loaded.
     pub(in crate::load) async fn end_again(&self, client: &Client) -> Result<(), LoadError> {
         let ended = client.execute_typed(ENDED, &[(&self.pipeline, Type::INT4)]).await;
         ended.map(|_| ()).map_err(ledger_error("ending a replay in"))

@@ -47,8 +47,8 @@ impl Ledger {
         client.execute_typed(PRUNE, &[]).await.map(|_| ()).map_err(ledger_error("pruning"))
     }
 
-    /// Records all messages of a segment, or says `false` because one is recorded already, or is there twice;
-    /// then the transaction must be rolled back.
+    /// Records all messages of a segment. `false`: one is recorded already, or is there twice, and the transaction must be
+    /// rolled back.
     pub(in crate::load) async fn record(
         &self,
         transaction: &Transaction<'_>,
@@ -62,8 +62,8 @@ impl Ledger {
             Err(CopyError::Source(error)) => Err(error),
             Err(CopyError::Postgres(error)) => match error.code() {
                 Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
-                // Pruned since it was made.
-                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoPartition),
+                // The partition was pruned after this loader had made sure of it.
+                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoMessagePartition),
                 _ => Err(ledger_error("recording messages in")(error)),
             },
         }
@@ -101,8 +101,7 @@ impl Ledger {
         Ok(claimed)
     }
 
-    /// Undoes what this transaction recorded of some messages, so that their next delivery is none of a message that is
-    /// known.
+    /// Undoes what this transaction recorded of some messages, so that their next delivery is no duplicate.
     pub(in crate::load) async fn take_back(
         &self,
         transaction: &Transaction<'_>,

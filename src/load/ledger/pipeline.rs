@@ -60,7 +60,7 @@ impl PipelineRow {
     }
 }
 
-/// The ledger is there, and of the version that this program knows.
+/// Checks that the ledger is there, and of the version that this program knows.
 pub(in crate::load) async fn check_version(client: &Client) -> Result<(), LoadError> {
     let exists = client.query_typed_one(EXISTS, &[]).await.map_err(ledger_error("looking at"))?;
     let exists = exists.try_get(0).and_then(|any| Ok((any, exists.try_get(1)?)));

@@ -38,7 +38,7 @@ pub struct Selection<'a> {
     pub pipeline: &'a str,
     /// Only rejects of these segments; none means all.
     pub segments: &'a [SegmentId],
-    /// This many lines at most.
+    /// At most this number of lines.
     pub limit: Option<u32>,
 }
 
@@ -61,7 +61,7 @@ pub struct RejectGroup {
 pub struct ListedReject {
     /// The message's id.
     pub message_id: Uuid,
-    /// The segment whose reject file holds it; null where version 1 of the ledger did not know it any more.
+    /// The segment whose reject file holds it; null where the migration from version 1 of the ledger could not tell it.
     pub segment: Option<SegmentId>,
     /// Who refused it, and why.
     #[serde(flatten)]

@@ -150,7 +150,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// This number of a segment's rejects are rows now.
+    /// Counts this number of a segment's rejects as rows.
     pub(in crate::load) async fn count_as_loaded(
         &self,
         transaction: &Transaction<'_>,
@@ -183,7 +183,7 @@ impl Ledger {
     }
 }
 
-/// A stage that this version does not know stands behind the transform, as all but that one do.
+/// A stage that this version does not know counts as the load: it stands behind the transform, as the load does.
 pub(super) fn stage_of(name: &str) -> Stage {
     Stage::named(name).unwrap_or(Stage::Load)
 }

@@ -51,13 +51,13 @@ pub async fn init(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Loa
     transaction.commit().await.map_err(failed("COMMIT"))?;
     match qualified_name(&client, &pipeline.table).await {
         Ok(target) => PipelineRow::set_target(&client, &pipeline.name, &target).await,
-        // Made later by whoever owns it; a run says so if it is still missing.
+        // The table's owner may make it later; a run that still misses it says so.
         Err(LoadError::NoTable { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// The role may use the ledger.
+/// Checks that the role may use the ledger.
 pub(in crate::load) async fn check(client: &Client) -> Result<(), LoadError> {
     let allowed = client.query_typed_one(RIGHTS, &[]).await.and_then(|row| row.try_get(0));
     let allowed: bool = allowed.map_err(|error| PostgresError::of_statement("looking at the ledger", error))?;

@@ -251,7 +251,8 @@ async fn a_chunk_that_does_not_match_its_ids_changes_nothing() {
     assert_eq!(counts(&loader.load(&fixture.staging, &staged).await.unwrap()), (10, 0, 0));
 }
 
-/// Killed in the middle and repeated, it forgot again what it had loaded: 300,000 messages became 340,000 rows.
+/// `replay --again`, killed in the middle and repeated, forgot again what it had loaded: 300,000 messages became 340,000
+/// rows.
 #[tokio::test]
 async fn again_goes_on_where_an_earlier_one_ended_and_never_fills_a_table_twice() {
     let fixture = Fixture::new().await;

@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) ack_failed: u64,
     pub(crate) stages: Stages,
     pub(crate) queue_empty: Option<bool>,
-    pub(crate) exit_code: i32,
+    pub(crate) exit_code: Option<i32>,
 }
 
 /// What became of the messages.
@@ -105,7 +105,9 @@ impl Outcome {
 
     pub(crate) fn find_report(&self) -> Option<Report> {
         let json = fs::read(&self.report_path).ok()?;
-        Some(serde_json::from_slice(&json).unwrap_or_else(|error| panic!("report.json: {error}")))
+        let report: Report = serde_json::from_slice(&json).unwrap_or_else(|error| panic!("report.json: {error}"));
+        // Without a code it is of a run that was killed.
+        report.exit_code.is_some().then_some(report)
     }
 
     pub(crate) fn report(&self) -> Report {

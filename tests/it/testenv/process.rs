@@ -93,7 +93,7 @@ impl Running {
         let outcome = self.ended();
         if let Some(report) = outcome.find_report() {
             assert!(report.sum_holds(), "the sum does not hold: {report:?}");
-            assert_eq!(Some(report.exit_code), outcome.code, "{outcome}");
+            assert_eq!(report.exit_code, outcome.code, "{outcome}");
             assert_eq!(report.ack_failed, 0, "{outcome}");
         }
         outcome
