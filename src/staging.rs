@@ -22,9 +22,8 @@
 //! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers, and a chunk
 //! without its manifest, which is made again.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +31,7 @@ use thiserror::Error;
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, private_options, remove_if_present, rename_durably, sync_directory};
+use crate::durable::{FileError, create_directory, private_options, remove_if_present, rename_durably, sync_directory};
 use crate::segment::SegmentId;
 
 const PARTS: [&str; 6] = ["spool", "chunks", "rejects", "committed", "archive", "damaged"];
@@ -78,21 +77,9 @@ pub struct Staging {
 impl Staging {
     /// Opens the staging directory, creating it and its parts where they are missing.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        let mut is_new = false;
-        for part in PARTS {
-            let directory = root.join(part);
-            is_new |= !directory.exists();
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&directory)
-                .map_err(FileError::of("create", &directory))?;
-        }
-        if is_new {
-            // A file is durable only if the directories above it are.
-            sync_directory(Some(root))?;
-            sync_directory(root.parent().filter(|parent| !parent.as_os_str().is_empty()))?;
-        }
+        PARTS.iter().try_for_each(|part| create_directory(&root.join(part)))?;
+        // Whoever made the parts may have died before it flushed them.
+        sync_directory(Some(root))?;
         Ok(Self { root: root.to_owned() })
     }
 
