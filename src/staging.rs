@@ -216,19 +216,19 @@ impl Staging {
     /// Where a segment's messages lie now: in the spool, committed, or in the archive.
     #[must_use]
     pub fn find_segment(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| path.exists())
+        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| is_there(path))
     }
 
     /// Where a segment lies whose messages a queue may still have: in the spool, or committed.
     #[must_use]
     pub fn find_unacknowledged(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment)].into_iter().find(|path| path.exists())
+        [self.spool(segment), self.committed(segment)].into_iter().find(|path| is_there(path))
     }
 
     /// The segment's COMMIT is known. One that lies elsewhere, because it was acknowledged before, stays there.
     pub fn commit_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let spool = self.spool(segment);
-        if spool.exists() {
+        if is_there(&spool) {
             rename_durably(&spool, &self.committed(segment))?;
         }
         self.remove_chunk(segment)
@@ -290,6 +290,11 @@ impl Staging {
     }
 }
 
+/// Whether there is something of this name. What cannot be looked at is there, and fails when it is used.
+fn is_there(path: &Path) -> bool {
+    !path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 fn older_than(
     days: u32,
     segments: Vec<SegmentId>,
@@ -299,7 +304,7 @@ fn older_than(
     let mut expired = Vec::new();
     for segment in segments {
         let path = path_of(segment);
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
         let modified = modified.map_err(FileError::of("inspect", &path))?;
         if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
             expired.push((segment, path));
