@@ -16,6 +16,7 @@
 mod acknowledging;
 mod chunks;
 mod entering;
+mod expiring;
 mod inventory;
 mod loading;
 mod retrying;
@@ -39,13 +40,12 @@ use crate::blocking::blocking;
 use crate::config::SpoolSettings;
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
-use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::load::{Committed, Loader};
 use crate::queue::Queue;
 use crate::segment::SegmentId;
-use crate::spool::{SealedSegment, read_rejects};
+use crate::spool::SealedSegment;
 use crate::staging::Staging;
 use crate::transform::Plan;
 
@@ -138,8 +138,7 @@ impl Stages {
         // Others need not wait for its visibility timeout. It stays in the spool, too; whichever process loads it first
         // wins, and the ledger tells the other.
         keeper.release().await;
-        let expired = self.expire();
-        end.and_then(|end| expired.map(|()| end))
+        end
     }
 
     async fn run_to_end<Q: Queue>(
@@ -252,7 +251,7 @@ impl Stages {
         };
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let (entered, acknowledged) = tokio::join!(entered, acknowledged);
-        entered.and(acknowledged).and(self.expire())
+        entered.and(acknowledged)
     }
 
     /// Whether any segment here is unfinished.
@@ -264,17 +263,6 @@ impl Stages {
     #[must_use]
     pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
         self.counters.is_any_pending(segments)
-    }
-
-    /// Removes what was kept for long enough: acknowledged segments, and reject files.
-    pub fn expire(&self) -> Result<(), Error> {
-        self.staging.expire_archive(self.spool.archive_days)?;
-        for (segment, path) in self.staging.expired_rejects(self.spool.rejects_days)? {
-            let messages = read_rejects(&path)?.flatten().count();
-            remove_if_present(&path)?;
-            tracing::warn!(%segment, messages, "removed rejected messages that were kept for rejects_days");
-        }
-        Ok(())
     }
 
     async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {

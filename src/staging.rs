@@ -261,11 +261,9 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes segments that were acknowledged longer ago than `archive_days`; returns their number.
-    pub fn expire_archive(&self, archive_days: u32) -> Result<usize, FileError> {
-        let expired = older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))?;
-        expired.iter().try_for_each(|(_, path)| remove_if_present(path))?;
-        Ok(expired.len())
+    /// Segments that were acknowledged longer ago than `archive_days`.
+    pub fn expired_archive(&self, archive_days: u32) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+        older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))
     }
 
     /// Reject files that were last written longer ago than `rejects_days`.
@@ -370,8 +368,8 @@ mod tests {
         file.set_modified(SystemTime::now() - days(30)).unwrap();
         staging.commit_segment(id).unwrap();
         staging.archive_segment(id).unwrap();
-        assert_eq!(staging.expire_archive(7).unwrap(), 0);
+        assert_eq!(staging.expired_archive(7).unwrap().len(), 0);
         file.set_modified(SystemTime::now() - days(8)).unwrap();
-        assert_eq!(staging.expire_archive(7).unwrap(), 1);
+        assert_eq!(staging.expired_archive(7).unwrap().len(), 1);
     }
 }

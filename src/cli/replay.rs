@@ -53,7 +53,9 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         if end.is_ok() && replay.again && !unfinished {
             session.connect_loaders(1).await?.remove(0).end_again().await?;
         }
-        session.stages.expire()?;
+        if end.is_ok() {
+            session.expire().await;
+        }
         let title = format!("spool → {}", session.config.pipeline.table);
         session.finish(&title, end.map(|()| End::without_queue(unfinished)))
     })

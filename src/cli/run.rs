@@ -25,6 +25,9 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         // The drain cancels its own token at its end, which is no reason to hurry.
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
         let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
+        if end.is_ok() {
+            session.expire().await;
+        }
         let end = end.map(End::from).and_then(|end| Ok(end.unless_unfinished(session.stages.is_unfinished()?)));
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);

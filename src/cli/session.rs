@@ -107,6 +107,17 @@ impl Session {
         Ok(loaders)
     }
 
+    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    pub(super) async fn expire(&self) {
+        let expired = match self.config.database_url() {
+            Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = expired {
+            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+        }
+    }
+
     /// A drain with the session's settings.
     pub(super) fn drain(
         &self,
