@@ -16,6 +16,7 @@
 mod acknowledging;
 mod chunks;
 mod entering;
+mod expiring;
 mod inventory;
 mod loading;
 mod retrying;
@@ -39,14 +40,13 @@ use crate::blocking::blocking;
 use crate::config::{Dedupe, SpoolSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
-use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::load::{Committed, Loader};
 use crate::queue::Queue;
 use crate::report::EndedBy;
 use crate::segment::SegmentId;
-use crate::spool::{SealedSegment, read_rejects};
+use crate::spool::SealedSegment;
 use crate::staging::Staging;
 use crate::transform::Plan;
 
@@ -136,14 +136,13 @@ impl Stages {
             end = Arc::clone(&self).run_to_end(drain, inventory, plan, loaders, route) => end,
             () = grace_is_over(&stop, grace, &all_sealed) => Ok(DrainEnd::Stopped),
         };
-        // What is left becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
+        // What remains becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
         // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
         // could not tell, so there the timeout has to pass.
         if self.dedupe == Dedupe::Message {
             keeper.release().await;
         }
-        let expired = self.expire();
-        end.and_then(|end| expired.map(|()| end))
+        end
     }
 
     async fn run_to_end<Q: Queue>(
@@ -256,7 +255,7 @@ impl Stages {
         };
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let (entered, acknowledged) = tokio::join!(entered, acknowledged);
-        entered.and(acknowledged).and(self.expire())
+        entered.and(acknowledged)
     }
 
     /// Whether any segment here is unfinished.
@@ -268,17 +267,6 @@ impl Stages {
     #[must_use]
     pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
         self.counters.is_any_pending(segments)
-    }
-
-    /// Removes what was kept for long enough: acknowledged segments, and reject files.
-    pub fn expire(&self) -> Result<(), Error> {
-        self.staging.expire_archive(self.spool.archive_days)?;
-        for (segment, path) in self.staging.expired_rejects(self.spool.rejects_days)? {
-            let messages = read_rejects(&path)?.flatten().count();
-            remove_if_present(&path)?;
-            tracing::warn!(%segment, messages, "removed rejected messages that were kept for rejects_days");
-        }
-        Ok(())
     }
 
     async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {

@@ -26,7 +26,7 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
         let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
         if end.is_ok() {
-            session.prune().await;
+            session.expire().await;
         }
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);

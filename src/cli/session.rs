@@ -117,15 +117,14 @@ impl Session {
         Ok(loaders)
     }
 
-    /// Lets the ledger forget what cannot be delivered any more. It is no failure of a run that this fails: the next one
-    /// does it.
-    pub(super) async fn prune(&self) {
-        let pruned = async {
-            let mut loader = Loader::connect_to_ask(&self.config.database_url()?, &self.config.pipeline).await?;
-            Ok::<_, Error>(loader.prune().await?)
+    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    pub(super) async fn expire(&self) {
+        let expired = match self.config.database_url() {
+            Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
+            Err(error) => Err(error.into()),
         };
-        if let Err(error) = pruned.await {
-            tracing::warn!("the ledger is not pruned: {}", error.one_line());
+        if let Err(error) = expired {
+            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
         }
     }
 
