@@ -199,14 +199,10 @@ impl Loader {
     /// holds.
     pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
         self.reconnect().await?;
-        let holds_rows = if keep_rows { None } else { Some(self.holds_rows().await?) };
+        let table = self.table_state().await?;
         let failed = |error| PostgresError::of_statement("forgetting segments", error);
         let transaction = self.connection.client.transaction().await.map_err(failed)?;
-        let ledger = &self.destination.ledger;
-        let forgotten = match holds_rows {
-            None => Some(ledger.forget_beside_rows(&transaction, segments).await?),
-            Some(state) => ledger.forget(&transaction, segments, state).await?,
-        };
+        let forgotten = self.destination.ledger.forget(&transaction, segments, table, keep_rows).await?;
         let Some(forgotten) = forgotten else {
             return Err(LoadError::TableNotEmpty { table: self.pipeline.table.to_string() });
         };
@@ -232,7 +228,7 @@ impl Loader {
         self.ask(async |client| ledger.prune(client).await).await
     }
 
-    async fn holds_rows(&self) -> Result<TableState, LoadError> {
+    async fn table_state(&self) -> Result<TableState, LoadError> {
         let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(&self.pipeline.table));
         let exists = self.connection.client.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
         let action = format!("looking whether {} is empty", self.pipeline.table);

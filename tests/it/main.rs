@@ -36,6 +36,7 @@ mod pooler;
 mod postgres_faults;
 mod queues;
 mod recovery;
+mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;

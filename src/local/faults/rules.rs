@@ -70,6 +70,8 @@ pub enum Fault {
         /// Of those in flight, by this number.
         in_flight: u32,
     },
+    /// Received messages do not say when they were sent, as with some servers.
+    NoSentTimestamp,
     /// Of a batch, the first entry and every second one after it are not carried out.
     FailedEntries {
         /// What is said of them.
