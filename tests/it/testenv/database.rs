@@ -25,7 +25,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(super) fn create() -> Self {
+    /// An empty database of its own.
+    pub(crate) fn create() -> Self {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         POSTGRES.create_database(&name).expect("a database");

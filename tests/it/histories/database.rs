@@ -1,0 +1,224 @@
+//! What a person does to the database: constraints, broken tables, truncation, dumps, restarts.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use pgsluice::local::Shutdown;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::Verdict;
+use super::acts::RUN;
+use super::calls::Call;
+use super::holdings::{Files, StagedFile};
+use super::pipelines::{KINDS, PIPELINES, PLACES, Pipeline, Place};
+use super::step::Step;
+use super::world::World;
+use crate::testenv::{Database, postgres};
+
+/// Tells `replay --again` that rows may stay in the table. Empty where `replay --again` does not ask.
+const ROWS_MAY_STAY: &[&str] = &[];
+/// How often a cron job meets a broken table.
+const CRON_RUNS: usize = 3;
+/// Replays that fill a table again, at most.
+const REPLAYS: usize = 6;
+
+/// A CHECK comes, or the one that came goes.
+pub(super) fn check(world: &mut World, step: Step, random: &mut StdRng) {
+    let pipeline = step.place.pipeline;
+    if world.has_check[pipeline as usize] {
+        drop_check(world, pipeline);
+        return;
+    }
+    let kind = random.random_range(0..KINDS);
+    let table = pipeline.name();
+    let sql = format!("alter table {table} add constraint known_kind check (kind <> 'kind-{kind}') not valid");
+    world.note(format!("     {sql}"));
+    world.env.database.execute(&sql);
+    world.has_check[pipeline as usize] = true;
+}
+
+pub(super) fn drop_check(world: &mut World, pipeline: Pipeline) {
+    let sql = format!("alter table {} drop constraint if exists known_kind", pipeline.name());
+    world.note(format!("     {sql}"));
+    world.env.database.execute(&sql);
+    world.has_check[pipeline as usize] = false;
+}
+
+/// A trigger refuses every row, and a cron job does not know it. That is no fault of the messages: none may be rejected,
+/// and none may be received again and again, which would move it to the dead-letter queue.
+pub(super) fn broken_table(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    let pipeline = step.place.pipeline;
+    let table = pipeline.name();
+    let sqlstate = ["20000", "23514", "P0001"][random.random_range(0..3)];
+    world.note(format!("     {table} refuses every row with SQLSTATE {sqlstate}"));
+    world.env.database.execute(&format!(
+        "create or replace function refuse() returns trigger language plpgsql as
+         $$ begin raise exception using errcode = '{sqlstate}'; end $$;
+         create trigger broken before insert on {table} for each row execute function refuse()"
+    ));
+    let rejects = "select count(*) from pgsluice.reject where stage = 'load'";
+    let rejects_before = world.env.database.number(rejects);
+    let counts = world.source(pipeline).queue.counts();
+    let mut received = 0;
+    for _ in 0..CRON_RUNS {
+        let report = world.call(Call::right(step.place, &RUN))?.find_report();
+        received += report.map_or(0, |report| report.stages.drain.items);
+    }
+    let rejected = world.env.database.number(rejects).saturating_sub(rejects_before);
+    world.env.database.execute(&format!("drop trigger broken on {table}"));
+    if rejected > 0 {
+        return Err(format!("{rejected} messages rejected for what the table refuses of all"));
+    }
+    if received > (counts.visible + counts.in_flight) as u64 {
+        return Err(format!("{received} messages received of {counts:?}, and none can be loaded"));
+    }
+    Ok(())
+}
+
+/// The table is truncated, and the archives of both hosts fill it again. A replay that is killed is repeated.
+///
+/// Not where a segment that was loaded is on no host any more: its rows could not come back.
+pub(super) fn truncate(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    if !all_segments_are_here(world) {
+        return Ok(());
+    }
+    let pipeline = step.place.pipeline;
+    world.note(format!("     truncate {}", pipeline.name()));
+    world.env.database.execute(&format!("truncate {}", pipeline.name()));
+    world.lost_rows = true;
+    world.call(Call::right(step.place, &["replay", "--again"]).maybe_disturbed(world, random))?;
+    world.call(Call::right(step.place, &["replay"]))?;
+    reload(world, pipeline)
+}
+
+/// Each host replays the segments that rows are missing of, and no others, until none is missing.
+pub(super) fn reload(world: &mut World, pipeline: Pipeline) -> Verdict {
+    for _ in 0..REPLAYS {
+        let mut is_complete = true;
+        for place in PLACES.into_iter().filter(|place| place.pipeline == pipeline) {
+            let segments = segments_with_missing_rows(world, place)?;
+            if segments.is_empty() {
+                continue;
+            }
+            is_complete = false;
+            let named: Vec<&str> = segments.iter().map(String::as_str).collect();
+            world.call(Call::right(place, &[&["replay", "--again"], ROWS_MAY_STAY, &named[..]].concat()))?;
+        }
+        if is_complete {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn segments_with_missing_rows(world: &mut World, place: Place) -> Verdict<Vec<String>> {
+    let books = world.books()?;
+    let is_missing = |body: &str| {
+        world.messages.of_body(body).is_some_and(|message| {
+            let standing = world.standing(&books, message);
+            message.fits && !message.given_up && standing.rows + standing.kept == 0
+        })
+    };
+    let here = world.segments_at(place);
+    let holds_missing = |file: &&StagedFile| {
+        file.place == place
+            && here.contains(&file.segment)
+            && !file.is_open
+            && file.part != "rejects"
+            && file.messages.iter().any(|(_, body)| is_missing(body))
+    };
+    let mut segments: Vec<String> = books.files.0.iter().filter(holds_missing).map(|f| f.segment.clone()).collect();
+    segments.sort();
+    segments.dedup();
+    Ok(segments)
+}
+
+/// `replay --again` although nobody emptied the table.
+pub(super) fn again_on_rows(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    world.call(Call::right(step.place, &["replay", "--again"]).maybe_disturbed(world, random)).map(|_| ())
+}
+
+/// The database goes through a dump, and life goes on in the copy.
+pub(super) fn dump_and_restore(world: &mut World) {
+    let dump = dump(world);
+    restore(world, &dump);
+}
+
+/// A dump is kept for later, or the last one is restored.
+pub(super) fn restore_old(world: &mut World) {
+    match world.dump.take() {
+        Some(old) if all_segments_are_here(world) => {
+            restore(world, &old);
+            world.lost_rows = true;
+            world.went_back = true;
+            // Constraints are as they were then.
+            for pipeline in PIPELINES {
+                drop_check(world, pipeline);
+            }
+        }
+        _ => {
+            world.note("     dump kept");
+            world.dump = Some(dump(world));
+        }
+    }
+}
+
+/// The server restarts while a run loads.
+pub(super) fn restart(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    let started = world.start(Call::right(step.place, &RUN));
+    let how = if random.random() { Shutdown::Fast } else { Shutdown::Immediate };
+    let after = Duration::from_millis(random.random_range(0..800));
+    world.note(format!("     the server restarts ({how:?}) after {after:?}"));
+    std::thread::sleep(after);
+    let url = world.env.database.url();
+    world.server.as_mut().expect("a server of its own").restart(how).unwrap();
+    world.env.database = Database::connect(url);
+    world.end(started, true).map(|_| ())
+}
+
+/// Whether each segment that was ever sealed can be replayed on some host.
+fn all_segments_are_here(world: &mut World) -> bool {
+    let files = Files::of(&world.env);
+    world.learn_ids(&files);
+    let here: BTreeSet<&String> = files
+        .0
+        .iter()
+        .filter(|file| !file.is_open && ["spool", "committed", "archive"].contains(&file.part))
+        .map(|file| &file.segment)
+        .collect();
+    world.segments_seen.iter().all(|segment| here.contains(segment))
+}
+
+fn dump(world: &World) -> String {
+    let url = world.env.database.url();
+    let mut command = Command::new(program(world, "pg_dump"));
+    command.args(["--no-owner", "--no-privileges"]).arg(format!("--dbname={url}"));
+    let output = command.output().expect("pg_dump");
+    assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a dump in UTF-8")
+}
+
+fn restore(world: &mut World, dump: &str) {
+    let database = match &world.server {
+        None => Database::create(),
+        Some(server) => {
+            let name = format!("history_{}", uuid::Uuid::now_v7().simple());
+            server.create_database(&name).unwrap();
+            Database::connect(server.url(&name))
+        }
+    };
+    let file = world.env.path("dump.sql");
+    std::fs::write(&file, dump).unwrap();
+    let mut command = Command::new(program(world, "psql"));
+    command.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file"]).arg(file);
+    let output = command.arg(format!("--dbname={}", database.url())).output().expect("psql");
+    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    world.note("     database restored from a dump");
+    world.move_to(database);
+}
+
+fn program(world: &World, name: &str) -> std::path::PathBuf {
+    world.server.as_ref().unwrap_or_else(|| postgres()).program(name)
+}
