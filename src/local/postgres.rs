@@ -103,7 +103,9 @@ impl LocalPostgres {
     /// A program of the server's own installation, such as `pg_dump`, which must not be older than the server.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.binaries.join(name)
+        // PATH may have links to the server's programs, and none to this one.
+        let server = self.binaries.join("postgres").canonicalize();
+        server.map_or_else(|_| self.binaries.join(name), |server| server.with_file_name(name))
     }
 
     /// Creates an empty database. Blocks until it is there.

@@ -9,7 +9,7 @@
 //! PGSLUICE_HISTORY_SEED=N repeats one history, as far as a race does. PGSLUICE_HISTORY_ROUNDS is the number of
 //! histories, PGSLUICE_HISTORY_LENGTH the steps of each, PGSLUICE_HISTORY_STEPS which kinds (`all`, or names).
 //! PGSLUICE_HISTORY_ONLY=1,4,7 does these steps of a history alone. PGSLUICE_HISTORY_SHRINK=1 looks for the steps that
-//! a failure needs.
+//! a failure needs. PGSLUICE_HISTORY_SHOW=1 prints also what passes.
 
 mod acts;
 mod calls;
@@ -101,6 +101,9 @@ fn live(plan: &Plan) -> Verdict {
         rest::rest(&mut world)
     }));
     let verdict = outcome.unwrap_or_else(|panic| Err(format!("panicked: {}", text_of(&*panic))));
+    if env::var_os("PGSLUICE_HISTORY_SHOW").is_some() {
+        eprintln!("{}", world.log());
+    }
     let seconds = began.elapsed().as_secs();
     eprintln!("histories: {} took {seconds} s, {}", plan.seed, if verdict.is_ok() { "passed" } else { "FAILED" });
     verdict.map_err(|problem| {

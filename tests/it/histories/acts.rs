@@ -51,7 +51,9 @@ pub(super) fn stages(world: &mut World, step: Step, random: &mut StdRng) -> Verd
     let mut stage = 0_usize;
     for _ in 0..random.random_range(3..=7) {
         let name = STAGES[stage];
-        let words = if name == "drain" { vec![name, "--idle", "1s"] } else { vec![name] };
+        let visible = world.source(step.place.pipeline).queue.counts().visible.max(1).to_string();
+        // With this limit it needs no empty long poll to end.
+        let words = if name == "drain" { vec![name, "--idle", "1s", "--max-messages", &visible] } else { vec![name] };
         let call = Call::right(step.place, &words).maybe_disturbed(world, random);
         world.call(call)?;
         stage = match random.random_range(0..10) {

@@ -180,8 +180,7 @@ impl Kind {
             Self::Kill | Self::Terminate | Self::CrashPoint | Self::DeadLetters | Self::Fifo | Self::Redeliveries => 0,
             Self::Look | Self::Prune | Self::BrokenTable | Self::RestoreOld | Self::Drop | Self::Wait => 1,
             Self::Run | Self::Check => 4,
-            Self::Stages => 5,
-            Self::Send => 6,
+            Self::Stages | Self::Send => 8,
             _ => 2,
         }
     }
@@ -247,7 +246,8 @@ impl Plan {
         let steps = (1..=steps).map(|number| {
             let anywhere = PLACES[random.random_range(0..PLACES.len())];
             let place = if random.random_bool(SHARE_OF_PREFERRED_PLACE) { preferred } else { anywhere };
-            Step { number, kind: draw_kind(&mut random, &kinds), place, seed: random.random() }
+            let kind = draw_kind(&mut random, &kinds);
+            Step { number, kind: if number == 1 { Kind::Send } else { kind }, place, seed: random.random() }
         });
         Self { seed, steps: steps.collect(), kinds }
     }
