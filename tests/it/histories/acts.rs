@@ -1,11 +1,14 @@
 //! Commands with the right configuration, in any order.
 
+use std::collections::BTreeSet;
+
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::Verdict;
 use super::calls::{Call, Setup};
 use super::holdings::{Files, StagedFile, reject_ids};
+use super::imports::send;
 use super::pipelines::Place;
 use super::step::{Kind, Step};
 use super::world::World;
@@ -105,6 +108,10 @@ pub(super) fn wrong(world: &mut World, step: Step, random: &mut StdRng) -> Verdi
     };
     let words = commands[random.random_range(0..commands.len())];
     let (place, pipeline) = (step.place, step.place.pipeline);
+    if random.random() {
+        let is_transformed = random.random();
+        world.stage_some(step, random, is_transformed)?;
+    }
     let books = world.books()?;
     let receives = ["run", "drain"].contains(&words[0]);
     let is_known = match setup {
@@ -140,15 +147,19 @@ impl World {
     /// The pipeline's segments at this place that can be replayed, oldest first.
     pub(super) fn segments_at(&self, place: Place) -> Vec<String> {
         let files = Files::of(&self.env);
-        let is_here = |file: &&StagedFile| {
-            file.place == place
-                && !file.is_open
-                && ["spool", "committed", "archive"].contains(&file.part)
-                && file.pipeline(&self.messages) == Some(place.pipeline)
-        };
-        let mut segments: Vec<String> = files.0.iter().filter(is_here).map(|file| file.segment.clone()).collect();
-        segments.sort();
-        segments.dedup();
-        segments
+        let is_here = |file: &&StagedFile| file.place == place && file.pipeline(&self.messages) == Some(place.pipeline);
+        let segments: BTreeSet<_> = files.replayable().filter(is_here).map(|file| file.segment.clone()).collect();
+        segments.into_iter().collect()
+    }
+
+    /// Messages are sent and drained, and on request transformed, so that there is something at the place.
+    pub(super) fn stage_some(&mut self, step: Step, random: &mut StdRng, is_transformed: bool) -> Verdict {
+        send(self, step, random);
+        let visible = self.source(step.place.pipeline).queue.counts().visible.max(1).to_string();
+        self.call(Call::right(step.place, &["drain", "--idle", "1s", "--max-messages", &visible]))?;
+        if is_transformed {
+            self.call(Call::right(step.place, &["transform"]))?;
+        }
+        Ok(())
     }
 }

@@ -213,7 +213,12 @@ impl World {
 /// What every end must be, whatever was called.
 fn judge_end(call: &Call, outcome: &Outcome) -> Verdict {
     let Some(code) = outcome.code else {
-        let expected = matches!(call.ending, Ending::Killed(_) | Ending::Dies(..)) && outcome.was_killed();
+        let expected = match call.ending {
+            Ending::Killed(_) | Ending::Dies(..) => outcome.was_killed(),
+            // It came before the process listened.
+            Ending::Terminated(_) => !outcome.was_killed(),
+            Ending::Itself => false,
+        };
         return if expected { Ok(()) } else { Err("ended by a signal that nobody sent".to_owned()) };
     };
     if REFUSALS.contains(&code) {

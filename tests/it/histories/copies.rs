@@ -23,8 +23,10 @@ pub(super) fn copy_directory(world: &mut World, step: Step) {
 }
 
 /// Some sealed segments are copied.
-pub(super) fn copy_segments(world: &mut World, step: Step, random: &mut StdRng) {
+pub(super) fn copy_segments(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    world.stage_some(step, random, false)?;
     copy_part(world, step.place, "spool", "spool", |name| name.ends_with(".ndjson") && random.random());
+    Ok(())
 }
 
 /// The archive is copied, and replayed there.
@@ -36,6 +38,7 @@ pub(super) fn copy_archive(world: &mut World, step: Step, random: &mut StdRng) -
 
 /// Chunks come to a host that has neither their segments nor their rejects, and sometimes one file is forgotten.
 pub(super) fn copy_chunks(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    world.stage_some(step, random, true)?;
     let names: Vec<_> = files_in(&world.env.path(&step.place.directory()).join("chunks")).collect();
     let forgotten = if names.is_empty() || random.random_bool(0.7) {
         None

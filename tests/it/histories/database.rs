@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use super::Verdict;
 use super::acts::RUN;
 use super::calls::Call;
-use super::holdings::{Files, StagedFile};
+use super::holdings::Files;
+use super::imports::send;
 use super::pipelines::{KINDS, PIPELINES, PLACES, Pipeline, Place};
 use super::step::Step;
 use super::world::World;
@@ -50,6 +51,7 @@ pub(super) fn drop_check(world: &mut World, pipeline: Pipeline) {
 /// and none may be received again and again, which would move it to the dead-letter queue.
 pub(super) fn broken_table(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
     let pipeline = step.place.pipeline;
+    send(world, step, random);
     let table = pipeline.name();
     let sqlstate = ["20000", "23514", "P0001"][random.random_range(0..3)];
     world.note(format!("     {table} refuses every row with SQLSTATE {sqlstate}"));
@@ -93,18 +95,17 @@ pub(super) fn truncate(world: &mut World, step: Step, random: &mut StdRng) -> Ve
     reload(world, pipeline)
 }
 
-/// Each host replays the segments that rows are missing of, and no others, until none is missing.
+/// Each host replays the segments whose rows are missing, and no others, until none is missing.
 pub(super) fn reload(world: &mut World, pipeline: Pipeline) -> Verdict {
     for _ in 0..REPLAYS {
         let mut is_complete = true;
         for place in PLACES.into_iter().filter(|place| place.pipeline == pipeline) {
-            let segments = segments_with_missing_rows(world, place)?;
-            if segments.is_empty() {
-                continue;
+            let segments = segments_without_rows(world, place)?;
+            if !segments.is_empty() {
+                is_complete = false;
+                let named: Vec<&str> = segments.iter().map(String::as_str).collect();
+                world.call(Call::right(place, &[&["replay", "--again"], ROWS_MAY_STAY, &named[..]].concat()))?;
             }
-            is_complete = false;
-            let named: Vec<&str> = segments.iter().map(String::as_str).collect();
-            world.call(Call::right(place, &[&["replay", "--again"], ROWS_MAY_STAY, &named[..]].concat()))?;
         }
         if is_complete {
             break;
@@ -113,26 +114,21 @@ pub(super) fn reload(world: &mut World, pipeline: Pipeline) -> Verdict {
     Ok(())
 }
 
-fn segments_with_missing_rows(world: &mut World, place: Place) -> Verdict<Vec<String>> {
+/// The segments at a place that have messages without a row, and no row that is theirs for certain.
+fn segments_without_rows(world: &mut World, place: Place) -> Verdict<Vec<String>> {
     let books = world.books()?;
-    let is_missing = |body: &str| {
-        world.messages.of_body(body).is_some_and(|message| {
-            let standing = world.standing(&books, message);
-            message.fits && !message.given_up && standing.rows + standing.kept == 0
-        })
-    };
     let here = world.segments_at(place);
-    let holds_missing = |file: &&StagedFile| {
-        file.place == place
-            && here.contains(&file.segment)
-            && !file.is_open
-            && file.part != "rejects"
-            && file.messages.iter().any(|(_, body)| is_missing(body))
+    let is_whole = |segment: &String| {
+        let bodies = books.files.bodies_of(segment);
+        let fitting = || {
+            let messages = bodies.iter().filter_map(|body| world.messages.of_body(body));
+            messages.filter(|message| message.fits && !message.given_up).map(|message| world.standing(&books, message))
+        };
+        let is_elsewhere = |body: &str| books.files.segments_with(body).any(|other| other != segment);
+        let is_missing = fitting().any(|standing| standing.rows + standing.kept == 0);
+        is_missing && fitting().all(|standing| standing.rows == 0 || is_elsewhere(&standing.message.body))
     };
-    let mut segments: Vec<String> = books.files.0.iter().filter(holds_missing).map(|f| f.segment.clone()).collect();
-    segments.sort();
-    segments.dedup();
-    Ok(segments)
+    Ok(here.into_iter().filter(is_whole).collect())
 }
 
 /// `replay --again` although nobody emptied the table.
@@ -182,12 +178,7 @@ pub(super) fn restart(world: &mut World, step: Step, random: &mut StdRng) -> Ver
 fn all_segments_are_here(world: &mut World) -> bool {
     let files = Files::of(&world.env);
     world.learn_ids(&files);
-    let here: BTreeSet<&String> = files
-        .0
-        .iter()
-        .filter(|file| !file.is_open && ["spool", "committed", "archive"].contains(&file.part))
-        .map(|file| &file.segment)
-        .collect();
+    let here: BTreeSet<&String> = files.replayable().map(|file| &file.segment).collect();
     world.segments_seen.iter().all(|segment| here.contains(segment))
 }
 

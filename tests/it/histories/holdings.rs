@@ -14,6 +14,8 @@ use crate::testenv::{Database, TestEnv};
 
 /// The parts of a staging directory that hold messages. One that a version does not have holds nothing.
 pub(super) const PARTS: [&str; 6] = ["spool", "chunks", "committed", "rejects", "archive", "damaged"];
+/// The parts that hold segments.
+const SEGMENTS: [&str; 3] = ["spool", "committed", "archive"];
 /// Parts in which a segment waits for another stage.
 const UNFINISHED: [&str; 2] = ["spool", "committed"];
 
@@ -56,6 +58,22 @@ impl Files {
     ) -> impl Iterator<Item = &StagedFile> {
         let waits = move |file: &&StagedFile| file.place == place && UNFINISHED.contains(&file.part);
         self.0.iter().filter(waits).filter(move |file| file.pipeline(messages).is_none_or(|found| found == pipeline))
+    }
+
+    /// Sealed segments, wherever they are.
+    pub(super) fn replayable(&self) -> impl Iterator<Item = &StagedFile> {
+        self.0.iter().filter(|file| !file.is_open && SEGMENTS.contains(&file.part))
+    }
+
+    /// The bodies in a sealed segment.
+    pub(super) fn bodies_of(&self, segment: &str) -> BTreeSet<&String> {
+        let files = self.replayable().filter(|file| file.segment == segment);
+        files.flat_map(|file| &file.messages).map(|(_, body)| body).collect()
+    }
+
+    /// The sealed segments that hold a body.
+    pub(super) fn segments_with(&self, body: &str) -> impl Iterator<Item = &String> {
+        self.replayable().filter(move |file| file.holds(body)).map(|file| &file.segment)
     }
 
     /// Where a body lies, in these parts and not in an open segment.

@@ -83,8 +83,6 @@ pub(super) enum Kind {
     Restart,
     /// What dead processes hold becomes visible again.
     Wait,
-    /// Circumstance: the queues have dead-letter queues.
-    DeadLetters,
     /// Another consumer fails until messages move to the dead-letter queue.
     Redrive,
     /// `run` on the dead-letter queue.
@@ -130,7 +128,7 @@ const SHARE_OF_RESTARTS: f64 = 0.1;
 const SHARE_OF_PREFERRED_PLACE: f64 = 0.6;
 
 impl Kind {
-    pub(super) const ALL: [Self; 41] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::Send,
         Self::Import,
         Self::ImportSameName,
@@ -166,7 +164,6 @@ impl Kind {
         Self::RestoreOld,
         Self::Restart,
         Self::Wait,
-        Self::DeadLetters,
         Self::Redrive,
         Self::RunDeadLetters,
         Self::Resend,
@@ -177,7 +174,7 @@ impl Kind {
     /// How often it is drawn, beside the others of its history.
     const fn weight(self) -> u32 {
         match self {
-            Self::Kill | Self::Terminate | Self::CrashPoint | Self::DeadLetters | Self::Fifo | Self::Redeliveries => 0,
+            Self::Kill | Self::Terminate | Self::CrashPoint | Self::Fifo | Self::Redeliveries => 0,
             Self::Look | Self::Prune | Self::BrokenTable | Self::RestoreOld | Self::Drop | Self::Wait => 1,
             Self::Run | Self::Check => 4,
             Self::Stages | Self::Send => 8,
@@ -191,9 +188,17 @@ impl Kind {
         found.unwrap_or_else(|| panic!("no kind of step is called {name}"))
     }
 
-    /// `all`, or names with commas between them.
+    /// Names with commas between them; `all` means all, and a name after a minus is left out again.
     pub(super) fn list(text: &str) -> Vec<Self> {
-        if text == "all" { Self::ALL.to_vec() } else { text.split(',').map(Self::named).collect() }
+        let mut kinds = Vec::new();
+        for word in text.split(',') {
+            match word.strip_prefix('-') {
+                _ if word == "all" => kinds.extend(Self::ALL),
+                Some(name) => kinds.retain(|kind| *kind != Self::named(name)),
+                None => kinds.push(Self::named(word)),
+            }
+        }
+        kinds
     }
 }
 

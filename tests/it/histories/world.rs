@@ -68,7 +68,8 @@ impl World {
         });
         env.set("DATABASE_URL", env.database.url());
         let logins = if plan.has(Kind::Fifo) { QueueKind::Fifo } else { QueueKind::Standard };
-        let has_dead_letters = plan.has(Kind::DeadLetters);
+        let has_dead_letters =
+            [Kind::Redrive, Kind::RunDeadLetters, Kind::Resend].into_iter().any(|kind| plan.has(kind));
         let sources = [logins, QueueKind::Standard].map(|kind| Source::create(&env, kind, has_dead_letters));
         let letters = env.queue.beside(QueueKind::Standard);
         let mut world = Self {
