@@ -121,11 +121,10 @@ pub(super) fn wrong(world: &mut World, step: Step, random: &mut StdRng) -> Verdi
     if !is_known {
         return Ok(());
     }
-    let archived = |files: &Files| files.0.iter().filter(|file| file.place == place && file.part == "archive").count();
-    let before = archived(&books.files);
+    let before = world.acknowledged_at(place);
     let ended = world.call(Call::right(place, words).with(setup))?;
     let acknowledged = ended.find_report().map_or(0, |report| report.counts.acknowledged);
-    if setup == Setup::OtherQueue && (acknowledged > 0 || archived(&Files::of(&world.env)) > before) {
+    if setup == Setup::OtherQueue && (acknowledged > 0 || world.acknowledged_at(place) > before) {
         return Err(format!("acknowledged on a queue that the messages are not from\n{ended}"));
     }
     Ok(())
@@ -150,6 +149,16 @@ impl World {
         let is_here = |file: &&StagedFile| file.place == place && file.pipeline(&self.messages) == Some(place.pipeline);
         let segments: BTreeSet<_> = files.replayable().filter(is_here).map(|file| file.segment.clone()).collect();
         segments.into_iter().collect()
+    }
+
+    /// The number of archived segments at a place whose messages are from a queue.
+    fn acknowledged_at(&self, place: Place) -> usize {
+        let from_queue = |file: &&StagedFile| {
+            let mut messages = file.messages.iter().filter_map(|(_, body)| self.messages.of_body(body));
+            messages.any(|message| !message.queue_ids.is_empty())
+        };
+        let is_archived = |file: &&StagedFile| file.place == place && file.part == "archive";
+        Files::of(&self.env).0.iter().filter(is_archived).filter(from_queue).count()
     }
 
     /// Messages are sent and drained, and on request transformed, so that there is something at the place.

@@ -93,8 +93,13 @@ impl Pipeline {
         }
     }
 
+    /// The table, with one partition for all rows.
     pub(super) fn create_table(self) -> String {
-        format!("create table {} ({COLUMNS})", self.name())
+        let table = self.name();
+        format!(
+            "create table {table} ({COLUMNS}) partition by list (kind);
+             create table {table}_rows partition of {table} default"
+        )
     }
 
     /// Its configuration, under a name that may be another, with the columns in one order or in another.

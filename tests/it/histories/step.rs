@@ -67,9 +67,9 @@ pub(super) enum Kind {
     CopyArchive,
     /// The modification times of archived and sealed segments move by days.
     MoveTimes,
-    /// A CHECK that some good messages violate is added to the table, or dropped.
+    /// A CHECK that some good messages violate is added to the table, or a trigger that raises for them; or both go.
     Check,
-    /// A cron job runs again and again over a table that refuses every row.
+    /// A cron job runs again and again over a table without a partition for its rows, or with an exhausted sequence.
     BrokenTable,
     /// The table is truncated, and `replay --again` fills it.
     Truncate,
@@ -119,9 +119,9 @@ pub(super) const ENABLED: &[Kind] = &[
 
 /// Without these nothing happens.
 const ALWAYS: [Kind; 3] = [Kind::Send, Kind::Run, Kind::Stages];
-/// How likely a kind is in a history that need not have it: with fewer kinds, each happens more often, and a history
-/// goes deeper.
-const SHARE_OF_KINDS: f64 = 0.5;
+/// A history has about this number of the kinds that are switched on: with fewer kinds, each happens more often, and a
+/// history goes deeper.
+const KINDS_OF_A_HISTORY: usize = 14;
 /// A server of its own takes seconds to start.
 const SHARE_OF_RESTARTS: f64 = 0.1;
 /// How likely a step is at the place that the history prefers.
@@ -239,11 +239,12 @@ impl Plan {
     pub(super) fn draw(seed: u64, enabled: &[Kind], steps: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut kinds = Vec::new();
-        for kind in Kind::ALL {
-            // Drawn for each kind, so that a kind that is switched on changes nothing of the others.
-            let share = if kind == Kind::Restart { SHARE_OF_RESTARTS } else { SHARE_OF_KINDS };
-            let drawn = random.random_bool(share) || ALWAYS.contains(&kind);
-            if drawn && enabled.contains(&kind) && !kinds.contains(&kind) {
+        for &kind in enabled {
+            let is_drawn = match kind {
+                Kind::Restart => random.random_bool(SHARE_OF_RESTARTS),
+                _ => random.random_range(0..enabled.len()) < KINDS_OF_A_HISTORY,
+            };
+            if is_drawn || ALWAYS.contains(&kind) {
                 kinds.push(kind);
             }
         }

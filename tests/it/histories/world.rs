@@ -12,7 +12,7 @@ use super::step::{Kind, Plan};
 use crate::testenv::{Database, Queue, QueueKind, Server, TestEnv, postgres};
 
 /// A message is delivered once more after this number of deliveries, where a history has redeliveries.
-const REDELIVER_EVERY: u32 = 5;
+pub(super) const REDELIVER_EVERY: u32 = 5;
 /// Receives after which a message moves to the dead-letter queue.
 pub(super) const MAX_RECEIVES: u32 = 6;
 
@@ -125,6 +125,12 @@ impl World {
     /// Says what happens, for the list that is printed where a history fails.
     pub(super) fn note(&mut self, line: impl Into<String>) {
         self.log.push(line.into());
+    }
+
+    /// What a person says to the database.
+    pub(super) fn execute(&mut self, sql: &str) {
+        self.note(format!("     {}", sql.split_whitespace().collect::<Vec<_>>().join(" ")));
+        self.env.database.execute(sql);
     }
 
     pub(super) fn log(&self) -> String {
