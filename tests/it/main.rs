@@ -26,6 +26,7 @@ mod documentation;
 mod errors;
 mod exit_codes;
 mod help;
+mod histories;
 mod hygiene;
 mod logins;
 mod main_job;

@@ -105,6 +105,10 @@ pub(super) fn raise_counts(answer: &mut Value, visible: u32, in_flight: u32) {
             && let Some(known) = count.as_str().and_then(|text| text.parse::<u64>().ok())
         {
             *count = (known + u64::from(more)).to_string().into();
+        }
+    }
+}
+
 /// Each message without the time of its sending.
 pub(super) fn drop_sent_timestamps(answer: &mut Value) {
     for message in messages_of(answer) {

@@ -26,6 +26,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// An empty database of its own.
     pub(crate) fn create() -> Self {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
