@@ -25,8 +25,8 @@ use serde_json::Value;
 
 pub(super) use answers::deliver;
 use answers::{
-    Broken, altered, broken, damage_bodies, drop_sent_timestamps, internal, json_answer, json_of, raise_counts, refusal,
-    shift_sent_timestamps, take_failing,
+    Broken, altered, broken, damage_bodies, drop_sent_timestamps, internal, json_answer, json_of, raise_counts,
+    refusal, shift_sent_timestamps, take_failing,
 };
 use redelivery::{Redelivery, without_marks};
 use rules::Rules;

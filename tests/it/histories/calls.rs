@@ -234,8 +234,8 @@ fn judge_end(call: &Call, outcome: &Outcome) -> Verdict {
     if !report.sum_holds() {
         return Err(format!("the sum does not hold: {report:?}"));
     }
-    if report.exit_code != code {
-        return Err(format!("exit code {code}, and {} in the report", report.exit_code));
+    if report.exit_code != Some(code) {
+        return Err(format!("exit code {code}, and {:?} in the report", report.exit_code));
     }
     if report.ack_failed > 0 {
         return Err(format!("deletes failed, and no queue refused one: {report:?}"));
