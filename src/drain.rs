@@ -90,7 +90,7 @@ pub struct Drain<Q> {
     pub limits: DrainLimits,
     /// What proves that nothing is left to do.
     pub proof: Proof,
-    /// While it holds `false`, no receive begins, and the queue is not called empty. See [`open_gate`].
+    /// While it holds `false`, no receive begins, and the queue is not called empty. See [`crate::gate`].
     pub gate: watch::Receiver<bool>,
     /// The messages received and not yet deleted.
     pub in_flight: Arc<InFlight>,
@@ -100,12 +100,6 @@ pub struct Drain<Q> {
     pub stop: CancellationToken,
     /// The drain cancels it once it receives nothing any more and everything it received is sealed.
     pub all_sealed: CancellationToken,
-}
-
-/// A gate that nobody closes.
-#[must_use]
-pub fn open_gate() -> watch::Receiver<bool> {
-    watch::channel(true).1
 }
 
 impl<Q: Queue> Drain<Q> {

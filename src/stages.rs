@@ -41,6 +41,7 @@ use crate::config::{Dedupe, SpoolSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::in_flight::InFlight;
 use crate::load::{Committed, Loader};
 use crate::queue::Queue;
@@ -66,6 +67,8 @@ pub struct Stages {
     spool: SpoolSettings,
     dedupe: Dedupe,
     chunks: Chunks,
+    /// Closed while nothing shows that a segment can be loaded.
+    gate: Arc<Gate>,
     damaged: AtomicBool,
     disk_full: AtomicBool,
 }
@@ -94,6 +97,7 @@ impl Stages {
             spool,
             dedupe,
             chunks: Chunks::default(),
+            gate: Arc::default(),
             damaged: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }
@@ -109,6 +113,12 @@ impl Stages {
     #[must_use]
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What lets a drain beside the stages receive.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// What set a segment aside, if anything did: damage, or a full disk.
@@ -156,6 +166,7 @@ impl Stages {
         let known = known(&mut loaders, &inventory.ids()).await?;
         let unfinished = [inventory.sealed, inventory.committed].concat();
         self.count_unfinished(&unfinished, &known);
+        self.gate.doubt(unfinished.iter().filter(|segment| !known.contains_key(&segment.id)).count());
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
@@ -304,6 +315,7 @@ impl Stages {
             return Err(error);
         };
         tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
+        self.gate.skip();
         if let Some(own) = own {
             own.in_flight.set_aside(segment, messages);
         }

@@ -15,7 +15,7 @@ use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
 use crate::config::{Config, QueueSettings};
 use crate::counters::Counters;
-use crate::drain::{Drain, Proof, open_gate};
+use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
@@ -109,7 +109,7 @@ impl Session {
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
             let loader = Loader::connect(&database, &self.config.pipeline).await?;
-            loaders.push(loader.sharing(Arc::clone(&allowance)));
+            loaders.push(loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate())));
         }
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
@@ -147,7 +147,7 @@ impl Session {
             spool: self.config.spool,
             limits: limits.drain_limits(),
             proof,
-            gate: open_gate(),
+            gate: self.stages.gate().watch(),
             in_flight: Arc::clone(in_flight),
             counters: Arc::clone(&self.counters),
             stop,

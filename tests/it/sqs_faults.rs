@@ -181,7 +181,7 @@ fn deletes_that_sqs_refuses_are_reported_and_done_later() {
         when: First(2),
         fault: FailedEntries { code: "AccessDenied", sender_fault: true },
     }]);
-    let outcome = env.start(&["run", "--idle", "8s", "--report", "report.json"]).ended().ends_with(3);
+    let outcome = env.start(&RUN).ended().ends_with(3);
     let report = outcome.report();
     assert_eq!(report.ack_failed, report.counts.duplicates, "{outcome}");
     assert!(report.ack_failed > 0 && outcome.stderr.contains("AccessDenied"), "{outcome}");
@@ -259,7 +259,7 @@ fn an_ack_whose_deletes_fail_says_that_work_is_left() {
     }
     let fault = FailedEntries { code: "AccessDenied", sender_fault: true };
     env.queue.inject(&[Rule { operation: Delete, when: Always, fault }]);
-    let outcome = env.start(&["ack", "--report", "report.json"]).ended().ends_with(3);
+    let outcome = env.start(&["ack"]).ended().ends_with(3);
     assert_eq!((outcome.report().ack_failed, outcome.counts().acknowledged), (1, 0));
     assert_eq!(env.staged_files("committed").len(), 1);
 

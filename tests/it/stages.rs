@@ -203,7 +203,7 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
     replay.until_stderr_contains("stopping");
     env.database.execute("commit");
     let outcome = replay.wait().ends_with(3);
-    assert!(outcome.stderr.ends_with("  not all of it is done; what remains is safe\n"), "{outcome}");
+    assert!(outcome.stderr.ends_with("  stopped before the end; what remains is safe\n"), "{outcome}");
     let loaded = env.database.count("user_logins");
     assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
 

@@ -79,7 +79,8 @@ fn a_segment_of_one_queue_is_not_deleted_from_another() {
 /// Two columns of the same type.
 fn columns(first: &str, second: &str, more: &str) -> String {
     format!(
-        "[[column]]\nname = \"{first}\"\nfrom = \"/user_id\"\n[[column]]\nname = \"{second}\"\nfrom = \"/ip\"\n{more}"
+        "[[column]]\nname = \"{first}\"\nfrom = \"/user_id\"\nmax_length = 128\n\
+         [[column]]\nname = \"{second}\"\nfrom = \"/ip\"\nmax_length = 128\n{more}"
     )
 }
 

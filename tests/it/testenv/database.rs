@@ -57,10 +57,13 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// How many sessions of this database, and of no other in the cluster, wait for a lock.
+    /// How many sessions of this database, and of no other in the cluster, wait for a lock of a table. Not asked of
+    /// `pg_stat_activity`, which says the same throughout a transaction.
     pub(crate) fn sessions_waiting_for_a_lock(&self) -> u64 {
-        let of_database = "wait_event_type = 'Lock' and datname = current_database()";
-        self.number(&format!("select count(*) from pg_stat_activity where {of_database}"))
+        self.number(
+            "select count(distinct pid) from pg_locks where not granted
+             and database = (select oid from pg_database where datname = current_database())",
+        )
     }
 
     /// `\copy table from … csv`, as a person would load a file by hand. Returns the number of rows.
