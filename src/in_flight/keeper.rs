@@ -65,7 +65,7 @@ struct Requests<'a> {
 /// The receipt handles of one [`Holding`].
 enum Handles {
     InMemory(VecDeque<String>),
-    InFile(Receipts),
+    InFile(Box<Receipts>),
 }
 
 impl<Q: Queue> Keeper<Q> {
@@ -219,7 +219,7 @@ impl Requests<'_> {
                 // transform to report.
                 Holding::Segment(segment) => {
                     let path = self.staging.find_unacknowledged(segment);
-                    path.and_then(|path| Receipts::open(&path).ok()).map(Handles::InFile)
+                    path.and_then(|path| Receipts::open(&path).ok()).map(|receipts| Handles::InFile(Box::new(receipts)))
                 }
             };
             self.reading = handles.map(|handles| (holding, duration, handles));

@@ -55,9 +55,9 @@ impl Stages {
                 }
             };
             if done.was_known() {
-                self.gate.skip()
+                self.gate.skip();
             } else {
-                self.gate.prove()
+                self.gate.prove();
             }
             counters.finished(started, manifest.messages);
             counters.wrote(manifest.row_bytes());

@@ -52,29 +52,31 @@ fn received_from(env: &mut TestEnv, queue_url: &str) -> Vec<Segment> {
 
 /// Loads a segment as version 1 did: in one transaction, which is what told it the owner of a message.
 fn load_as_version_1(env: &TestEnv, segment: &Segment) {
-    let (mut rejects, mut sql) = (0, String::new());
+    let (mut rejects, mut statements) = (0, Vec::new());
     for message in segment.messages() {
         let (id, sent_at) = (message["message_id"].as_str().unwrap(), message["sent_at"].as_i64().unwrap());
         let body: Value = serde_json::from_str(message["body"].as_str().unwrap()).unwrap();
-        sql += &format!(
+        statements.push(format!(
             "insert into pgsluice.message values ('user_logins', to_timestamp({sent_at} / 1000.0::numeric), '{id}');"
-        );
+        ));
         if body.get("device_type").is_some() {
-            sql += &format!("insert into user_logins (user_id) values ('{}');", body["user_id"].as_str().unwrap());
+            let user = body["user_id"].as_str().unwrap();
+            statements.push(format!("insert into user_logins (user_id) values ('{user}');"));
             continue;
         }
         rejects += 1;
-        sql += &format!(
+        statements.push(format!(
             "insert into pgsluice.reject (pipeline, message_id, segment, stage, field, reason)
              values ('user_logins', '{id}', '{}', 'transform', 'device_type', 'device_type is missing');",
             segment.id
-        );
+        ));
     }
     let (received, loaded) = (segment.lines.len(), segment.lines.len() - rejects);
     env.database.execute(&format!(
-        "begin; {sql}
+        "begin; {}
          insert into pgsluice.segment (id, pipeline, received, loaded, duplicates, rejected, host, first_sent_at, last_sent_at)
          values ('{}', 'user_logins', {received}, {loaded}, 0, {rejects}, 'old-host', now(), now()); commit",
+        statements.concat(),
         segment.id
     ));
 }

@@ -57,12 +57,12 @@ impl Database {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// How many sessions of this database, and of no other in the cluster, wait for a lock of a table. Not asked of
+    /// How many sessions of this database, and of no other in the cluster, wait for a lock. Not asked of
     /// `pg_stat_activity`, which says the same throughout a transaction.
     pub(crate) fn sessions_waiting_for_a_lock(&self) -> u64 {
         self.number(
-            "select count(distinct pid) from pg_locks where not granted
-             and database = (select oid from pg_database where datname = current_database())",
+            "select count(distinct pid) from pg_locks where not granted and pid in (select pid from pg_locks
+             where database = (select oid from pg_database where datname = current_database()))",
         )
     }
 
