@@ -16,11 +16,16 @@ use crate::testenv::wait_until;
 
 pub(super) const RUN: [&str; 3] = ["run", "--idle", "1s"];
 const STAGES: [&str; 4] = ["drain", "transform", "load", "ack"];
+/// How likely a run finds segments that a drain left.
+const SHARE_OF_BACKLOGS: f64 = 0.3;
 /// Commands that change nothing.
 const LOOKS: [&[&str]; 4] = [&["status"], &["init"], &["rejects", "list"], &["rejects", "list", "--entries"]];
 
 /// `run`, `replay`, `rejects retry`, `prune`: one command.
 pub(super) fn one(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
+    if step.kind == Kind::Run && random.random_bool(SHARE_OF_BACKLOGS) {
+        world.stage_some(step, random, false)?;
+    }
     let limit = random.random_range(1..20_u32).to_string();
     let segment = world.any_segment(step.place, random);
     let words: Vec<&str> = match step.kind {

@@ -10,7 +10,7 @@ use super::Verdict;
 use super::holdings::{Files, Recorded};
 use super::pipelines::Place;
 use super::step::Kind;
-use super::world::{World, renamed};
+use super::world::{World, keeping, renamed};
 use crate::testenv::{Outcome, Running};
 
 /// A key that nothing was masked with.
@@ -39,6 +39,8 @@ pub(super) enum Setup {
     OtherQueue,
     Renamed,
     OtherKey,
+    /// As the right one, and rejects are kept.
+    Keeping,
 }
 
 /// How it ends.
@@ -80,8 +82,9 @@ impl Call {
         Self { setup, ..self }
     }
 
-    pub(super) fn on_queue(self, url: &str) -> Self {
-        Self { queue_url: Some(url.to_owned()), ..self }
+    /// On the dead-letter queue of this URL, which has no redrive policy of its own.
+    pub(super) fn on_dead_letters(self, url: &str) -> Self {
+        Self { setup: Setup::Keeping, queue_url: Some(url.to_owned()), ..self }
     }
 
     /// May end otherwise than by itself, if the history has such ends.
@@ -130,8 +133,11 @@ impl World {
     pub(super) fn start(&mut self, call: Call) -> Started {
         let Call { place, words, setup, queue_url, ending } = &call;
         let pipeline = if *setup == Setup::OtherPipeline { place.pipeline.other() } else { place.pipeline };
-        let configuration =
-            if *setup == Setup::Renamed { renamed(pipeline) } else { pipeline.name().to_owned() } + ".toml";
+        let configuration = match setup {
+            Setup::Renamed => renamed(pipeline),
+            Setup::Keeping => keeping(pipeline),
+            _ => pipeline.name().to_owned(),
+        } + ".toml";
         let own_queue = match setup {
             Setup::OtherQueue => self.env.queue.url(),
             _ => self.source(pipeline).queue.url(),

@@ -39,10 +39,11 @@ pub(super) const VISIBILITY_SECONDS: u32 = 3;
 
 /// Settings that hurry a run: small segments, soon sealed, so that at any moment there is one in every stage.
 ///
-/// A setting for the visibility timeout that a run asks for belongs here, too, as soon as there is one.
+/// What is received is visible again after [`VISIBILITY_SECONDS`].
 const SETTINGS: &str = "
 [queue]
 pollers = 3
+visibility_seconds = 3
 shutdown_grace_ms = 3000
 [spool]
 segment_max_messages = 5
@@ -102,19 +103,16 @@ impl Pipeline {
         )
     }
 
-    /// Its configuration, under a name that may be another, with the columns in one order or in another.
-    pub(super) fn configuration(self, name: &str, letters_url: &str, swapped: bool) -> String {
+    /// Its configuration, under a name that may be another, with what becomes of rejects, and the columns in one order or
+    /// in another.
+    pub(super) fn configuration(self, name: &str, rejects: &str, swapped: bool) -> String {
         let mut columns = ["token", "kind", "secret", "plain", "number"].map(|name| self.column(name));
         if swapped {
             // Texts that are masked and texts that are not change places.
             columns.swap(2, 3);
             columns.swap(0, 1);
         }
-        let rejects = match self {
-            Self::Logins => "on_reject = \"keep\"\n".to_owned(),
-            Self::Visits => format!("on_reject = \"dlq\"\ndlq_url = \"{letters_url}\"\n"),
-        };
-        let pipeline = format!("[pipeline]\nname = \"{name}\"\ntable = \"public.{}\"\n{rejects}", self.name());
+        let pipeline = format!("[pipeline]\nname = \"{name}\"\ntable = \"public.{}\"\n{rejects}\n", self.name());
         format!("{SETTINGS}{pipeline}{}", columns.concat())
     }
 

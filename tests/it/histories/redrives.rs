@@ -30,7 +30,7 @@ pub(super) fn redrive(world: &mut World, step: Step) {
 pub(super) fn run_dead_letters(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
     let Some(queue) = &world.source(step.place.pipeline).dead_letters else { return Ok(()) };
     let url = queue.url().to_owned();
-    let call = Call::right(step.place, &RUN).on_queue(&url).maybe_disturbed(world, random);
+    let call = Call::right(step.place, &RUN).on_dead_letters(&url).maybe_disturbed(world, random);
     world.call(call).map(|_| ())
 }
 

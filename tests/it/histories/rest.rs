@@ -51,7 +51,7 @@ fn finish(world: &mut World, dead_letters: Option<(Pipeline, &str)>) -> Verdict 
                 .filter_map(|place| match dead_letters {
                     None => Some(Call::right(place, &RUN)),
                     Some((pipeline, url)) if pipeline == place.pipeline && host == 1 => {
-                        Some(Call::right(place, &RUN).on_queue(url))
+                        Some(Call::right(place, &RUN).on_dead_letters(url))
                     }
                     Some(_) => None,
                 })

@@ -89,6 +89,8 @@ pub(super) enum Kind {
     RunDeadLetters,
     /// Messages that are nowhere else are sent by hand from the dead-letter queue to their queue.
     Resend,
+    /// Circumstance: the first pipeline leaves rejects to its queue's redrive policy.
+    Leave,
     /// Circumstance: the queue of the first pipeline is a FIFO queue.
     Fifo,
     /// Circumstance: messages are delivered twice although nothing failed.
@@ -128,7 +130,7 @@ const SHARE_OF_RESTARTS: f64 = 0.1;
 const SHARE_OF_PREFERRED_PLACE: f64 = 0.6;
 
 impl Kind {
-    pub(super) const ALL: [Self; 40] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::Send,
         Self::Import,
         Self::ImportSameName,
@@ -167,6 +169,7 @@ impl Kind {
         Self::Redrive,
         Self::RunDeadLetters,
         Self::Resend,
+        Self::Leave,
         Self::Fifo,
         Self::Redeliveries,
     ];
@@ -174,7 +177,7 @@ impl Kind {
     /// How often it is drawn, beside the others of its history.
     const fn weight(self) -> u32 {
         match self {
-            Self::Kill | Self::Terminate | Self::CrashPoint | Self::Fifo | Self::Redeliveries => 0,
+            Self::Kill | Self::Terminate | Self::CrashPoint | Self::Leave | Self::Fifo | Self::Redeliveries => 0,
             Self::Look | Self::Prune | Self::BrokenTable | Self::RestoreOld | Self::Drop | Self::Wait => 1,
             Self::Run | Self::Check => 4,
             Self::Stages | Self::Send => 8,

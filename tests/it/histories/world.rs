@@ -68,8 +68,8 @@ impl World {
         });
         env.set("DATABASE_URL", env.database.url());
         let logins = if plan.has(Kind::Fifo) { QueueKind::Fifo } else { QueueKind::Standard };
-        let has_dead_letters =
-            [Kind::Redrive, Kind::RunDeadLetters, Kind::Resend].into_iter().any(|kind| plan.has(kind));
+        let redriving = [Kind::Redrive, Kind::RunDeadLetters, Kind::Resend, Kind::Leave];
+        let has_dead_letters = redriving.into_iter().any(|kind| plan.has(kind));
         let sources = [logins, QueueKind::Standard].map(|kind| Source::create(&env, kind, has_dead_letters));
         let letters = env.queue.beside(QueueKind::Standard);
         let mut world = Self {
@@ -109,11 +109,21 @@ impl World {
         self.env.pgsluice(&["init", "--config", "logins.toml"]).succeeds();
     }
 
-    /// Writes a pipeline's configuration files: its own, and that of a renamed pipeline.
+    /// Writes a pipeline's configuration files: its own, that of somebody who renamed it, and one that keeps rejects.
     pub(super) fn write_configuration(&self, pipeline: Pipeline) {
-        let name = pipeline.name();
-        for (file, name) in [(name.to_owned(), name.to_owned()), (renamed(pipeline), renamed(pipeline))] {
-            let toml = pipeline.configuration(&name, self.letters.url(), self.swapped[pipeline as usize]);
+        let keep = "on_reject = \"keep\"".to_owned();
+        let policy = match pipeline {
+            Pipeline::Logins if self.plan.has(Kind::Leave) => "on_reject = \"leave\"".to_owned(),
+            Pipeline::Logins => keep.clone(),
+            Pipeline::Visits => format!("on_reject = \"dlq\"\ndlq_url = \"{}\"", self.letters.url()),
+        };
+        let (own, swapped) = (pipeline.name(), self.swapped[pipeline as usize]);
+        for (file, name, rejects) in [
+            (own.to_owned(), own.to_owned(), &policy),
+            (renamed(pipeline), renamed(pipeline), &policy),
+            (keeping(pipeline), own.to_owned(), &keep),
+        ] {
+            let toml = pipeline.configuration(&name, rejects, swapped);
             fs::write(self.env.path(&format!("{file}.toml")), toml).unwrap();
         }
     }
@@ -175,4 +185,10 @@ impl Source {
 /// What a pipeline is called in the configuration of somebody who renamed it.
 pub(super) fn renamed(pipeline: Pipeline) -> String {
     format!("{}-renamed", pipeline.name())
+}
+
+/// The configuration in which rejects are kept, whatever the pipeline does otherwise: for a queue without a redrive
+/// policy.
+pub(super) fn keeping(pipeline: Pipeline) -> String {
+    format!("{}-keeping", pipeline.name())
 }
