@@ -100,7 +100,7 @@ pub(super) enum Kind {
 /// What histories are made of; `Kind::ALL` switches everything on. The variable PGSLUICE_HISTORY_STEPS wins: `all`, or
 /// names with commas between them.
 ///
-/// Without the others, today's binary passes; each of the others stands for a defect that is known.
+/// Each of the others stands for something that is known to be missing: `rejects drop`, and the refusal of another key.
 pub(super) const ENABLED: &[Kind] = &[
     Kind::Send,
     Kind::Import,
