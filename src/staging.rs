@@ -193,9 +193,13 @@ impl Staging {
         self.segments_in("chunks", ".json")
     }
 
-    /// Segments that are committed and not acknowledged, oldest first.
+    /// Segments that are committed and not acknowledged, oldest first. A segment that also lies in the spool, because
+    /// somebody copied a directory into another, is sealed: the file there says less.
     pub fn committed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("committed", ".ndjson")
+        let sealed = self.sealed_segments()?;
+        let mut committed = self.segments_in("committed", ".ndjson")?;
+        committed.retain(|segment| sealed.binary_search(segment).is_err());
+        Ok(committed)
     }
 
     /// Acknowledged segments that are still kept, oldest first.
@@ -356,6 +360,22 @@ mod tests {
         fs::write(staging.open_segment(ids[0]), "").unwrap();
         assert_eq!(staging.sealed_segments().unwrap(), ids);
         assert_eq!(staging.open_segments().unwrap(), [ids[0]]);
+    }
+
+    /// A spool that was copied over a host's own had a segment in `spool/` and in `committed/`: it was counted, and loaded,
+    /// twice, and the report's sum did not hold.
+    #[test]
+    fn a_segment_that_lies_in_two_states_counts_once() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let [twice, once] = [SegmentId::now(), SegmentId::now()];
+        for path in [staging.spool(twice), staging.committed(twice), staging.committed(once)] {
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(staging.sealed_segments().unwrap(), [twice]);
+        assert_eq!(staging.committed_segments().unwrap(), [once]);
+        staging.commit_segment(twice).unwrap();
+        assert_eq!(staging.committed_segments().unwrap(), [twice, once]);
     }
 
     /// The retention was counted from the day of the seal: a segment that waited a week for its load was removed at once.
