@@ -14,17 +14,22 @@
 mod allowance;
 mod committed;
 mod error;
+mod evidence;
+mod fitting;
 mod isolate;
 mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
 mod rejects;
+mod savepoint;
+mod search;
 mod target;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
 mod transaction;
+mod turn;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -53,6 +58,7 @@ use ledger::{Ledger, PipelineRow};
 use message_keys::SegmentKeys;
 use target::{Target, quoted_table};
 use transaction::{Destination, Filled, Work};
+use turn::Turn;
 
 /// Loads segments of one pipeline over one connection, which it opens again when it is lost.
 pub struct Loader {
@@ -167,14 +173,18 @@ impl Loader {
         let (keys, leave_rejects) = blocking(read).await?;
         let keys = Arc::new(keys);
         let superseded = HashSet::new();
-        let mut work = Work { staging, segment, keys, leave_rejects, claim: false, in_doubt: None, superseded };
+        let turn = Turn::default();
+        let mut work = Work { staging, segment, keys, leave_rejects, claim: false, turn, in_doubt: None, superseded };
         let mut retries = Retries::new();
         let committed = loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => break committed,
                 Ok(None) => work.claim = true,
-                Err(error) => self.prepare_retry(&mut retries, error).await?,
+                Err(error) => {
+                    work.turn.after(&error);
+                    self.prepare_retry(&mut retries, error).await?;
+                }
             }
         };
         if !committed.was_known() {
@@ -268,7 +278,7 @@ impl Loader {
     async fn prepare_retry(&mut self, retries: &mut Retries, error: LoadError) -> Result<(), LoadError> {
         match error {
             LoadError::Postgres(PostgresError::ConnectionLost { .. }) => self.connection.sever(),
-            LoadError::NoPartition => self.ensured_days.clear(),
+            LoadError::NoMessagePartition => self.ensured_days.clear(),
             _ => {}
         }
         retries.wait_after(error).await?;
@@ -297,7 +307,8 @@ impl Loader {
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let begun = self.destination.ledger.begin(&transaction).await?;
         self.watch.began(begun.id);
-        match self.destination.fill(&transaction, begun.segment_no, work).await? {
+        work.turn.wait(&transaction, &self.destination.target).await?;
+        match self.destination.fill(&transaction, begun.segment_no, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
             Filled::CommittedBefore(record) => {
                 self.allowance.count(&record);

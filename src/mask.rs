@@ -59,6 +59,15 @@ impl Masker {
     }
 }
 
+/// The number of characters of the text that a value of this number of bytes becomes.
+#[must_use]
+pub const fn masked_length(mask: Mask, bytes: usize) -> usize {
+    match mask {
+        Mask::Siv => siv::text_length(bytes),
+        Mask::Fixed => aes_cbc::text_length(bytes),
+    }
+}
+
 impl fmt::Debug for Masker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.method {
@@ -115,6 +124,20 @@ mod tests {
         let (setting, hint) = missing(Mask::Fixed, &MaskingKeys { key: Some(key), fixed_iv: None });
         assert_eq!(setting, "PGSLUICE_FIXED_IV");
         assert!(hint.contains("32 hex digits") && !hint.contains("keygen"), "{hint}");
+    }
+
+    #[test]
+    fn the_length_of_a_masked_value_is_known_before() {
+        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
+        let keys = MaskingKeys { key: Some(key), fixed_iv: Some([9; 16]) };
+        for mask in [Mask::Siv, Mask::Fixed] {
+            let masker = Masker::new(mask, "c", &keys).unwrap();
+            for bytes in 0..100 {
+                let mut text = Vec::new();
+                masker.mask(&"x".repeat(bytes), &mut text);
+                assert_eq!(masked_length(mask, bytes), text.len(), "{mask:?}: {bytes} bytes");
+            }
+        }
     }
 
     #[test]

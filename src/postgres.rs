@@ -21,7 +21,6 @@ pub(crate) use connection::{Connection, Database, NOTICE_A_LOST_CLIENT_LOCALLY};
 pub(crate) use copy::{CopyError, Feed, copy_in};
 pub use error::PostgresError;
 pub use identifier::{quote_identifier, quote_qualified};
-pub(crate) use refusal::Refusal;
 pub(crate) use retry::Retries;
 #[cfg(test)]
 pub(crate) mod tests;

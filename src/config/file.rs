@@ -87,6 +87,7 @@ struct ColumnTable {
     #[serde(default)]
     required: bool,
     max_length: Option<usize>,
+    scale: Option<u16>,
     mask: Option<Mask>,
 }
 
@@ -245,19 +246,23 @@ impl ColumnTable {
         if kind != ColumnType::Text && (self.mask.is_some() || self.max_length.is_some()) {
             return invalid("`mask` and `max_length` go with type = \"text\"");
         }
+        if kind != ColumnType::Numeric && self.scale.is_some() {
+            return invalid("`scale` goes with type = \"numeric\"");
+        }
         Ok(Column {
             name: self.name.clone(),
             source: Source::Body(pointer),
             kind,
             required: self.required,
             max_length: self.max_length,
+            scale: self.scale,
             mask: self.mask,
         })
     }
 
     fn message_column(&self, value: MessageValue) -> Result<Column, ConfigError> {
-        if self.from.is_some() || self.max_length.is_some() || self.mask.is_some() {
-            return Err(invalid_column(&self.name, "`value` excludes `from`, `max_length` and `mask`"));
+        if self.from.is_some() || self.max_length.is_some() || self.scale.is_some() || self.mask.is_some() {
+            return Err(invalid_column(&self.name, "`value` excludes `from`, `max_length`, `scale` and `mask`"));
         }
         Ok(Column {
             name: self.name.clone(),
@@ -266,6 +271,7 @@ impl ColumnTable {
             kind: if self.kind.is_some() { self.column_type() } else { value.column_type() },
             required: self.required,
             max_length: None,
+            scale: None,
             mask: None,
         })
     }
@@ -372,6 +378,8 @@ mod tests {
             "name = \"a\"\nvalue = \"sent_date\"\nfrom = \"/x\"",
             "name = \"a\"\ntype = \"integer\"\nmask = \"siv\"",
             "name = \"a\"\nversion = \"packed\"",
+            "name = \"a\"\nscale = 2",
+            "name = \"a\"\nvalue = \"sequence_number\"\ntype = \"numeric\"\nscale = 0",
             "name = \"a\"\n[[column]]\nname = \"a\"",
         ] {
             assert!(matches!(column(text), Err(ConfigError::InvalidColumn { .. })), "{text}");

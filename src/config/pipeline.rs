@@ -56,6 +56,8 @@ pub struct Column {
     pub required: bool,
     /// The longest text that fits the column, in characters as Postgres counts them, after masking.
     pub max_length: Option<usize>,
+    /// The most decimal digits that a number may have, so that a column of this scale takes it without rounding.
+    pub scale: Option<u16>,
     /// How the value is encrypted, if it is.
     pub mask: Option<Mask>,
 }
@@ -168,9 +170,9 @@ impl Pipeline {
         add(&self.table.to_string());
         for column in &self.columns {
             // Each field by its name: a new one must be thought of here.
-            let Column { name, source, kind, required, max_length, mask } = column;
+            let Column { name, source, kind, required, max_length, scale, mask } = column;
             add(name);
-            add(&format!("{source:?} {kind:?} {required} {max_length:?} {mask:?}"));
+            add(&format!("{source:?} {kind:?} {required} {max_length:?} {scale:?} {mask:?}"));
         }
         hex::encode(&hash.finalize()[..16])
     }

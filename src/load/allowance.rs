@@ -1,13 +1,15 @@
 //! How many rejects a run may still find: `max_rejects`, counted over all its loaders.
 //!
 //! Always true: a segment's rejects are counted before its COMMIT, so one that brings the run beyond the limit is
-//! rolled back; what did not commit is not counted.
+//! rolled back; what did not commit is not counted. While rows are still being isolated, a segment is asked for with what
+//! it has so far, so that one with far too many is given up early.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::LoadError;
 use super::committed::SegmentRecord;
 use crate::config::MaxRejects;
+use crate::segment::SegmentId;
 
 /// What a run has counted so far.
 #[derive(Debug, Default)]
@@ -40,21 +42,25 @@ impl RejectAllowance {
     pub(super) fn admit(&self, segment: &SegmentRecord) -> Result<Admission<'_>, LoadError> {
         let added = Counts { messages: segment.received, rejects: segment.rejected };
         let mut counts = self.lock();
+        *counts = self.sum(*counts, segment.segment, added)?;
+        Ok(Admission { allowance: self, counts: added })
+    }
+
+    /// Refuses a segment that could not be admitted with the rejects that it has so far. Counts nothing.
+    pub(super) fn ask(&self, segment: SegmentId, messages: u64, rejects: u64) -> Result<(), LoadError> {
+        let counts = *self.lock();
+        self.sum(counts, segment, Counts { messages, rejects }).map(|_| ())
+    }
+
+    fn sum(&self, counts: Counts, segment: SegmentId, added: Counts) -> Result<Counts, LoadError> {
         let sum = Counts { messages: counts.messages + added.messages, rejects: counts.rejects + added.rejects };
         match self.max_rejects {
             // A segment without rejects of its own breaks no limit.
             Some(limit) if added.rejects > 0 && sum.rejects > limit.of(sum.messages) => {
-                Err(LoadError::TooManyRejects {
-                    segment: segment.segment,
-                    rejects: sum.rejects,
-                    messages: sum.messages,
-                    limit,
-                })
+                let Counts { messages, rejects } = sum;
+                Err(LoadError::TooManyRejects { segment, rejects, messages, limit })
             }
-            _ => {
-                *counts = sum;
-                Ok(Admission { allowance: self, counts: added })
-            }
+            _ => Ok(sum),
         }
     }
 
@@ -91,7 +97,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::segment::SegmentId;
 
     fn segment(received: u64, rejected: u64) -> SegmentRecord {
         SegmentRecord {
@@ -113,6 +118,17 @@ mod tests {
         assert!(allowance.admit(&segment(10, 2)).is_err());
         allowance.admit(&segment(10, 1)).unwrap().committed();
         assert!(allowance.admit(&segment(1, 1)).is_err());
+    }
+
+    #[test]
+    fn a_segment_is_asked_for_with_what_it_has_so_far_and_not_counted() {
+        let allowance = RejectAllowance::new(Some(MaxRejects::Count(3)));
+        allowance.admit(&segment(10, 1)).unwrap().committed();
+        for _ in 0..2 {
+            assert!(allowance.ask(SegmentId::now(), 10, 2).is_ok());
+            assert!(allowance.ask(SegmentId::now(), 10, 3).is_err());
+        }
+        assert!(RejectAllowance::new(None).ask(SegmentId::now(), 10, 10).is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::config::{ConfigError, MaxRejects};
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
 use crate::postgres::PostgresError;
+use crate::reason::Reason;
 use crate::segment::SegmentId;
 use crate::spool::SpoolError;
 use crate::staging::StagingError;
@@ -34,11 +35,19 @@ pub enum LoadError {
     TableNotEmpty { table: String },
     /// Passing: it is made before the next attempt.
     #[error("a partition of the ledger was removed meanwhile")]
-    NoPartition,
+    NoMessagePartition,
     #[error("the ledger counts {ledger} messages of segment {segment}, and its file holds {sealed}")]
     CountsDiffer { segment: SegmentId, ledger: u64, sealed: u64 },
     #[error("table {table} took {taken} of the {sent} rows that COPY sent it of segment {segment}")]
     RowsSkipped { segment: SegmentId, table: String, sent: u64, taken: u64 },
+    #[error("table {table} has no partition for a row of segment {segment}")]
+    NoPartition { segment: SegmentId, table: String },
+    /// Before any row was taken, so the table or the mapping is at fault.
+    #[error(
+        "table {table} refused {rows} rows of segment {segment} alike and took none: {}{}",
+        reason.text, reason.field.as_ref().map(|field| format!(", {field}")).unwrap_or_default()
+    )]
+    RowsRefused { segment: SegmentId, table: String, rows: usize, reason: Box<Reason> },
     /// Passing: its transaction ends, and then the ledger has the segment or has not.
     #[error("segment {segment} is being loaded by another process")]
     SegmentBusy { segment: SegmentId },
@@ -86,7 +95,7 @@ impl Advised for LoadError {
             Self::Config(error) => error.advice(),
             Self::Postgres(error) => error.advice(),
             Self::SegmentBusy { .. } => retried("wait for the other process"),
-            Self::NoPartition => retried("run again"),
+            Self::NoMessagePartition => retried("run again"),
             Self::NoTable { .. } => fatal(
                 "create the table, or correct pipeline.table; for the built-in mapping `pgsluice init` creates it",
             ),
@@ -103,6 +112,14 @@ impl Advised for LoadError {
             Self::CountsDiffer { .. } => {
                 fatal("nothing of the segment is deleted; see where the file came from, and move it away")
             }
+            Self::NoPartition { .. } => fatal(
+                "create the partition that the row belongs to, or a default one, and run again; nothing of the segment \
+                 was loaded, rejected or deleted",
+            ),
+            Self::RowsRefused { .. } => fatal(
+                "one cause for all rows is a fault of the table or the mapping: correct it and run again; nothing of the \
+                 segment was loaded, rejected or deleted",
+            ),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,
                 ..fatal(

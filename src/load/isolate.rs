@@ -4,19 +4,25 @@
 //! Always true: a row counts as refused only after a COPY of it alone was refused; every other row is in the table.
 //! Each COPY runs after a savepoint, so what it refused leaves the transaction usable. The line number that
 //! Postgres gives only says where to look first; where it gives none, or a wrong one, halving finds the row.
+//!
+//! Whether a refused row is a reject, or the table cannot take any row, is decided in [`evidence`].
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_postgres::Transaction;
 use tokio_postgres::error::DbError;
+use tokio_postgres::{ToStatement, Transaction};
 
-use super::LoadError;
-use super::target::{self, Target};
+use super::allowance::RejectAllowance;
+use super::evidence::{Evidence, Verdict};
+use super::savepoint::Savepoint;
+use super::search::Search;
+use super::target::{self, Names, Target};
+use super::{LoadError, evidence};
 use crate::blocking::blocking;
 use crate::chunk::{Rows, send_whole};
-use crate::postgres::sqlstate::{Meaning, judge};
+use crate::postgres::sqlstate::{Meaning, is_missing_partition, judge};
 use crate::postgres::{CopyError, Feed, PostgresError, copy_in};
 use crate::reason::Reason;
 use crate::segment::SegmentId;
@@ -30,12 +36,42 @@ pub(super) struct RefusedRow {
     pub(super) reason: Reason,
 }
 
+/// What a chunk's rows came to.
+#[derive(Debug, Default)]
+pub(super) struct Isolated {
+    /// The rows that are not in the table, in their order.
+    pub(super) refused: Vec<RefusedRow>,
+    /// These are more than the run may reject; the rows after the last of them were not tried.
+    pub(super) too_many: Option<LoadError>,
+}
+
 /// Copies rows of one chunk within a transaction.
 pub(super) struct RowCopy<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) target: &'a Target,
     pub(super) segment: SegmentId,
     pub(super) path: Arc<Path>,
+    pub(super) tried: Tried<'a>,
+}
+
+/// Whether the rows were tried before.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tried<'a> {
+    /// Never: each that is refused is one more reject of the run.
+    First(RejectLimit<'a>),
+    /// They are rejects.
+    Again,
+}
+
+/// How many rows of a segment may be refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RejectLimit<'a> {
+    /// `None`: that is seen only at the end.
+    pub(super) allowance: Option<&'a RejectAllowance>,
+    /// Messages of the segment.
+    pub(super) messages: u64,
+    /// Those of them that are rejects already.
+    pub(super) rejects: u64,
 }
 
 enum Copied {
@@ -44,13 +80,17 @@ enum Copied {
 }
 
 impl RowCopy<'_> {
-    /// Copies the chunk's rows, or those selected; returns the refused ones.
-    pub(super) async fn run(&self, rows: usize, selected: Option<Vec<usize>>) -> Result<Vec<RefusedRow>, LoadError> {
-        let mut refusal = None;
+    /// Copies the chunk's rows, or those selected.
+    pub(super) async fn run(&self, rows: usize, selected: Option<Vec<usize>>) -> Result<Isolated, LoadError> {
+        let (mut savepoint, mut refusal) = (Savepoint::Missing, None);
         if selected.is_none() {
             let path = Arc::clone(&self.path);
-            match self.copy(move |feed| Ok(send_whole(&path, |bytes| feed.write(bytes))?)).await? {
-                Copied::Rows(copied) if copied == rows as u64 => return Ok(Vec::new()),
+            let produce = move |feed: &mut Feed| Ok(send_whole(&path, |bytes| feed.write(bytes))?);
+            match self.copy(&mut savepoint, &*self.target.copy_statement, produce).await? {
+                Copied::Rows(copied) if copied == rows as u64 => {
+                    self.end(savepoint).await?;
+                    return Ok(Isolated::default());
+                }
                 Copied::Rows(copied) => {
                     let (path, segment) = (Arc::clone(&self.path), self.segment);
                     blocking(move || Rows::index(&path, segment, rows)).await?;
@@ -61,103 +101,68 @@ impl RowCopy<'_> {
         }
         let selected: Arc<[usize]> = selected.unwrap_or_else(|| (0..rows).collect()).into();
         if selected.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Isolated::default());
         }
         let (path, segment) = (Arc::clone(&self.path), self.segment);
         let chunk = Arc::new(blocking(move || Rows::index(&path, segment, rows)).await?);
-        let suspect = match refusal {
-            Some(error) => self.suspect(&chunk, &selected, 0..selected.len(), &error).await?,
-            None => None,
-        };
-        self.isolate(&chunk, &selected, suspect).await
-    }
-
-    /// `suspect` is the row that is said to be refused, counted within `selected`.
-    async fn isolate(
-        &self,
-        chunk: &Arc<Rows>,
-        selected: &Arc<[usize]>,
-        mut suspect: Option<usize>,
-    ) -> Result<Vec<RefusedRow>, LoadError> {
-        let mut refusals = Vec::new();
-        let mut start = 0;
-        let mut window = selected.len();
-        while start < selected.len() {
-            let end = match suspect {
-                Some(row) if row > start => row,
-                Some(_) => start + 1,
-                None => selected.len().min(start.saturating_add(window)),
-            };
-            match self.copy_range(chunk, selected, start..end).await? {
-                Copied::Rows(copied) if copied == (end - start) as u64 => {
-                    if suspect.is_some_and(|row| row < end) {
-                        suspect = None;
-                    }
-                    start = end;
-                    window = window.saturating_mul(2);
-                }
-                Copied::Rows(copied) => return Err(self.skipped(end - start, copied)),
-                Copied::Refused(error) if end - start == 1 => {
-                    let reason = target::reason(&error, self.target);
-                    refusals.push(RefusedRow { row: selected[start], reason });
-                    suspect = None;
-                    start = end;
-                }
-                Copied::Refused(error) => {
-                    suspect = self.suspect(chunk, selected, start..end, &error).await?;
-                    window = (end - start) / 2;
-                }
-            }
+        let mut isolation = Isolation::new(self, chunk, selected, savepoint);
+        if let Some(error) = refusal {
+            isolation.narrow(&(0..isolation.selected.len()), &error).await?;
         }
-        Ok(refusals)
-    }
-
-    /// Which row the error names, counted within `selected`.
-    async fn suspect(
-        &self,
-        chunk: &Arc<Rows>,
-        selected: &Arc<[usize]>,
-        range: Range<usize>,
-        error: &DbError,
-    ) -> Result<Option<usize>, LoadError> {
-        let Some(line) = target::line(error, self.target) else { return Ok(None) };
-        let (chunk, selected) = (Arc::clone(chunk), Arc::clone(selected));
-        let start = range.start;
-        let found = blocking(move || chunk.row_at_line(&selected[range], line)).await?;
-        Ok(found.map(|index| start + index))
-    }
-
-    async fn copy_range(
-        &self,
-        chunk: &Arc<Rows>,
-        selected: &Arc<[usize]>,
-        range: Range<usize>,
-    ) -> Result<Copied, LoadError> {
-        let (chunk, selected) = (Arc::clone(chunk), Arc::clone(selected));
-        self.copy(move |feed| Ok(chunk.send(&selected[range], |row| feed.write(row))?)).await
+        let isolated = isolation.run().await?;
+        self.end(isolation.savepoint).await?;
+        Ok(isolated)
     }
 
     async fn copy(
         &self,
+        savepoint: &mut Savepoint,
+        statement: &(impl ToStatement + ?Sized),
         produce: impl FnOnce(&mut Feed) -> Result<(), LoadError> + Send + 'static,
     ) -> Result<Copied, LoadError> {
-        let lost = |error| {
-            let action = format!("the COPY of segment {} into {}", self.segment, self.target.table);
-            LoadError::from(PostgresError::of_statement(&action, error))
-        };
-        self.transaction.batch_execute("SAVEPOINT rows").await.map_err(lost)?;
-        let (ended, outcome) = match copy_in(self.transaction, &self.target.copy_statement, produce).await {
-            Ok(rows) => ("RELEASE rows", Copied::Rows(rows)),
-            Err(CopyError::Postgres(error)) => match error.as_db_error() {
-                Some(refusal) if judge(refusal.code().code()).0 == Meaning::Row => {
-                    ("ROLLBACK TO rows; RELEASE rows", Copied::Refused(Box::new(refusal.clone())))
-                }
-                _ => return Err(lost(error)),
-            },
-            Err(CopyError::Source(error)) => return Err(error),
-        };
-        self.transaction.batch_execute(ended).await.map_err(lost)?;
-        Ok(outcome)
+        let copied = savepoint.before(self.transaction, copy_in(self.transaction, statement, produce)).await;
+        match copied.map_err(|error| self.failed(error))? {
+            Ok(rows) => {
+                *savepoint = Savepoint::Keep;
+                Ok(Copied::Rows(rows))
+            }
+            Err(CopyError::Postgres(error)) => {
+                *savepoint = Savepoint::Undo;
+                self.refused(error).map(Copied::Refused)
+            }
+            Err(CopyError::Source(error)) => Err(error),
+        }
+    }
+
+    async fn end(&self, savepoint: Savepoint) -> Result<(), LoadError> {
+        savepoint.end(self.transaction).await.map_err(|error| self.failed(error))
+    }
+
+    /// A refusal that may be about a row; any other error ends the attempt.
+    fn refused(&self, error: tokio_postgres::Error) -> Result<Box<DbError>, LoadError> {
+        let Some(refusal) = error.as_db_error() else { return Err(self.failed(error)) };
+        match judge(refusal.code().code()).0 {
+            Meaning::Moment | Meaning::CertainSetup => Err(self.stop(refusal)),
+            _ if is_missing_partition(refusal) => Err(self.stop(refusal)),
+            Meaning::Row | Meaning::Setup => Ok(Box::new(refusal.clone())),
+        }
+    }
+
+    /// Ends the attempt with a refusal that is no fault of a row.
+    fn stop(&self, refusal: &DbError) -> LoadError {
+        if is_missing_partition(refusal) {
+            let table = self.target.table.to_string();
+            return LoadError::NoPartition { segment: self.segment, table };
+        }
+        PostgresError::of_refusal(&self.action(), refusal).into()
+    }
+
+    fn failed(&self, error: tokio_postgres::Error) -> LoadError {
+        PostgresError::of_statement(&self.action(), error).into()
+    }
+
+    fn action(&self) -> String {
+        format!("the COPY of segment {} into {}", self.segment, self.target.table)
     }
 
     /// The chunk has all its rows, so something in the table skipped some: a message that is neither a row nor a
@@ -165,5 +170,130 @@ impl RowCopy<'_> {
     fn skipped(&self, sent: usize, taken: u64) -> LoadError {
         let table = self.target.table.to_string();
         LoadError::RowsSkipped { segment: self.segment, table, sent: sent as u64, taken }
+    }
+}
+
+/// The search for the refused rows of one chunk.
+struct Isolation<'a> {
+    copy: &'a RowCopy<'a>,
+    chunk: Arc<Rows>,
+    /// The rows to copy, by their numbers in the chunk.
+    selected: Arc<[usize]>,
+    search: Search,
+    evidence: Evidence,
+    savepoint: Savepoint,
+    names: Option<Arc<Names>>,
+    refused: Vec<RefusedRow>,
+    /// A refusal that stops the run if no row is taken.
+    open: Option<Box<DbError>>,
+}
+
+impl<'a> Isolation<'a> {
+    fn new(copy: &'a RowCopy<'a>, chunk: Arc<Rows>, selected: Arc<[usize]>, savepoint: Savepoint) -> Self {
+        Self {
+            search: Search::new(selected.len()),
+            evidence: match copy.tried {
+                Tried::First(_) => Evidence::of_new_rows(),
+                Tried::Again => Evidence::of_rejects(),
+            },
+            copy,
+            chunk,
+            selected,
+            savepoint,
+            names: None,
+            refused: Vec::new(),
+            open: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Isolated, LoadError> {
+        let copy = self.copy;
+        let prepared = self.savepoint.before(copy.transaction, copy.transaction.prepare(&copy.target.copy_statement));
+        let statement = prepared.await.flatten().map_err(|error| copy.failed(error))?;
+        self.savepoint = Savepoint::Undo;
+        while let Some(range) = self.search.next() {
+            let (chunk, selected, rows) = (Arc::clone(&self.chunk), Arc::clone(&self.selected), range.clone());
+            let produce = move |feed: &mut Feed| Ok(chunk.send(&selected[rows], |row| feed.write(row))?);
+            match copy.copy(&mut self.savepoint, &statement, produce).await? {
+                Copied::Rows(copied) if copied == range.len() as u64 => {
+                    self.search.take(&range);
+                    self.evidence.take();
+                    self.open = None;
+                }
+                Copied::Rows(copied) => return Err(copy.skipped(range.len(), copied)),
+                Copied::Refused(error) if range.len() == 1 => {
+                    self.refuse(self.selected[range.start], error).await?;
+                    self.search.refuse_row();
+                }
+                Copied::Refused(error) => self.narrow(&range, &error).await?,
+            }
+            if let Err(too_many) = self.ask_for_rejects() {
+                return Ok(Isolated { refused: std::mem::take(&mut self.refused), too_many: Some(too_many) });
+            }
+        }
+        match self.open.take() {
+            Some(error) => Err(copy.stop(&error)),
+            None => Ok(Isolated { refused: std::mem::take(&mut self.refused), too_many: None }),
+        }
+    }
+
+    /// Within a range that was refused, looks first at the row that the error names.
+    async fn narrow(&mut self, range: &Range<usize>, error: &DbError) -> Result<(), LoadError> {
+        let suspect = match target::line(error, self.copy.target) {
+            Some(line) => {
+                let (chunk, selected, rows) = (Arc::clone(&self.chunk), Arc::clone(&self.selected), range.clone());
+                blocking(move || chunk.row_at_line(&selected[rows], line)).await?
+            }
+            None => None,
+        };
+        self.search.refuse_range(range, suspect.map(|index| range.start + index));
+        Ok(())
+    }
+
+    /// The row was refused alone.
+    async fn refuse(&mut self, row: usize, error: Box<DbError>) -> Result<(), LoadError> {
+        let names = self.names().await?;
+        if names.is_known_key(&error) {
+            self.evidence.take();
+            self.open = None;
+        }
+        let (sqlstate, constraint) = (error.code().code(), names.constraint(&error));
+        let meaning = judge(sqlstate).0;
+        let reason = target::reason(&error, self.copy.target, &names);
+        match self.evidence.refuse(meaning, sqlstate, constraint) {
+            Verdict::Reject => {}
+            Verdict::Open => _ = self.open.get_or_insert(error),
+            Verdict::Stop if meaning == Meaning::Row => {
+                let (segment, table) = (self.copy.segment, self.copy.target.table.to_string());
+                return Err(LoadError::RowsRefused { segment, table, rows: evidence::ALIKE, reason: Box::new(reason) });
+            }
+            Verdict::Stop => return Err(self.copy.stop(&error)),
+        }
+        self.refused.push(RefusedRow { row, reason });
+        Ok(())
+    }
+
+    /// What the catalog names; asked after the first refusal, which is undone before.
+    async fn names(&mut self) -> Result<Arc<Names>, LoadError> {
+        if let Some(names) = &self.names {
+            return Ok(Arc::clone(names));
+        }
+        let copy = self.copy;
+        let asked = self.savepoint.before(copy.transaction, copy.target.names(copy.transaction)).await;
+        let names = Arc::new(asked.flatten().map_err(|error| copy.failed(error))?);
+        self.savepoint = Savepoint::Undo;
+        self.names = Some(Arc::clone(&names));
+        Ok(names)
+    }
+
+    /// Whether the run may reject what is refused by now. While no row is taken, the set-up may be at fault, which is the
+    /// better answer.
+    fn ask_for_rejects(&self) -> Result<(), LoadError> {
+        match self.copy.tried {
+            Tried::First(RejectLimit { allowance: Some(allowance), messages, rejects }) if self.evidence.is_taken() => {
+                allowance.ask(self.copy.segment, messages, rejects + self.refused.len() as u64)
+            }
+            _ => Ok(()),
+        }
     }
 }

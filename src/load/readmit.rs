@@ -11,9 +11,10 @@ use std::sync::Arc;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use super::isolate::RowCopy;
+use super::isolate::{Isolated, RefusedRow, RowCopy, Tried};
 use super::ledger::{Ledger, NewReject, RejectRow};
 use super::message_keys::{MessageKey, SegmentKeys};
+use super::turn::Turn;
 use super::{LoadError, Loader, rejects};
 use crate::blocking::blocking;
 use crate::chunk::Manifest;
@@ -63,13 +64,16 @@ impl Loader {
     ) -> Result<Readmitted, LoadError> {
         let (files, staged) = (staging.clone(), manifest.clone());
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, &staged)).await?);
-        let work = Readmission { segment, staging, staged: manifest.segment, keys };
+        let mut work = Readmission { segment, staging, staged: manifest.segment, keys, turn: Turn::default() };
         let mut retries = Retries::new();
         loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.readmit_once(&work)).await {
                 Ok(readmitted) => return Ok(readmitted),
-                Err(error) => self.prepare_retry(&mut retries, error).await?,
+                Err(error) => {
+                    work.turn.after(&error);
+                    self.prepare_retry(&mut retries, error).await?;
+                }
             }
         }
     }
@@ -83,21 +87,24 @@ impl Loader {
         let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
         let ledger = &self.destination.ledger;
         self.watch.began(ledger.begin(&transaction).await?.id);
+        work.turn.wait(&transaction, &self.destination.target).await?;
         let Some(segment_no) = ledger.segment_no(&transaction, work.segment).await? else {
             return Ok(Readmitted::default());
         };
 
         let tried = work.withdraw(&transaction, ledger).await?;
         let path = work.staging.chunk(work.staged).into();
-        let copy = RowCopy { transaction: &transaction, target: &self.destination.target, segment: work.segment, path };
-        let refusals = copy.run(work.keys.rows, Some(tried.iter().map(|key| key.position).collect())).await?;
+        let target = &self.destination.target;
+        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, path, tried: Tried::Again };
+        let selected = tried.iter().map(|key| key.position).collect();
+        let Isolated { refused, .. } = copy.run(work.keys.rows, Some(selected)).await?;
 
         let (staging, staged, keys) = (work.staging.clone(), work.staged, Arc::clone(&work.keys));
         let (unfit, refused) = blocking(move || {
             let unfit = rejects::of_transform(&staging, staged, |_| true)?;
-            let keys = keys.at(refusals.iter().map(|refusal| refusal.row))?;
+            let keys = keys.at(refused.iter().map(|refusal| refusal.row))?;
             let refused =
-                keys.into_iter().zip(refusals).map(|(key, refusal)| NewReject { key, reason: refusal.reason });
+                keys.into_iter().zip(refused).map(|(key, RefusedRow { reason, .. })| NewReject { key, reason });
             Ok::<_, LoadError>((unfit, refused.collect::<Vec<_>>()))
         })
         .await?;
@@ -124,6 +131,7 @@ struct Readmission<'a> {
     staging: &'a Staging,
     staged: SegmentId,
     keys: Arc<SegmentKeys>,
+    turn: Turn,
 }
 
 impl Readmission<'_> {

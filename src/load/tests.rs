@@ -8,3 +8,4 @@ mod loading;
 mod lost_answers;
 mod mapping;
 mod search_path;
+mod turns;

@@ -10,11 +10,13 @@ use std::time::SystemTime;
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
+use super::allowance::RejectAllowance;
 use super::committed::SegmentRecord;
-use super::isolate::{RefusedRow, RowCopy};
+use super::isolate::{Isolated, RefusedRow, RejectLimit, RowCopy, Tried};
 use super::ledger::{Ledger, NewReject, RejectRow};
 use super::message_keys::{MessageKey, SegmentKeys};
 use super::target::Target;
+use super::turn::Turn;
 use super::{LoadError, rejects};
 use crate::blocking::blocking;
 use crate::config::Dedupe;
@@ -31,6 +33,7 @@ pub(super) struct Work<'a> {
     pub(super) leave_rejects: bool,
     /// A message was in the ledger already, so messages are claimed one by one.
     pub(super) claim: bool,
+    pub(super) turn: Turn,
     /// The time of the transaction whose COMMIT was sent and not answered.
     pub(super) in_doubt: Option<SystemTime>,
     /// Kept rejects that are rows once the last attempt has committed.
@@ -72,6 +75,7 @@ impl Destination {
         transaction: &Transaction<'_>,
         segment_no: i32,
         work: &mut Work<'_>,
+        allowance: &RejectAllowance,
     ) -> Result<Filled, LoadError> {
         if let Some((found, loaded_at)) = self.ledger.find(transaction, &[work.segment]).await?.pop() {
             return Ok(if work.in_doubt == Some(loaded_at) {
@@ -87,7 +91,7 @@ impl Destination {
             (Dedupe::Message, false) => return Ok(Filled::MessageKnown),
         };
         CrashPoint::CopyIds.pass();
-        let record = self.copy_new(transaction, segment_no, work, new).await?;
+        let record = self.copy_new(transaction, segment_no, work, new, allowance).await?;
         let loaded_at = self.ledger.insert_segment(transaction, &record, segment_no, &work.keys).await?;
         Ok(Filled::Ready(record, loaded_at))
     }
@@ -99,6 +103,7 @@ impl Destination {
         segment_no: i32,
         work: &mut Work<'_>,
         new: New,
+        allowance: &RejectAllowance,
     ) -> Result<SegmentRecord, LoadError> {
         let (segment, keys) = (work.segment, Arc::clone(&work.keys));
         let (selected, new_rejects) = match new {
@@ -110,8 +115,15 @@ impl Destination {
             }
         };
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
-        let copy = RowCopy { transaction, target: &self.target, segment, path: work.staging.chunk(segment).into() };
-        let refusals = copy.run(keys.rows, selected.clone()).await?;
+        let limit = RejectLimit {
+            // Otherwise only the ledger tells which of them were rejected before.
+            allowance: (self.dedupe == Dedupe::Message).then_some(allowance),
+            messages: keys.total() as u64,
+            rejects: new_rejects.iter().filter(|&&new| new).count() as u64,
+        };
+        let path = work.staging.chunk(segment).into();
+        let copy = RowCopy { transaction, target: &self.target, segment, path, tried: Tried::First(limit) };
+        let Isolated { refused: refusals, too_many } = copy.run(keys.rows, selected.clone()).await?;
         CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;
 
@@ -137,6 +149,8 @@ impl Destination {
         })
         .await?;
         work.superseded = superseded;
+        // Not before their reasons are in the reject file.
+        too_many.map_or(Ok(()), Err)?;
         self.record_rejects(transaction, segment_no, work, received, loaded, rejects).await
     }
 

@@ -33,6 +33,11 @@ where
     }
 }
 
+/// The number of digits for a value of this number of bytes. Padding adds one byte at least.
+pub(super) const fn text_length(bytes: usize) -> usize {
+    (bytes / BLOCK_BYTES + 1) * BLOCK_BYTES * 2
+}
+
 /// The plaintext, unless the length or the padding is wrong.
 pub(super) fn decrypt<C>(cipher: &C, iv: [u8; BLOCK_BYTES], ciphertext: &[u8]) -> Option<Vec<u8>>
 where

@@ -54,6 +54,11 @@ impl Siv {
     }
 }
 
+/// The number of characters of the text for a value of this number of bytes: key id, colon, IV, ciphertext.
+pub(super) const fn text_length(bytes: usize) -> usize {
+    2 * KEY_ID_BYTES + 1 + 2 * BLOCK_BYTES + aes_cbc::text_length(bytes)
+}
+
 /// The name of the key in each text: eight hexadecimal digits that say nothing about the key.
 pub(super) fn key_id(key: &MaskingKey) -> Result<String, ConfigError> {
     derive::<KEY_ID_BYTES>(key, KEY_ID_INFO).map(|id| hex::encode(*id))

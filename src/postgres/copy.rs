@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use futures::SinkExt;
 use tokio::sync::mpsc;
-use tokio_postgres::Transaction;
+use tokio_postgres::{ToStatement, Transaction};
 
 use crate::blocking::blocking;
 
@@ -49,7 +49,7 @@ impl Feed {
 /// Runs a COPY with what `produce` writes, which it does on a thread where it may block; returns the rows taken.
 pub(crate) async fn copy_in<E: Send + 'static>(
     transaction: &Transaction<'_>,
-    statement: &str,
+    statement: &(impl ToStatement + ?Sized),
     produce: impl FnOnce(&mut Feed) -> Result<(), E> + Send + 'static,
 ) -> Result<u64, CopyError<E>> {
     let mut sink = std::pin::pin!(transaction.copy_in::<_, Cursor<Vec<u8>>>(statement).await?);

@@ -1,6 +1,7 @@
 //! What Postgres refuses, or a connection fails to do, and what follows from it.
 
 use thiserror::Error;
+use tokio_postgres::error::DbError;
 
 use super::refusal::{Names, Refusal};
 use super::sqlstate::{Meaning, judge};
@@ -30,10 +31,15 @@ pub enum PostgresError {
 impl PostgresError {
     /// An error of a statement, without what may quote a value.
     pub(crate) fn of_statement(action: &str, error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(refusal) => Self::of_refusal(action, refusal),
+            None => Self::ConnectionLost { action: action.to_owned(), source: error.into() },
+        }
+    }
+
+    /// What the server refused, without what may quote a value.
+    pub(crate) fn of_refusal(action: &str, refusal: &DbError) -> Self {
         let action = action.to_owned();
-        let Some(refusal) = error.as_db_error() else {
-            return Self::ConnectionLost { action, source: error.into() };
-        };
         let refusal = Refusal::from(refusal);
         let said = refusal.message().map_or_else(String::new, |message| format!(": {message}"));
         let Names { table, column, constraint } = refusal.names();

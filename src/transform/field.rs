@@ -20,6 +20,8 @@ pub(super) enum Problem {
     Not(&'static str),
     OutOfRange(ColumnType),
     TooLong { max_length: usize },
+    TooManyDecimals { scale: u16 },
+    BelowMicroseconds,
     Nul,
     LoneSurrogate,
 }
@@ -32,6 +34,10 @@ impl fmt::Display for Problem {
             Self::Not(expected) => write!(formatter, "is not {expected}"),
             Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", kind.range()),
             Self::TooLong { max_length } => write!(formatter, "is longer than {max_length} characters"),
+            Self::TooManyDecimals { scale } => write!(formatter, "has more than {scale} decimal digits"),
+            Self::BelowMicroseconds => {
+                formatter.write_str("has a fraction of a microsecond, which Postgres would round")
+            }
             Self::Nul => formatter.write_str("holds \\u0000, which Postgres cannot store"),
             Self::LoneSurrogate => formatter.write_str("holds half of a surrogate pair, which is no Unicode text"),
         }
@@ -165,7 +171,10 @@ fn timestamp(text: &str) -> Result<&str, Problem> {
         return Err(NOT);
     }
     let time: DateTime = local.parse().map_err(|_| NOT)?;
-    // Postgres takes a leap second, and no fraction of one.
+    if time.subsec_nanosecond() % 1000 != 0 {
+        return Err(Problem::BelowMicroseconds);
+    }
+    // Postgres takes a leap second, but no fraction of one.
     if local["YYYY-MM-DDTHH:MM:".len()..].starts_with("60.") {
         return Err(Problem::OutOfRange(ColumnType::Timestamptz));
     }

@@ -32,6 +32,17 @@ pub(super) fn check(text: &str) -> Result<(), NumberProblem> {
     Ok(())
 }
 
+/// Whether a number that [`check`] takes would lose digits in a column of this scale. Zeros at its end are none.
+pub(super) fn is_finer_than(scale: u16, number: &str) -> bool {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let zeros = |digits: &str| length(digits) - length(digits.trim_end_matches('0'));
+    let zeros = if zeros(fraction) == length(fraction) { zeros(fraction) + zeros(whole) } else { zeros(fraction) };
+    let is_zero = mantissa.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
+    let decimals = length(fraction) - zeros - parse_exponent(exponent).unwrap_or(0);
+    !is_zero && decimals > i64::from(scale)
+}
+
 /// Whether every number in a JSON text is within `numeric`'s range, as `jsonb` needs it. `json` is valid JSON.
 pub(super) fn all_in_range(json: &str) -> bool {
     let mut rest = json;
@@ -79,6 +90,8 @@ fn length(digits: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -106,6 +119,52 @@ mod tests {
         assert_eq!(check("1e-16383"), Ok(()));
         for beyond in ["1e131072", "1e-16384", "0.1e-16383", "1e99999999999999999999", "1e-99999999999999999999"] {
             assert_eq!(check(beyond), Err(NumberProblem::OutOfRange), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_finer_than_a_scale_by_its_value_and_not_by_its_spelling() {
+        for (scale, number) in [
+            (2, "1.23"),
+            (2, "1.230000"),
+            (2, "-.5"),
+            (2, "123e-2"),
+            (2, "12300e-4"),
+            (2, "1.23456e3"),
+            (0, "1.0"),
+            (0, "100e-2"),
+            (0, "100.00e-2"),
+            (0, "12"),
+            (0, "1E+9"),
+            (0, "0.000e-9"),
+            (0, "-0"),
+            (16_383, "1e-16383"),
+        ] {
+            assert!(!is_finer_than(scale, number), "{number}");
+        }
+        for (scale, number) in [
+            (2, "1.239"),
+            (2, "1.2301"),
+            (2, "1e-3"),
+            (2, "1234e-3"),
+            (0, "0.5"),
+            (0, "10e-2"),
+            (1, "1.23456e3"),
+            (2, "-0.001"),
+        ] {
+            assert!(is_finer_than(scale, number), "{number}");
+        }
+    }
+
+    proptest! {
+        /// As Postgres rounds: by the digits after the point of the number written out.
+        #[test]
+        fn shifting_the_point_changes_nothing(digits in "[0-9]{1,12}", shift in 0..8_u16, scale in 0..8_u16) {
+            let written_out = format!("{digits:0>width$}", width = usize::from(shift) + 1);
+            let (whole, fraction) = written_out.split_at(written_out.len() - usize::from(shift));
+            let finer = fraction.trim_end_matches('0').len() > usize::from(scale);
+            prop_assert_eq!(is_finer_than(scale, &format!("{digits}e-{shift}")), finer);
+            prop_assert_eq!(is_finer_than(scale, &format!("{whole}.{fraction}")), finer);
         }
     }
 

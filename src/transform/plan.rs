@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::body::{BodyProblem, Pointers};
 use super::field::{self, Buffers, Problem};
+use super::numeric;
 use super::output::Counts;
 use crate::chunk::{ColumnKey, Description, Manifest, UtcText, csv};
 use crate::config::{Column, ColumnType, ConfigError, MaskingKeys, MessageValue, Pipeline, Source};
-use crate::mask::Masker;
+use crate::mask::{Masker, masked_length};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
 use crate::spool::{Header, Record, Seal};
@@ -39,6 +40,7 @@ struct PlannedColumn {
     kind: ColumnType,
     required: bool,
     max_length: Option<usize>,
+    scale: Option<u16>,
     masker: Option<Arc<Masker>>,
 }
 
@@ -198,8 +200,17 @@ impl PlannedColumn {
             }
         };
         let masker = column.mask.map(|mask| Masker::new(mask, &column.name, keys).map(Arc::new)).transpose()?;
-        let Column { kind, required, max_length, .. } = *column;
-        Ok(Self { field, value, kind, required, max_length, masker })
+        if let (Some(mask), Some(max_length)) = (column.mask, column.max_length)
+            && max_length < masked_length(mask, 1)
+        {
+            let shortest = masked_length(mask, 1);
+            return Err(invalid(
+                column,
+                &format!("a masked value has {shortest} characters or more, and max_length is {max_length}"),
+            ));
+        }
+        let Column { kind, required, max_length, scale, .. } = *column;
+        Ok(Self { field, value, kind, required, max_length, scale, masker })
     }
 
     fn reason(&self, problem: Problem) -> Reason {
@@ -219,6 +230,11 @@ impl PlannedColumn {
             Err(Problem::Missing | Problem::Null) if !self.required => return Ok(()),
             text => text?,
         };
+        if let Some(scale) = self.scale
+            && numeric::is_finer_than(scale, text)
+        {
+            return Err(Problem::TooManyDecimals { scale });
+        }
         let text = match &self.masker {
             Some(masker) => {
                 scratch.masked.clear();

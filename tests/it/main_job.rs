@@ -16,6 +16,7 @@ const FIXED_MASK: &str = r#"
 [[column]]
 name = "user_id"
 required = true
+max_length = 128
 [[column]]
 name = "masked_ip"
 from = "/ip"

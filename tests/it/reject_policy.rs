@@ -22,10 +22,13 @@ pub(crate) fn logins(count: usize) -> Vec<String> {
 const MENDED: &str = r#"
     [[column]]
     name = "user_id"
+    max_length = 128
     [[column]]
     name = "device_type"
+    max_length = 32
     [[column]]
     name = "locale"
+    max_length = 32
 "#;
 
 pub(crate) fn mend(env: &TestEnv, pipeline: &str) {

@@ -1,6 +1,6 @@
 //! Messages that cannot become rows: each is kept with its reason, acknowledged, and costs its neighbours nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -143,6 +143,77 @@ fn a_row_that_a_trigger_refuses_is_rejected_alone() {
     assert!(!refused["reason"].as_str().unwrap().contains("neighbour"), "Postgres' text quotes a value: {refused}");
 }
 
+/// 20,000 of 20,000 messages were rejected and deleted from the queue, with exit code 0, because nobody had created the
+/// partition of the day; and so with a sequence that had no number left.
+#[test]
+fn a_fault_of_the_table_stops_the_run_before_anything_is_rejected_or_deleted() {
+    for (breaks, mends, error, hint) in [
+        (
+            "drop table user_logins;
+             create table user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+                 masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
+                 partition by range (create_date);
+             create table of_2020 partition of user_logins for values from ('2020-01-01') to ('2021-01-01')",
+            "create table of_other_days partition of user_logins default",
+            "no partition",
+            "create the partition",
+        ),
+        (
+            "create sequence numbers maxvalue 30;
+             alter table user_logins add number bigint not null default nextval('numbers')",
+            "alter sequence numbers maxvalue 1000000",
+            "2200H",
+            "ALTER SEQUENCE",
+        ),
+        (
+            "alter table user_logins add constraint known check (device_type = 'toaster')",
+            "alter table user_logins drop constraint known",
+            "23514), known",
+            "one cause for all rows",
+        ),
+    ] {
+        let env = TestEnv::new(Server::Embedded);
+        env.database.execute(breaks);
+        let bodies: Vec<String> = (0..40).map(|index| login(&format!("user {index}")).to_string()).collect();
+        env.queue.send(&bodies);
+        let outcome = env.run().fails(1, error, hint);
+        let expected = Counts { received: 40, pending: 40, ..Counts::default() };
+        assert_eq!(outcome.counts(), expected, "{outcome}");
+        let decided = ["user_logins", "pgsluice.message", "pgsluice.reject"].map(|table| env.database.count(table));
+        assert_eq!(decided, [0, 0, 0], "{outcome}");
+        assert!(env.staged_files("rejects").is_empty());
+
+        env.database.execute(mends);
+        assert_eq!(env.run().succeeds().counts().loaded, 40);
+        assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    }
+}
+
+/// A `CASE` without a branch for the value raises 20000, which no rule knew as a row's fault: each run stopped at it.
+#[test]
+fn a_row_on_which_a_trigger_fails_is_rejected_alone() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute(
+        "create function classify() returns trigger language plpgsql as
+             $$ begin case new.device_type when 'android' then null; end case; return new; end $$;
+         create trigger classify before insert on user_logins for each row execute function classify()",
+    );
+    let refused = refused_by_postgres(&env, "toaster");
+    assert!(refused["reason"].as_str().unwrap().contains("20000"), "{refused}");
+}
+
+#[test]
+fn rejects_that_are_refused_again_stay_rejects_however_many_they_are() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("alter table user_logins add constraint known check (user_id not like 'bad%')");
+    // Some of others in each receive, so that the table is known to take rows.
+    let body = |index: usize| login(&format!("{} {index}", if index.is_multiple_of(3) { "good" } else { "bad" }));
+    env.queue.send(&(0..60).map(|index| body(index).to_string()).collect::<Vec<_>>());
+    assert_eq!(env.run().succeeds().counts().rejected, 40);
+    env.pgsluice(&["rejects", "retry"]).succeeds();
+    assert_eq!(env.database.count("pgsluice.reject"), 40);
+}
+
 /// Sends three messages of this device type among others; they must be the rejects. Returns one of them.
 fn refused_by_postgres(env: &TestEnv, device_type: &str) -> Value {
     let body = |index: usize| {
@@ -180,4 +251,54 @@ fn rejects_in_the_ledger(env: &TestEnv) -> RejectSet {
         _ => panic!("{row:?}"),
     };
     rows.into_iter().map(entry).collect()
+}
+
+/// `numeric(6,2)` took 1.24 for 1.239, and `varchar(32)` a text without its last blanks; the run ended with 0.
+#[test]
+fn a_column_that_would_change_values_in_silence_stops_the_run_until_the_mapping_says_what_fits() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("create table prices (item varchar(32), price numeric(6,2), paid timestamptz)");
+    let mapping = |item: &str, price: &str| {
+        format!(
+            "[pipeline]\ntable = \"prices\"\n[[column]]\nname = \"item\"\n{item}\n\
+             [[column]]\nname = \"price\"\ntype = \"numeric\"\n{price}\n[[column]]\nname = \"paid\"\ntype = \"timestamptz\"\n"
+        )
+    };
+    let bodies = [
+        json!({"item": "pear", "price": 1.23, "paid": "2026-01-02T03:04:05.123456000Z"}),
+        json!({"item": "apple", "price": 1.239, "paid": null}),
+        json!({"item": format!("fig{}", " ".repeat(40)), "price": 1, "paid": null}),
+        json!({"item": "plum", "price": "2.50", "paid": "2026-01-02T03:04:05.1234567Z"}),
+    ];
+    env.queue.send(&bodies.map(|body| body.to_string()));
+    env.configure(&mapping("", ""));
+    let outcome = env.run().fails(2, "add max_length = 32", "[[column]]");
+    assert!(outcome.stderr.contains("add scale = 2"), "one error names all: {outcome}");
+    assert_eq!(env.queue.counts().visible, 4, "nothing was received");
+
+    env.configure(&mapping("max_length = 32", "scale = 2"));
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.loaded, counts.rejected), (1, 3));
+    let kept = env.database.texts("select concat_ws(' ', item, price, extract(microseconds from paid)) from prices");
+    assert_eq!(kept, ["pear 1.23 5123456"]);
+    let reasons: BTreeSet<String> = rejects_in_files(&env).into_values().map(|(.., reason)| reason).collect();
+    let expected = [
+        "item is longer than 32 characters",
+        "paid has a fraction of a microsecond, which Postgres would round",
+        "price has more than 2 decimal digits",
+    ];
+    assert_eq!(reasons.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Every message was rejected by the table, since none fitted, and the run ended with 0.
+#[test]
+fn a_masked_column_that_is_too_narrow_for_any_value_stops_the_run_before_the_first_receive() {
+    let env = TestEnv::new(Server::Embedded);
+    env.database.execute("alter table user_logins alter masked_ip type varchar(64)");
+    env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"siv\"\n");
+    env.queue.send(&[login("a user").to_string()]);
+    env.run().fails(2, "column masked_ip holds 64 characters, and a masked value has 73 or more", "");
+    env.configure("[[column]]\nname = \"masked_ip\"\nfrom = \"/ip\"\nmask = \"siv\"\nmax_length = 64\n");
+    env.run().fails(2, "a masked value has 73 characters or more, and max_length is 64", "");
+    assert_eq!(env.queue.counts().visible, 1);
 }

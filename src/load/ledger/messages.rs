@@ -63,7 +63,7 @@ impl Ledger {
             Err(CopyError::Postgres(error)) => match error.code() {
                 Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
                 // The partition was pruned after this loader had made sure of it.
-                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoPartition),
+                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoMessagePartition),
                 _ => Err(ledger_error("recording messages in")(error)),
             },
         }

@@ -85,6 +85,29 @@ impl Fixture {
         self.loader().await.load(&self.staging, staged).await.unwrap()
     }
 
+    /// Why a load fails.
+    pub(super) async fn refusal(&self, staged: &Manifest) -> LoadError {
+        self.loader().await.load(&self.staging, staged).await.unwrap_err()
+    }
+
+    /// Rows, and messages whose fate the ledger knows.
+    pub(super) async fn decided(&self) -> i64 {
+        let decided = "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM pgsluice.message) \
+                       + (SELECT count(*) FROM pgsluice.reject) + (SELECT count(*) FROM pgsluice.segment)";
+        self.number(decided).await
+    }
+
+    /// Until a session of this database waits for a lock of this type.
+    pub(super) async fn wait_for_waiting(&self, lock_type: &str) {
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE NOT granted AND locktype = '{lock_type}' AND datname = current_database()"
+        );
+        while self.number(&waiting).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// One number that a query gives.
     pub(super) async fn number(&self, query: &str) -> i64 {
         self.client.query_one(query, &[]).await.unwrap().get(0)
@@ -108,6 +131,7 @@ fn pipeline() -> Pipeline {
         kind,
         required: false,
         max_length: None,
+        scale: None,
         mask: None,
     };
     Pipeline {

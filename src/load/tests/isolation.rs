@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::super::*;
 use super::fixture::{Fixture, Message, OLD_MS, bad_message, counts, message, messages};
+use crate::advice::Advised;
+use crate::config::MaxRejects;
 
 fn item(id: &str, name: &str, value: i64) -> Message {
     (id.to_owned(), OLD_MS, json!({ "name": name, "value": value }).to_string())
@@ -141,13 +143,179 @@ async fn an_attempt_again_drops_what_an_earlier_one_wrote_in_the_reject_file() {
     assert_eq!(fixture.number("SELECT count(*) FROM pgsluice.reject").await, 1);
 }
 
+/// 20,000 of 20,000 messages were rejected and deleted from the queue, with exit code 0, because a CHECK was wrong.
 #[tokio::test]
-async fn a_table_that_refuses_everything_rejects_everything() {
+async fn a_table_that_refuses_everything_stops_the_load_before_anything_is_rejected() {
+    for dedupe in [Dedupe::Message, Dedupe::Segment] {
+        let mut fixture = Fixture::new().await;
+        fixture.pipeline.dedupe = dedupe;
+        fixture.pipeline.rejects.max_rejects = Some(MaxRejects::Count(0));
+        fixture.client.batch_execute("ALTER TABLE items ADD CONSTRAINT never CHECK (value IS NULL)").await.unwrap();
+        let staged = fixture.stage(&messages(0..200));
+        let error = fixture.refusal(&staged).await;
+        let LoadError::RowsRefused { rows, ref reason, .. } = error else { panic!("{error}") };
+        assert_eq!((rows, reason.field.as_deref()), (20, Some("never")));
+        assert!(error.to_string().contains("SQLSTATE 23514), never"), "{error}");
+        assert_eq!(fixture.decided().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_few_bad_messages_at_the_start_are_rejects_once_a_row_is_taken() {
+    let fixture = Fixture::new().await;
+    fixture.client.batch_execute("ALTER TABLE items ADD CHECK (value >= 19)").await.unwrap();
+    assert_eq!(counts(&fixture.load(&fixture.stage(&messages(0..100))).await), (81, 0, 19));
+    fixture.client.batch_execute("TRUNCATE items; ALTER TABLE items ADD CHECK (value >= 120)").await.unwrap();
+    let error = fixture.refusal(&fixture.stage(&messages(100..200))).await;
+    assert!(matches!(error, LoadError::RowsRefused { .. }), "{error}");
+}
+
+/// A trigger that raises one SQLSTATE for some names, and counts how often it is called: sequences are not rolled back.
+fn poison(sqlstate: &str) -> String {
+    format!(
+        "CREATE SEQUENCE calls; CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM nextval('calls'); \
+         IF NEW.name LIKE 'poison%' THEN \
+             RAISE 'no: %', NEW.name USING ERRCODE = '{sqlstate}', COLUMN = NEW.name, CONSTRAINT = NEW.name, \
+             TABLE = NEW.name, DATATYPE = NEW.name; \
+         END IF; RETURN NEW; END $$; \
+         CREATE TRIGGER poison BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION poison()"
+    )
+}
+
+/// A trigger whose CASE had no branch for one message, or whose subquery found two rows, stopped every run: only some
+/// classes of SQLSTATEs made rejects.
+#[tokio::test]
+async fn one_poisonous_row_is_rejected_alone_whatever_its_trigger_raises() {
+    for sqlstate in ["20000", "21000", "38000", "42501", "42P01", "54001", "P0001", "XX000", "LG001", "23514"] {
+        let fixture = Fixture::new().await;
+        fixture.client.batch_execute(&poison(sqlstate)).await.unwrap();
+        let mut all = messages(0..50);
+        for index in [0, 30] {
+            all[index] = item(&format!("p{index}"), "poison: a secret", 0);
+        }
+        let staged = fixture.stage(&all);
+        assert_eq!(counts(&fixture.load(&staged).await), (48, 0, 2), "{sqlstate}");
+        let lines = fixture.reject_lines(&staged);
+        assert!(lines[0]["reason"].as_str().unwrap().contains(sqlstate), "{}", lines[0]);
+    }
+}
+
+/// A reject's field, and the text of an error, held whatever a trigger gave as `COLUMN` or `CONSTRAINT`.
+#[tokio::test]
+async fn a_name_that_a_trigger_makes_up_is_not_repeated() {
+    let recorded = "SELECT count(*) FROM pgsluice.reject WHERE field IS NULL AND reason NOT LIKE '%secret%'";
+    let fixture = Fixture::new().await;
+    fixture.client.batch_execute(&poison("P0001")).await.unwrap();
+    let staged = fixture.stage(&[item("m1", "poison: a secret", 0), item("m2", "fine", 0)]);
+    fixture.load(&staged).await;
+    assert_eq!(fixture.number(recorded).await, 1);
+    assert_eq!(fixture.reject_lines(&staged)[0]["field"], json!(null));
+    for sqlstate in ["42501", "58030"] {
+        let fixture = Fixture::new().await;
+        fixture.client.batch_execute(&poison(sqlstate)).await.unwrap();
+        let error = fixture.refusal(&fixture.stage(&[item("m1", "poison: a secret", 0)])).await.to_string();
+        assert!(error.contains(sqlstate) && !error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn where_a_segment_is_too_small_for_evidence_the_sqlstate_decides() {
+    for (sqlstate, is_reject) in [("P0001", true), ("20000", true), ("38000", true), ("42501", false), ("42P01", false)]
+    {
+        let fixture = Fixture::new().await;
+        fixture.client.batch_execute(&poison(sqlstate)).await.unwrap();
+        let staged = fixture.stage(&[item("m1", "poison", 0), item("m2", "poison", 0)]);
+        if is_reject {
+            assert_eq!(counts(&fixture.load(&staged).await), (0, 0, 2), "{sqlstate}");
+        } else {
+            let error = fixture.refusal(&staged).await;
+            assert!(error.to_string().contains(sqlstate), "{error}");
+            assert_eq!(fixture.decided().await, 0);
+        }
+    }
+}
+
+/// A missing partition, an exhausted sequence and a chunk of other columns made rejects of 20,000 of 20,000 messages.
+#[tokio::test]
+async fn what_is_always_the_set_up_stops_the_load_even_where_other_rows_are_taken() {
+    let no_partition = "DROP TABLE items; CREATE TABLE items (name text, value integer, sent date) \
+         PARTITION BY RANGE (value); CREATE TABLE items_0 PARTITION OF items FOR VALUES FROM (0) TO (5)";
+    let no_number = "CREATE SEQUENCE ids MAXVALUE 5; ALTER TABLE items ADD id bigint NOT NULL DEFAULT nextval('ids')";
+    for (setup, hint) in [(no_partition, "create the partition"), (no_number, "ALTER SEQUENCE")] {
+        let fixture = Fixture::new().await;
+        fixture.client.batch_execute(setup).await.unwrap();
+        let error = fixture.refusal(&fixture.stage(&messages(0..10))).await;
+        assert!(error.advice().hint.unwrap().contains(hint), "{error}");
+        assert_eq!(fixture.decided().await, 0);
+    }
+    let fixture = Fixture::new().await;
+    let staged = fixture.stage(&messages(0..3));
+    let other_columns = "a,1,2026-07-01\nb,2,2026-07-01,more\nc,3,2026-07-01\n";
+    std::fs::write(fixture.staging.chunk(staged.segment), other_columns).unwrap();
+    let error = fixture.refusal(&staged).await;
+    assert!(error.advice().hint.unwrap().contains("transform"), "{error}");
+    assert_eq!(fixture.decided().await, 0);
+}
+
+#[tokio::test]
+async fn a_partition_that_is_itself_the_table_stops_the_load_by_a_row_of_another_one() {
     let mut fixture = Fixture::new().await;
-    fixture.pipeline.dedupe = Dedupe::Segment;
-    fixture.client.batch_execute("ALTER TABLE items ADD CHECK (value IS NULL)").await.unwrap();
-    let committed = fixture.load(&fixture.stage(&messages(0..200))).await;
-    assert_eq!(counts(&committed), (0, 0, 200));
+    let create = "CREATE TABLE days (LIKE items) PARTITION BY RANGE (value); \
+                  CREATE TABLE day PARTITION OF days FOR VALUES FROM (0) TO (5)";
+    fixture.client.batch_execute(create).await.unwrap();
+    fixture.pipeline.table.table = "day".to_owned();
+    let error = fixture.refusal(&fixture.stage(&messages(0..10))).await;
+    assert!(matches!(error, LoadError::NoPartition { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_the_table_has_is_a_reject_and_one_that_a_sequence_repeats_is_the_set_up() {
+    for (key, is_reject) in [
+        ("ADD CONSTRAINT key UNIQUE (name, value)", true),
+        ("ADD CONSTRAINT key EXCLUDE (value WITH =)", true),
+        ("ADD id integer DEFAULT 7, ADD CONSTRAINT key UNIQUE (name, value, id)", false),
+        ("ADD id integer GENERATED BY DEFAULT AS IDENTITY CONSTRAINT key PRIMARY KEY", false),
+    ] {
+        let fixture = Fixture::new().await;
+        fixture.client.batch_execute(&format!("ALTER TABLE items {key}")).await.unwrap();
+        fixture.load(&fixture.stage(&messages(0..100))).await;
+        // As after a restore that left the sequence out.
+        let restored = "SELECT setval(pg_get_serial_sequence('items', 'id'), 1, false)";
+        _ = fixture.client.batch_execute(restored).await;
+        let again: Vec<Message> =
+            messages(0..30).into_iter().map(|(id, sent_at, body)| (format!("again {id}"), sent_at, body)).collect();
+        let staged = fixture.stage(&again);
+        if is_reject {
+            assert_eq!(counts(&fixture.load(&staged).await), (0, 0, 30), "{key}");
+        } else {
+            let error = fixture.refusal(&staged).await;
+            assert!(matches!(error, LoadError::RowsRefused { .. }), "{key}: {error}");
+        }
+    }
+    let fixture = Fixture::new().await;
+    fixture.client.batch_execute("CREATE UNIQUE INDEX key ON items (lower(name))").await.unwrap();
+    fixture.load(&fixture.stage(&[item("m1", "one", 1)])).await;
+    let same: Vec<Message> = (0..25).map(|number| item(&format!("s{number}"), "ONE", number)).collect();
+    assert_eq!(counts(&fixture.load(&fixture.stage(&same)).await), (0, 0, 25));
+}
+
+/// `max_rejects` was looked at only after every row had been tried.
+#[tokio::test]
+async fn rows_are_isolated_no_further_than_max_rejects_allows() {
+    let mut fixture = Fixture::new().await;
+    fixture.pipeline.rejects.max_rejects = Some(MaxRejects::Count(3));
+    fixture.client.batch_execute(&poison("P0001")).await.unwrap();
+    let mut all: Vec<Message> = (0..2000).map(|number| item(&format!("p{number}"), "poison", number)).collect();
+    all[0] = bad_message("bad");
+    all[10] = message("good", 10);
+    let staged = fixture.stage(&all);
+    let error = fixture.refusal(&staged).await;
+    let LoadError::TooManyRejects { rejects, messages: 2000, .. } = error else { panic!("{error}") };
+    assert_eq!(rejects, 10, "nine were refused before the first that was taken");
+    assert!(fixture.number("SELECT last_value FROM calls").await < 20);
+    assert_eq!(fixture.reject_lines(&staged).len(), 10, "their reasons are there to be read");
+    assert_eq!(fixture.decided().await, 0);
 }
 
 #[test]

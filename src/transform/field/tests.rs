@@ -68,7 +68,8 @@ fn boolean_takes_true_and_false_alone() {
 fn date_times_need_their_offset_and_stay_as_they_are() {
     for time in [
         "2026-01-02T03:04:05Z",
-        "2026-01-02t03:04:05.123456789z",
+        "2026-01-02t03:04:05.123456000z",
+        "2026-01-02T03:04:05.123456Z",
         "2026-01-02 03:04:05+05:30",
         "0001-01-01T00:00:00-15:59",
         "9999-12-31T23:59:59.999Z",
@@ -106,6 +107,8 @@ fn date_times_need_their_offset_and_stay_as_they_are() {
     }
     refuses(Timestamptz, not, &["\"2026-01-02T03:04:05+🦀\""]);
     refuses(Timestamptz, Problem::Not("a string"), &["1767323045"]);
+    let finer = ["\"2026-01-02T03:04:05.123456789Z\"", "\"2026-01-02T03:04:05.0000001+01:00\""];
+    refuses(Timestamptz, Problem::BelowMicroseconds, &finer);
     let beyond = ["\"0000-01-01T00:00:00Z\"", "\"2016-12-31T23:59:60.5Z\""];
     refuses(Timestamptz, Problem::OutOfRange(Timestamptz), &beyond);
 }

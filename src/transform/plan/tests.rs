@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{Dedupe, Mask, MaskingKey, RejectPolicy, TableName};
 
 fn column(name: &str, source: Source, kind: ColumnType) -> Column {
-    Column { name: name.to_owned(), source, kind, required: false, max_length: None, mask: None }
+    Column { name: name.to_owned(), source, kind, required: false, max_length: None, scale: None, mask: None }
 }
 
 fn from_body(pointer: &str, kind: ColumnType) -> Column {
@@ -157,6 +157,33 @@ fn values_of_the_message_are_in_utc() {
     );
     let required = Column { required: true, ..from_message(SequenceNumber, ColumnType::Text) };
     assert_eq!(refusal(vec![required], "{}"), ("c is missing".to_owned(), Some("c".to_owned())));
+}
+
+/// A column of scale 2 rounded 1.239 to 1.24, and nobody was told.
+#[test]
+fn a_number_with_more_decimals_than_its_scale_is_refused() {
+    let price = || vec![Column { scale: Some(2), ..from_body("/price", ColumnType::Numeric) }];
+    for body in [r#"{"price":1.23}"#, r#"{"price":"1.230"}"#, r#"{"price":12e-1}"#, r#"{"price":null}"#] {
+        row(price(), &record(body)).unwrap();
+    }
+    for body in [r#"{"price":1.239}"#, r#"{"price":"1e-3"}"#] {
+        let reason = "price has more than 2 decimal digits".to_owned();
+        assert_eq!(refusal(price(), body), (reason, Some("price".to_owned())));
+    }
+}
+
+/// Each message was rejected, because a masked value never fitted.
+#[test]
+fn a_max_length_that_no_masked_value_has_is_refused() {
+    for (mask, shortest) in [(Mask::Siv, 73), (Mask::Fixed, 32)] {
+        let compile = |max_length| {
+            let masked = Column { mask: Some(mask), max_length, ..from_body("/ip", ColumnType::Text) };
+            Plan::compile(&pipeline(vec![masked]), &keys(), None)
+        };
+        compile(Some(shortest)).unwrap();
+        let error = compile(Some(shortest - 1)).unwrap_err();
+        assert!(error.to_string().contains(&format!("{shortest} characters or more")), "{error}");
+    }
 }
 
 #[test]

@@ -82,10 +82,10 @@ fn a_commit_that_is_lost_or_whose_answer_is_lost_counts_once() {
 }
 
 #[test]
-fn a_connection_that_is_held_for_ever_is_given_up_and_its_work_done_over() {
+fn a_connection_that_is_held_is_given_up_and_its_work_repeated() {
     let Traffic { sent, answered } = traffic_without_faults();
     let impatient = "?connect_timeout=2&keepalives_idle=1";
-    // In the midst of the start, of the ids or rows, of the answers to them.
+    // During the start, during the ids or rows, during the answers to them.
     let points =
         [Point::Sent(200), Point::Sent(sent / 3), Point::Sent(sent * 3 / 4), Point::Answered(answered * 9 / 10)];
     break_at(&points, Break::Hold, impatient);

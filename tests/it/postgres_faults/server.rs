@@ -1,14 +1,17 @@
 //! The server fails: it ends sessions, restarts, is out of connections or disk, refuses for a moment.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use pgsluice::local::{LocalPostgres, LocalPostgresOptions, Shutdown};
 use tempfile::TempDir;
 
 use super::MESSAGES;
 use super::books::{Books, wait_for_a_waiting_load};
-use crate::testenv::{Database, Proxy};
+use crate::logins::login;
+use crate::testenv::{Database, Proxy, wait_until};
 
 #[test]
 fn a_session_that_an_administrator_ends_is_opened_again() {
@@ -79,7 +82,7 @@ fn errors_of_the_moment_are_tried_again_until_they_pass() {
 fn a_real_deadlock_is_tried_again() {
     let books = Books::open();
     let database = &books.env.database;
-    // The load looks for the deadlock, once, this long after it began to wait; the other session never does.
+    // The load looks for the deadlock, once, after it has waited for `deadlock_timeout`; the other session never does.
     database.execute(
         "alter database :this set deadlock_timeout = '3s'; set deadlock_timeout = '1h';
          create table locks (name text primary key); insert into locks values ('one'), ('two');
@@ -100,6 +103,57 @@ fn a_real_deadlock_is_tried_again() {
     let outcome = run.wait().succeeds();
     assert!(outcome.stderr.contains("40P01"), "{outcome}");
     books.balance(&"deadlock");
+}
+
+/// Loads with the same business keys in another order waited for each other in the unique index: Postgres ended one,
+/// whose next attempt met others, and after a few attempts the run failed.
+#[test]
+fn loads_that_deadlock_with_each_other_take_turns() {
+    const KEYS: usize = 60;
+    const CONNECTIONS: u64 = 8;
+    let books = Books::open();
+    let database = &books.env.database;
+    database.execute(
+        "alter database :this set deadlock_timeout = '20ms';
+         alter table user_logins add constraint once unique (user_id);
+         create function take_time() returns trigger language plpgsql as
+             $$ begin perform pg_sleep(0.005); return new; end $$;
+         create trigger take_time before insert on user_logins for each row execute function take_time()"
+            .replace(":this", &database.texts("select quote_ident(current_database())")[0])
+            .as_str(),
+    );
+    let spool = format!("[spool]\nsegment_max_messages = {KEYS}\n");
+    books.env.configure(&format!("[load]\nconnections = {CONNECTIONS}\n{spool}"));
+    // Each step is prime to the number of keys, so each segment has every key, in an order of its own.
+    let steps = [1, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 49, 53, 59];
+    let orders = steps.iter().flat_map(|step| (0..KEYS).map(move |index| (index + 1) * step % KEYS));
+    let bodies: Vec<String> = orders.map(|key| login(&format!("user {key}")).to_string()).collect();
+    books.env.queue.send(&bodies);
+    for stage in ["drain", "transform"] {
+        books.env.job(&[stage]).succeeds();
+    }
+    // All of them begin to insert at the same time.
+    database.execute("begin; lock table user_logins in share mode");
+    let outcome = thread::scope(|scope| {
+        let load = scope.spawn(|| books.env.job(&["load"]));
+        let waiting = "select count(*) from pg_locks where not granted and relation = 'user_logins'::regclass";
+        wait_until(|| database.number(waiting) == CONNECTIONS);
+        database.execute("commit");
+        load.join().unwrap().succeeds()
+    });
+    let deadlocks: Vec<&str> = outcome.stderr.lines().filter_map(|line| segment_of_deadlock(line)).collect();
+    let segments: BTreeSet<&str> = deadlocks.iter().copied().collect();
+    assert!(!deadlocks.is_empty() && segments.len() == deadlocks.len(), "one at most for a segment: {outcome}");
+    let counts = outcome.counts();
+    assert_eq!((counts.loaded, counts.rejected), (KEYS as u64, (bodies.len() - KEYS) as u64));
+    assert_eq!(database.number("select count(distinct user_id) from user_logins"), KEYS as u64);
+    assert_eq!(database.count("pgsluice.reject"), counts.rejected);
+}
+
+/// The segment that a log line says met a deadlock.
+fn segment_of_deadlock(line: &str) -> Option<&str> {
+    let (_, from) = line.split_once("segment=").filter(|_| line.contains("40P01"))?;
+    from.split(['}', ' ']).next()
 }
 
 #[test]
