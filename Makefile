@@ -50,8 +50,9 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 test: postgres localstack ## all tests, against real servers
 	$(CARGO) test --locked --features crash-points
 
-soak: postgres ## 200 processes killed at random moments over one queue; PGSLUICE_SOAK_SEED repeats one
+soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
+	PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
 
 lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check

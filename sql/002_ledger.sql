@@ -33,7 +33,9 @@ create table if not exists pgsluice.pipeline (
     -- as schema.table; null where version 1 wrote it and nobody has said it since
     target      text,
     -- a `replay --again` forgot segments at this time, and has not loaded all of them yet
-    again_since timestamptz
+    again_since timestamptz,
+    -- it was told that the table may hold other rows, so that these say nothing of what is loaded
+    again_keeps_rows boolean not null default false
 );
 
 -- Each segment has a short number, which its messages carry.

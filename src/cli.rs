@@ -46,7 +46,9 @@ Environment:
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
   PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
                      As --config, --queue-url, --staging-dir, --database-url; a flag wins
-  PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE, PGSSLROOTCERT
+  PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
+  PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
+  PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
                      What the database's URL does not say, as psql reads them
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
   AWS_ENDPOINT_URL   Region, credentials and endpoint, as all AWS tools read them
@@ -188,6 +190,7 @@ impl SharedFlags {
 pub fn run() -> Result<ExitCode, Error> {
     let matches = with_environment(Cli::command()).get_matches();
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    session::survive_file_size_limit()?;
     logging::start(&shared)?;
     let report = shared.report.clone().filter(|_| command.writes_report());
     if let Some(path) = &report {

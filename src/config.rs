@@ -48,6 +48,8 @@ pub struct QueueSettings {
     pub pollers: usize,
     /// `WaitTimeSeconds` of a receive: 1 to 20.
     pub wait_seconds: u32,
+    /// `VisibilityTimeout` of a receive: 1 s to 12 hours. The queue's own default does not count.
+    pub visibility_seconds: u32,
     /// Unacknowledged messages at most. SQS itself stops at about 120,000 a queue.
     pub max_in_flight: u32,
     /// How long a run that was told to stop may take to finish what is sealed.

@@ -7,9 +7,9 @@
 //!
 //! A crash leaves at worst a `*.tmp` file, which the next writer of the same name replaces.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -147,9 +147,28 @@ pub(crate) fn remove_if_present(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Creates a directory that only its owner may use (0700), and those above it that are missing. Each is flushed into the
+/// one above: a file is durable only if the directories above it are. One that exists stays as it is.
+pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
+    let create = || match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        created => created.map(|()| true),
+    };
+    let is_new = match (create(), path.parent()) {
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+            create_directory(above)?;
+            create()
+        }
+        (created, _) => created,
+    };
+    if is_new.map_err(FileError::of("create", path))? { sync_directory(path.parent()) } else { Ok(()) }
+}
+
 /// Flushes a directory, so that the names in it survive a power loss.
 pub(crate) fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> {
     let Some(directory) = directory else { return Ok(()) };
+    // What stands above a relative path of one part: the working directory.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(FileError::of("flush", directory))
 }
 

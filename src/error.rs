@@ -133,14 +133,14 @@ impl Error {
         }
     }
 
-    /// Something about a segment's own files stops it, and no other: they cannot be opened, or are of a newer format.
+    /// Something about a segment's own files stops it, and no other: they cannot be opened or read, do not belong together,
+    /// or are of a newer format.
     #[must_use]
     pub fn stops_its_segment_alone(&self) -> bool {
         match self {
             Self::Spool(error) => error.stops_its_segment_alone(),
-            Self::Chunk(ChunkError::Spool(error)) | Self::Load(LoadError::Spool(error)) => {
-                error.stops_its_segment_alone()
-            }
+            Self::Chunk(error) => error.stops_its_segment_alone(),
+            Self::Load(error) => error.stops_its_segment_alone(),
             _ => false,
         }
     }

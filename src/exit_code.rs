@@ -4,13 +4,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done: the queue is empty, or the replay is complete. Rejects below the threshold are no failure.
+    /// Done what was asked: the queue is empty, the replay complete, a limit given by flag reached, or `--follow` told to
+    /// stop. Rejects below the threshold are no failure.
     Done = 0,
     /// Failed; the error line says why.
     Failed = 1,
     /// A mistake in usage or configuration; nothing was received.
     Usage = 2,
-    /// Stopped by a limit or a signal with work left, all of it safe.
+    /// Work is left, all of it safe: stopped by a signal, disk full, damage, failed deletes, or messages that others hold.
     WorkLeft = 3,
     /// More rejects than `max_rejects`; nothing of that segment was acknowledged.
     TooManyRejects = 4,

@@ -1,24 +1,33 @@
-//! Counts what is in flight, and makes a receive wait while that is too much; knows in which sealed segments it is.
+//! Counts what is in flight, makes a receive wait while that is too much, and keeps it invisible to others.
 //!
-//! Always true: messages in flight plus what receives under way may still bring never exceed the cap. So the rate is
-//! at most the cap ÷ the seconds from receive to delete; both are measured. A segment takes two instants of memory, and
-//! there are never more of them than messages, so the cap bounds that, too.
+//! Always true:
+//! - messages in flight plus what receives under way may still bring never exceed the cap. So the rate is at most the
+//!   cap ÷ the seconds from receive to delete; both are measured;
+//! - a message is held from its receive until it is settled, first as a part of a [`Batch`], then of a sealed segment. So
+//!   what that takes of memory is bounded by the cap, too;
+//! - a segment that an earlier run left in the spool is inherited: its messages may be in flight under the handles in its
+//!   file, so they count as this run's own until they are settled, but no room is reserved for them.
 
 mod flow;
+mod holdings;
 mod keeper;
+mod recent;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 
+pub use holdings::Batch;
 pub use keeper::Keeper;
 
+use crate::queue::Message;
 use crate::segment::SegmentId;
 use flow::Flow;
+use holdings::{Holding, Holdings};
+use recent::Recent;
 
 /// The messages of this run that were received and not yet deleted.
 #[derive(Debug)]
@@ -26,18 +35,20 @@ pub struct InFlight {
     cap: u32,
     free: Semaphore,
     flow: Mutex<Flow>,
-    settled: Notify,
-    segments: Mutex<HashMap<SegmentId, Held>>,
+    changed: Notify,
+    holdings: Holdings,
+    books: Mutex<Books>,
     extensions: AtomicU64,
 }
 
-/// Since when a sealed segment is in flight.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    /// When the first of its messages was received.
-    received: Instant,
-    /// When its visibility timeout began for the last time.
-    extended: Instant,
+/// What this run knows beside the messages in flight, to judge the queue's own counts by.
+#[derive(Debug, Default)]
+struct Books {
+    received: Recent,
+    deleted: Recent,
+    /// Segments of an earlier run that are not settled yet.
+    inherited: HashSet<SegmentId>,
+    set_aside: u64,
 }
 
 /// Room for the messages of one receive. Dropped, it gives back what was not used.
@@ -55,8 +66,9 @@ impl InFlight {
             cap,
             free: Semaphore::new(cap as usize),
             flow: Mutex::new(Flow::new()),
-            settled: Notify::new(),
-            segments: Mutex::default(),
+            changed: Notify::new(),
+            holdings: Holdings::default(),
+            books: Mutex::default(),
             extensions: AtomicU64::new(0),
         }
     }
@@ -71,7 +83,7 @@ impl InFlight {
     #[must_use]
     pub fn try_reserve(&self, messages: usize) -> Option<Reservation<'_>> {
         self.free.try_acquire_many(permits(messages)).ok()?.forget();
-        Some(Reservation { in_flight: self, messages })
+        Some(self.reserved(messages))
     }
 
     /// Waits until there is room for `messages` more.
@@ -84,7 +96,18 @@ impl InFlight {
         if let Ok(permit) = self.free.acquire_many(permits(messages)).await {
             permit.forget();
         }
+        self.reserved(messages)
+    }
+
+    fn reserved(&self, messages: usize) -> Reservation<'_> {
+        self.flow().reserve();
         Reservation { in_flight: self, messages }
+    }
+
+    /// Waits until a receive waits for room and no other one is under way: nothing more arrives until something is
+    /// deleted.
+    pub async fn until_full(&self) {
+        self.until(|| self.flow().is_full()).await;
     }
 
     /// How many are in flight now.
@@ -115,81 +138,101 @@ impl InFlight {
         self.extensions.fetch_add(messages as u64, Ordering::AcqRel);
     }
 
-    /// A segment was sealed; the first of its messages was received at `received`.
-    pub fn hold(&self, segment: SegmentId, received: Instant) {
-        self.segments().insert(segment, Held { received, extended: received });
+    /// These segments are in the spool from an earlier run, which did not finish them. Until each is settled or set
+    /// aside, this run is not done.
+    pub fn inherit(&self, segments: impl IntoIterator<Item = SegmentId>) {
+        self.books().inherited.extend(segments);
     }
 
-    /// The messages of a segment are deleted, or this run can do no more for them.
+    /// A segment was sealed with the messages of these batches, or a part of them.
+    pub fn hold(&self, segment: SegmentId, batches: Vec<Arc<Batch>>) {
+        self.holdings.seal(segment, batches);
+    }
+
+    /// The messages of a segment are deleted, or SQS was asked to: this run does no more for them.
     pub fn settle(&self, segment: SegmentId, messages: u64) {
-        self.let_go(segment);
-        self.flow().settled(messages);
-        self.free.add_permits(usize::try_from(messages).unwrap_or(0));
-        self.settled.notify_waiters();
+        self.holdings.let_go(Holding::Segment(segment));
+        let was_inherited = self.books().inherited.remove(&segment);
+        if !was_inherited {
+            self.flow().settled(messages);
+            self.free.add_permits(usize::try_from(messages).unwrap_or(0));
+        }
+        self.changed.notify_waiters();
     }
 
-    /// The segment's messages count on, but nothing is done any more to keep them invisible.
-    fn let_go(&self, segment: SegmentId) {
-        self.segments().remove(&segment);
+    /// This run can do nothing for a segment, whose messages stay in flight under the handles in its file.
+    pub fn set_aside(&self, segment: SegmentId, messages: u64) {
+        self.books().set_aside += messages;
+        self.settle(segment, messages);
     }
 
-    /// The segment was extended at this instant.
-    fn extended(&self, segment: SegmentId, at: Instant) {
-        if let Some(held) = self.segments().get_mut(&segment) {
-            held.extended = at;
+    /// The messages of segments that were set aside.
+    #[must_use]
+    pub fn messages_set_aside(&self) -> u64 {
+        self.books().set_aside
+    }
+
+    /// SQS confirmed this number of deletes just now.
+    pub fn deleted(&self, messages: u64) {
+        self.books().deleted.note(messages);
+    }
+
+    /// Deletes that SQS confirmed so lately that its counts may not know of them yet.
+    #[must_use]
+    pub fn recently_deleted(&self) -> u64 {
+        self.books().deleted.messages()
+    }
+
+    /// Messages received so lately that SQS's counts may still call them visible.
+    #[must_use]
+    pub fn recently_received(&self) -> u64 {
+        self.books().received.messages()
+    }
+
+    /// Waits until nothing is in flight that this run received or inherited.
+    pub async fn none_remaining(&self) {
+        self.until(|| self.messages() == 0 && self.books().inherited.is_empty()).await;
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is_so() {
+                return;
+            }
+            changed.await;
         }
     }
 
-    /// The segments whose visibility timeout began at this instant or before, and when they were received.
-    fn not_extended_since(&self, instant: Instant) -> Vec<(SegmentId, Instant)> {
-        let segments = self.segments();
-        let due = segments.iter().filter(|(_, held)| held.extended <= instant);
-        due.map(|(&segment, held)| (segment, held.received)).collect()
-    }
-
-    /// The segments that are neither settled nor let go.
-    fn unsettled(&self) -> Vec<SegmentId> {
-        self.segments().keys().copied().collect()
-    }
-
-    fn holds(&self, segment: SegmentId) -> bool {
-        self.segments().contains_key(&segment)
-    }
-
-    fn segments(&self) -> MutexGuard<'_, HashMap<SegmentId, Held>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Waits until nothing is in flight.
-    pub async fn none_remaining(&self) {
-        loop {
-            let settled = self.settled.notified();
-            tokio::pin!(settled);
-            settled.as_mut().enable();
-            if self.messages() == 0 {
-                return;
-            }
-            settled.await;
-        }
-    }
 }
 
 impl Reservation<'_> {
-    /// This many arrived; the room for the others is free again.
-    pub fn arrived(mut self, messages: usize) {
-        let arrived = messages.min(self.messages);
+    /// These arrived; the room for the others is free again.
+    #[must_use]
+    pub fn arrived(mut self, messages: &[Message]) -> Arc<Batch> {
+        let Self { in_flight, .. } = self;
+        let arrived = messages.len().min(self.messages);
         self.messages -= arrived;
-        self.in_flight.flow().arrived(arrived as u64);
+        in_flight.flow().arrived(arrived as u64);
+        in_flight.books().received.note(messages.len() as u64);
+        in_flight.holdings.receive(messages)
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
+        self.in_flight.flow().unreserve();
         self.in_flight.free.add_permits(self.messages);
+        self.in_flight.changed.notify_waiters();
     }
 }
 
@@ -201,6 +244,7 @@ struct Waiting<'a> {
 impl<'a> Waiting<'a> {
     fn begin(in_flight: &'a InFlight) -> Self {
         in_flight.flow().wait_begins();
+        in_flight.changed.notify_waiters();
         Self { in_flight }
     }
 }
@@ -220,12 +264,17 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::queue::simulated::messages;
+
+    fn arrive(in_flight: &InFlight, asked: usize, arrived: usize) -> Arc<Batch> {
+        in_flight.try_reserve(asked).unwrap().arrived(&messages(arrived))
+    }
 
     #[tokio::test]
     async fn a_receive_waits_at_the_cap_until_messages_are_settled() {
         let in_flight = InFlight::with_cap(20);
-        in_flight.reserve(10).await.arrived(10);
-        in_flight.reserve(10).await.arrived(4);
+        _ = arrive(&in_flight, 10, 10);
+        _ = arrive(&in_flight, 10, 4);
         assert_eq!(in_flight.messages(), 14);
         assert!(in_flight.reserve(10).now_or_never().is_none(), "6 free");
         in_flight.settle(SegmentId::now(), 4);
@@ -235,7 +284,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_at_the_cap_is_counted_also_of_a_wait_that_is_given_up() {
         let in_flight = InFlight::with_cap(10);
-        in_flight.reserve(10).await.arrived(10);
+        _ = arrive(&in_flight, 10, 10);
         assert_eq!(in_flight.time_at_cap(), Duration::ZERO);
         let second = Duration::from_secs(1);
         assert!(tokio::time::timeout(second, in_flight.reserve(1)).await.is_err());
@@ -256,9 +305,42 @@ mod tests {
     #[tokio::test]
     async fn waiting_for_none_remaining_ends_when_the_last_is_settled() {
         let in_flight = InFlight::with_cap(10);
-        in_flight.reserve(10).await.arrived(2);
+        _ = arrive(&in_flight, 10, 2);
         in_flight.settle(SegmentId::now(), 1);
         assert!(in_flight.none_remaining().now_or_never().is_none());
         tokio::join!(in_flight.none_remaining(), async { in_flight.settle(SegmentId::now(), 1) });
+    }
+
+    /// A run that was started again after a kill called its own messages those of other consumers, because it did not
+    /// wait for what its predecessor had received.
+    #[tokio::test]
+    async fn what_an_earlier_run_left_is_waited_for_and_takes_no_room() {
+        let in_flight = InFlight::with_cap(10);
+        let [settled, set_aside] = [SegmentId::now(), SegmentId::now()];
+        in_flight.inherit([settled, set_aside]);
+        in_flight.settle(settled, 7);
+        assert!(in_flight.none_remaining().now_or_never().is_none());
+        in_flight.set_aside(set_aside, 5);
+        assert!(in_flight.none_remaining().now_or_never().is_some());
+        assert_eq!(in_flight.messages_set_aside(), 5);
+        _ = arrive(&in_flight, 10, 10);
+        assert!(in_flight.try_reserve(1).is_none(), "settling made room for messages that had none");
+    }
+
+    #[tokio::test]
+    async fn it_is_full_once_a_receive_waits_and_no_other_can_bring_anything() {
+        let in_flight = InFlight::with_cap(20);
+        _ = arrive(&in_flight, 10, 10);
+        let under_way = in_flight.try_reserve(10).unwrap();
+        assert!(in_flight.until_full().now_or_never().is_none(), "nothing waits");
+        let waiting = in_flight.reserve(10);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(in_flight.until_full().now_or_never().is_none(), "a receive is under way");
+        _ = under_way.arrived(&messages(10));
+        assert!(in_flight.until_full().now_or_never().is_some());
+        in_flight.settle(SegmentId::now(), 10);
+        _ = waiting.await;
+        assert!(in_flight.until_full().now_or_never().is_none(), "there is room");
     }
 }

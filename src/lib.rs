@@ -35,6 +35,7 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+pub mod gate;
 mod host;
 pub mod import;
 pub mod in_flight;

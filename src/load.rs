@@ -47,6 +47,7 @@ use crate::blocking::blocking;
 use crate::chunk::{ChunkError, Manifest};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
+use crate::gate::Gate;
 use crate::host::host_name;
 use crate::postgres::watch::{Watch, answered};
 use crate::postgres::{Connection, Database, PostgresError, Retries};
@@ -68,6 +69,7 @@ pub struct Loader {
     destination: Destination,
     pipeline: Pipeline,
     allowance: Arc<RejectAllowance>,
+    gate: Arc<Gate>,
     /// Days (counted from 1970-01-01) whose partitions are there, as far as this loader has asked for them.
     ensured_days: BTreeSet<i32>,
     retries: u64,
@@ -123,15 +125,16 @@ impl Loader {
             },
             pipeline: pipeline.clone(),
             allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
+            gate: Arc::default(),
             ensured_days: BTreeSet::new(),
             retries: 0,
         }
     }
 
-    /// Counts rejects together with other loaders.
+    /// Counts rejects together with other loaders, and closes the gate while it tries a load again.
     #[must_use]
-    pub fn sharing(self, allowance: Arc<RejectAllowance>) -> Self {
-        Self { allowance, ..self }
+    pub fn sharing(self, allowance: Arc<RejectAllowance>, gate: Arc<Gate>) -> Self {
+        Self { allowance, gate, ..self }
     }
 
     /// Compares the mapping with the real table. One error names all that does not fit.
@@ -175,13 +178,14 @@ impl Loader {
         let superseded = HashSet::new();
         let turn = Turn::default();
         let mut work = Work { staging, segment, keys, leave_rejects, claim: false, turn, in_doubt: None, superseded };
-        let mut retries = Retries::new();
+        let (mut retries, mut retrying) = (Retries::new(), None);
         let committed = loop {
             let watch = Arc::clone(&self.watch);
             match watch.during(self.attempt(&mut work)).await {
                 Ok(Some(committed)) => break committed,
                 Ok(None) => work.claim = true,
                 Err(error) => {
+                    retrying.get_or_insert_with(|| self.gate.retry());
                     work.turn.after(&error);
                     self.prepare_retry(&mut retries, error).await?;
                 }
@@ -199,14 +203,10 @@ impl Loader {
     /// holds.
     pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
         self.reconnect().await?;
-        let holds_rows = if keep_rows { None } else { Some(self.holds_rows().await?) };
+        let table = self.table_state().await?;
         let failed = |error| PostgresError::of_statement("forgetting segments", error);
         let transaction = self.connection.client.transaction().await.map_err(failed)?;
-        let ledger = &self.destination.ledger;
-        let forgotten = match holds_rows {
-            None => Some(ledger.forget_beside_rows(&transaction, segments).await?),
-            Some(state) => ledger.forget(&transaction, segments, state).await?,
-        };
+        let forgotten = self.destination.ledger.forget(&transaction, segments, table, keep_rows).await?;
         let Some(forgotten) = forgotten else {
             return Err(LoadError::TableNotEmpty { table: self.pipeline.table.to_string() });
         };
@@ -232,7 +232,7 @@ impl Loader {
         self.ask(async |client| ledger.prune(client).await).await
     }
 
-    async fn holds_rows(&self) -> Result<TableState, LoadError> {
+    async fn table_state(&self) -> Result<TableState, LoadError> {
         let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(&self.pipeline.table));
         let exists = self.connection.client.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
         let action = format!("looking whether {} is empty", self.pipeline.table);

@@ -26,8 +26,11 @@ pub const BATCH_MESSAGES: usize = 10;
 pub struct Message {
     /// SQS's id of the message: the same in every delivery.
     pub message_id: String,
-    /// When it was sent, in milliseconds since the epoch.
+    /// When it was sent, in milliseconds since the epoch; when this delivery reached us, where the queue does not tell.
     pub sent_at: i64,
+    /// `sent_at` is the same in every delivery. It is not where the queue does not tell it, and in a FIFO queue, where a
+    /// redrive sets it anew.
+    pub sent_at_is_stable: bool,
     /// When this delivery reached us, in milliseconds since the epoch.
     pub received_at: i64,
     /// How often it was delivered, this time included; approximate, as SQS counts.
@@ -42,9 +45,6 @@ pub struct Message {
     pub group_id: Option<String>,
     /// The FIFO sequence number, where it has one.
     pub sequence_number: Option<String>,
-    /// The message is sent at the same time in every delivery: not in a FIFO queue, where a redrive resets the time,
-    /// and not where the server tells none.
-    pub sent_at_is_stable: bool,
 }
 
 /// How many messages a queue holds; approximate, as SQS counts.
@@ -71,7 +71,7 @@ pub struct FailedEntry {
 
 impl FailedEntry {
     /// Of a delete or a release: the handle is not valid any more, because the message was delivered again, or deleted
-    /// before. Whoever holds the newer handle deletes it.
+    /// before. The newer handle deletes it.
     ///
     /// SQS says `InvalidParameterValue` where a handle has expired; in these entries no other parameter can be wrong. An
     /// error of a whole request is never read this way.
@@ -94,6 +94,15 @@ fn is_throttling(code: &str) -> bool {
         .any(|throttling| code.ends_with(throttling))
 }
 
+/// What each receive asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiveTimes {
+    /// How long it waits for a first message: 1 to 20.
+    pub wait_seconds: u32,
+    /// How long what it brings stays invisible to others: up to 43,200, which is 12 hours.
+    pub visibility_seconds: u32,
+}
+
 /// A queue with at-least-once delivery. Batches hold up to [`BATCH_MESSAGES`].
 pub trait Queue: Send + Sync + 'static {
     /// How long a message stays invisible after a receive.
@@ -111,7 +120,7 @@ pub trait Queue: Send + Sync + 'static {
     /// Deletes deliveries; says which were not.
     fn delete(&self, receipt_handles: &[String]) -> impl Future<Output = Result<Vec<FailedEntry>, QueueError>> + Send;
 
-    /// Keeps deliveries invisible for this long from now, in whole seconds; says which were not.
+    /// Keeps deliveries invisible for this time from now on, in whole seconds; says which were not.
     fn extend(
         &self,
         receipt_handles: &[String],

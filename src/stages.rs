@@ -16,13 +16,14 @@
 mod acknowledging;
 mod chunks;
 mod entering;
+mod expiring;
 mod inventory;
 mod loading;
 mod retrying;
 mod shutdown;
 mod transforming;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,14 +40,14 @@ use crate::blocking::blocking;
 use crate::config::{Dedupe, SpoolSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, DrainEnd};
-use crate::durable::remove_if_present;
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::in_flight::InFlight;
 use crate::load::{Committed, Loader};
 use crate::queue::Queue;
 use crate::report::EndedBy;
 use crate::segment::SegmentId;
-use crate::spool::{SealedSegment, read_rejects};
+use crate::spool::SealedSegment;
 use crate::staging::Staging;
 use crate::transform::Plan;
 
@@ -66,24 +67,16 @@ pub struct Stages {
     spool: SpoolSettings,
     dedupe: Dedupe,
     chunks: Chunks,
+    /// Closed while nothing shows that a segment can be loaded.
+    gate: Arc<Gate>,
     damaged: AtomicBool,
     disk_full: AtomicBool,
 }
 
-/// The messages that this run received, as opposed to those that an earlier one left in the spool.
+/// The drain beside the stages: what it has in flight, and what stops it.
 struct OwnMessages {
     in_flight: Arc<InFlight>,
     stop: CancellationToken,
-    unfinished: HashSet<SegmentId>,
-}
-
-impl OwnMessages {
-    /// A segment is deleted from SQS, or this run can do no more for it.
-    fn settle(&self, segment: SegmentId, messages: u64) {
-        if !self.unfinished.contains(&segment) {
-            self.in_flight.settle(segment, messages);
-        }
-    }
 }
 
 impl Stages {
@@ -104,6 +97,7 @@ impl Stages {
             spool,
             dedupe,
             chunks: Chunks::default(),
+            gate: Arc::default(),
             damaged: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }
@@ -119,6 +113,12 @@ impl Stages {
     #[must_use]
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What lets a drain beside the stages receive.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// What set a segment aside, if anything did: damage, or a full disk.
@@ -146,14 +146,13 @@ impl Stages {
             end = Arc::clone(&self).run_to_end(drain, inventory, plan, loaders, route) => end,
             () = grace_is_over(&stop, grace, &all_sealed) => Ok(DrainEnd::Stopped),
         };
-        // What is left becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
+        // What remains becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
         // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
         // could not tell, so there the timeout has to pass.
         if self.dedupe == Dedupe::Message {
             keeper.release().await;
         }
-        let expired = self.expire();
-        end.and_then(|end| expired.map(|()| end))
+        end
     }
 
     async fn run_to_end<Q: Queue>(
@@ -167,16 +166,14 @@ impl Stages {
         let known = known(&mut loaders, &inventory.ids()).await?;
         let unfinished = [inventory.sealed, inventory.committed].concat();
         self.count_unfinished(&unfinished, &known);
+        self.gate.doubt(unfinished.iter().filter(|segment| !known.contains_key(&segment.id)).count());
 
         let (sealed, to_transform) = mpsc::channel(WAITING_SEGMENTS);
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        let own = Arc::new(OwnMessages {
-            in_flight: Arc::clone(&drain.in_flight),
-            stop: drain.stop.clone(),
-            unfinished: unfinished.iter().map(|segment| segment.id).collect(),
-        });
+        drain.in_flight.inherit(unfinished.iter().map(|segment| segment.id));
+        let own = Arc::new(OwnMessages { in_flight: Arc::clone(&drain.in_flight), stop: drain.stop.clone() });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
         let mut running = JoinSet::new();
@@ -257,6 +254,9 @@ impl Stages {
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
+                if self.stop.is_cancelled() {
+                    break;
+                }
                 self.counters.enter_known(&segment);
                 self.commit_segment(segment.segment()).await?;
                 _ = committed.send(segment).await;
@@ -266,7 +266,7 @@ impl Stages {
         };
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let (entered, acknowledged) = tokio::join!(entered, acknowledged);
-        entered.and(acknowledged).and(self.expire())
+        entered.and(acknowledged)
     }
 
     /// Whether any segment here is unfinished.
@@ -278,17 +278,6 @@ impl Stages {
     #[must_use]
     pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
         self.counters.is_any_pending(segments)
-    }
-
-    /// Removes what was kept for long enough: acknowledged segments, and reject files.
-    pub fn expire(&self) -> Result<(), Error> {
-        self.staging.expire_archive(self.spool.archive_days)?;
-        for (segment, path) in self.staging.expired_rejects(self.spool.rejects_days)? {
-            let messages = read_rejects(&path)?.flatten().count();
-            remove_if_present(&path)?;
-            tracing::warn!(%segment, messages, "removed rejected messages that were kept for rejects_days");
-        }
-        Ok(())
     }
 
     async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {
@@ -326,8 +315,9 @@ impl Stages {
             return Err(error);
         };
         tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
+        self.gate.skip();
         if let Some(own) = own {
-            own.settle(segment, messages);
+            own.in_flight.set_aside(segment, messages);
         }
         Ok(())
     }

@@ -22,9 +22,8 @@
 //! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers, and a chunk
 //! without its manifest, which is made again.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +31,7 @@ use thiserror::Error;
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, private_options, remove_if_present, rename_durably, sync_directory};
+use crate::durable::{FileError, create_directory, private_options, remove_if_present, rename_durably, sync_directory};
 use crate::segment::SegmentId;
 
 const PARTS: [&str; 6] = ["spool", "chunks", "rejects", "committed", "archive", "damaged"];
@@ -78,21 +77,9 @@ pub struct Staging {
 impl Staging {
     /// Opens the staging directory, creating it and its parts where they are missing.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        let mut is_new = false;
-        for part in PARTS {
-            let directory = root.join(part);
-            is_new |= !directory.exists();
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&directory)
-                .map_err(FileError::of("create", &directory))?;
-        }
-        if is_new {
-            // A file is durable only if the directories above it are.
-            sync_directory(Some(root))?;
-            sync_directory(root.parent().filter(|parent| !parent.as_os_str().is_empty()))?;
-        }
+        PARTS.iter().try_for_each(|part| create_directory(&root.join(part)))?;
+        // Whoever made the parts may have died before it flushed them.
+        sync_directory(Some(root))?;
         Ok(Self { root: root.to_owned() })
     }
 
@@ -229,20 +216,20 @@ impl Staging {
     /// Where a segment's messages lie now: in the spool, committed, or in the archive.
     #[must_use]
     pub fn find_segment(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| path.exists())
+        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| is_there(path))
     }
 
     /// Where a segment lies whose messages a queue may still have: in the spool, or committed.
     #[must_use]
     pub fn find_unacknowledged(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment)].into_iter().find(|path| path.exists())
+        [self.spool(segment), self.committed(segment)].into_iter().find(|path| is_there(path))
     }
 
     /// The segment's COMMIT is known: moves it to `committed/` and removes its chunk. A segment that was acknowledged before
     /// stays in the archive.
     pub fn commit_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let spool = self.spool(segment);
-        if spool.exists() {
+        if is_there(&spool) {
             rename_durably(&spool, &self.committed(segment))?;
         }
         self.remove_chunk(segment)
@@ -275,11 +262,9 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes segments that were acknowledged longer ago than `archive_days`; returns their number.
-    pub fn expire_archive(&self, archive_days: u32) -> Result<usize, FileError> {
-        let expired = older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))?;
-        expired.iter().try_for_each(|(_, path)| remove_if_present(path))?;
-        Ok(expired.len())
+    /// Segments that were acknowledged longer ago than `archive_days`.
+    pub fn expired_archive(&self, archive_days: u32) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+        older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))
     }
 
     /// Reject files that were last written longer ago than `rejects_days`.
@@ -304,6 +289,11 @@ impl Staging {
     }
 }
 
+/// Whether there is something of this name. What cannot be looked at is there, and fails when it is used.
+fn is_there(path: &Path) -> bool {
+    !path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 fn older_than(
     days: u32,
     segments: Vec<SegmentId>,
@@ -313,7 +303,7 @@ fn older_than(
     let mut expired = Vec::new();
     for segment in segments {
         let path = path_of(segment);
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
         let modified = modified.map_err(FileError::of("inspect", &path))?;
         if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
             expired.push((segment, path));
@@ -379,8 +369,8 @@ mod tests {
         file.set_modified(SystemTime::now() - days(30)).unwrap();
         staging.commit_segment(id).unwrap();
         staging.archive_segment(id).unwrap();
-        assert_eq!(staging.expire_archive(7).unwrap(), 0);
+        assert_eq!(staging.expired_archive(7).unwrap().len(), 0);
         file.set_modified(SystemTime::now() - days(8)).unwrap();
-        assert_eq!(staging.expire_archive(7).unwrap(), 1);
+        assert_eq!(staging.expired_archive(7).unwrap().len(), 1);
     }
 }

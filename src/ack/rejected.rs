@@ -41,7 +41,7 @@ impl RejectRoute {
             OnReject::Keep => Self::default(),
             OnReject::Leave => Self { max_receives: Some(queue.max_receives().await?), ..Self::default() },
             OnReject::Send { dlq_url } => {
-                Self { dead_letters: Some(DeadLetterQueue::connect(dlq_url).await?), ..Self::default() }
+                Self { dead_letters: Some(DeadLetterQueue::connect(dlq_url, queue).await?), ..Self::default() }
             }
         })
     }

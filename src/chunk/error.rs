@@ -41,6 +41,17 @@ impl ChunkError {
         }
     }
 
+    /// The chunk is not whole or cannot be read, which says nothing of another one.
+    #[must_use]
+    pub fn stops_its_segment_alone(&self) -> bool {
+        match self {
+            Self::Inconsistent { .. } | Self::NewerFormat { .. } => true,
+            Self::OutOfDate { .. } | Self::OtherPipeline { .. } => false,
+            Self::File(error) => error.is_of_reading(),
+            Self::Spool(error) => error.stops_its_segment_alone(),
+        }
+    }
+
     /// The segment's own files cannot be read to their end.
     #[must_use]
     pub const fn is_damage(&self) -> bool {

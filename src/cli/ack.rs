@@ -20,9 +20,12 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let stages = Arc::clone(&session.stages);
         let parallel = session.config.queue.pollers;
         let end = stages.acknowledge_committed(inventory, Arc::new(queue), &mut loaders, parallel, route).await;
+        if end.is_ok() {
+            session.expire().await;
+        }
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
         let unfinished = !session.staging().committed_segments()?.is_empty();
-        let end = end.map(|()| End::without_queue(unfinished));
+        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
         session.finish(&title, end)
     })
 }

@@ -1,4 +1,7 @@
 //! `pgsluice drain`: from the queue into sealed spool segments, and no further.
+//!
+//! Always true: while it runs, what it received stays invisible to others. From its end on, that is for `load` and `ack`
+//! to do before the visibility timeout ends; what comes later is delivered again, and recognised.
 
 use tokio::sync::mpsc;
 
@@ -17,10 +20,17 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let queue = session.connect_queue().await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         let drain = session.drain(queue, limits, Proof::Spooled, stop)?;
+        let keeper = drain.keeper();
 
         let (sealed, mut segments) = mpsc::channel(1);
-        let (end, ()) = tokio::join!(drain.run(sealed), async { while segments.recv().await.is_some() {} });
+        let spooled = async { while segments.recv().await.is_some() {} };
+        let (end, ()) = tokio::select! {
+            ended = async { tokio::join!(drain.run(sealed), spooled) } => ended,
+            never = keeper.keep() => match never {},
+        };
+        keeper.release_unsealed().await;
         let title = format!("{} → spool", session.config.queue_name().unwrap_or_default());
-        session.finish(&title, end.map(End::from))
+        let told = session.told(limits);
+        session.finish(&title, end.map(|end| End::of_drain(end, told, false)))
     })
 }

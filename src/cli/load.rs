@@ -17,7 +17,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
         let unfinished = !session.staging().staged_segments()?.is_empty();
-        let end = end.map(|()| End::without_queue(unfinished));
+        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
         session.finish(&title, end)
     })
 }

@@ -9,8 +9,9 @@ use crate::load::Loader;
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
-        session.stages.expire()?;
-        let mut loader = Loader::connect_to_ask(&session.config.database_url()?, &session.config.pipeline).await?;
+        let (database, pipeline) = (session.config.database_url()?, &session.config.pipeline);
+        session.stages.expire(&database, pipeline).await?;
+        let mut loader = Loader::connect_to_ask(&database, pipeline).await?;
         loader.prune().await?;
         Ok(ExitCode::Done)
     })

@@ -80,7 +80,8 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
     let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
     segments.sort_unstable();
     segments.dedup();
-    let end = retry_each(&session, segments).await.map(End::without_queue);
+    let end = retry_each(&session, segments).await;
+    let end = end.map(|remaining| End::without_queue(session.stop.is_cancelled(), remaining));
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
 }

@@ -8,13 +8,12 @@ use super::SharedFlags;
 use super::end::End;
 use super::output::say;
 use super::session::{Session, runtime};
-use crate::durable::FileError;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::{Forgotten, Loader, NotHere};
 use crate::report::grouped;
 use crate::segment::SegmentId;
-use crate::spool::{self, SealedSegment, SpoolError};
+use crate::spool::{self, SealedSegment};
 use crate::stages::Owner;
 use crate::staging::{Staging, StagingError};
 
@@ -54,9 +53,12 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         if end.is_ok() && replay.again && !unfinished {
             session.connect_loaders(1).await?.remove(0).end_again().await?;
         }
-        session.stages.expire()?;
+        if end.is_ok() {
+            session.expire().await;
+        }
         let title = format!("spool → {}", session.config.pipeline.table);
-        session.finish(&title, end.map(|()| End::without_queue(unfinished)))
+        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        session.finish(&title, end)
     })
 }
 
@@ -96,7 +98,7 @@ fn chosen(staging: &Staging, owner: &Owner, named: &[SegmentId]) -> Result<Vec<S
         }
         match owner.check(staging, segment).and_then(|()| spool::sealed_segment(staging, segment)) {
             // Its transform tells where.
-            Err(SpoolError::Damaged { .. } | SpoolError::File(FileError { .. })) => {
+            Err(error) if error.is_damage() || error.stops_its_segment_alone() => {
                 segments.push(SealedSegment { id: segment, messages: 0, bytes: 0, seal: None });
             }
             sealed => segments.push(sealed?),

@@ -25,13 +25,13 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         // The drain cancels its own token at its end, which is no reason to hurry.
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
         let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
-        let end = end.map(End::from).and_then(|end| Ok(end.unless_unfinished(session.stages.is_unfinished()?)));
         if end.is_ok() {
-            session.prune().await;
+            session.expire().await;
         }
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
-        session.finish(&title, end)
+        let (told, unfinished) = (session.told(limits), session.stages.is_unfinished()?);
+        session.finish(&title, end.map(|end| End::of_drain(end, told, unfinished)))
     });
     // A transform that outlives the grace is not waited for: its files have no name yet.
     runtime.shutdown_background();

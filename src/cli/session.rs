@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::end::{End, exit_code};
+use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
-use crate::config::Config;
+use crate::config::{Config, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
@@ -20,7 +21,7 @@ use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
-use crate::queue::Sqs;
+use crate::queue::{ReceiveTimes, Sqs};
 use crate::report::{Report, RunInfo};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
@@ -108,7 +109,7 @@ impl Session {
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
             let loader = Loader::connect(&database, &self.config.pipeline).await?;
-            loaders.push(loader.sharing(Arc::clone(&allowance)));
+            loaders.push(loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate())));
         }
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
@@ -116,15 +117,14 @@ impl Session {
         Ok(loaders)
     }
 
-    /// Lets the ledger forget what cannot be delivered any more. It is no failure of a run that this fails: the next one
-    /// does it.
-    pub(super) async fn prune(&self) {
-        let pruned = async {
-            let mut loader = Loader::connect_to_ask(&self.config.database_url()?, &self.config.pipeline).await?;
-            Ok::<_, Error>(loader.prune().await?)
+    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    pub(super) async fn expire(&self) {
+        let expired = match self.config.database_url() {
+            Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
+            Err(error) => Err(error.into()),
         };
-        if let Err(error) = pruned.await {
-            tracing::warn!("the ledger is not pruned: {}", error.one_line());
+        if let Err(error) = expired {
+            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
         }
     }
 
@@ -147,11 +147,17 @@ impl Session {
             spool: self.config.spool,
             limits: limits.drain_limits(),
             proof,
+            gate: self.stages.gate().watch(),
             in_flight: Arc::clone(in_flight),
             counters: Arc::clone(&self.counters),
             stop,
             all_sealed: CancellationToken::new(),
         })
+    }
+
+    /// What a drain with these limits was told.
+    pub(super) fn told(&self, limits: &LimitFlags) -> Told {
+        Told { to_stop: self.stop.is_cancelled(), to_follow: limits.follow }
     }
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
@@ -188,7 +194,8 @@ impl Session {
 
 /// Connects to the configured queue.
 pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
-    Ok(Sqs::connect(config.queue_url()?, config.queue.wait_seconds).await?)
+    let QueueSettings { wait_seconds, visibility_seconds, .. } = config.queue;
+    Ok(Sqs::connect(config.queue_url()?, ReceiveTimes { wait_seconds, visibility_seconds }).await?)
 }
 
 /// A runtime for one command: one thread on which everything waits. Work that computes or blocks has threads of its
@@ -199,6 +206,17 @@ pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
 /// second runtime, for the drain alone, brought nothing on two cores.
 pub(super) fn runtime() -> Result<Runtime, Error> {
     Builder::new_current_thread().enable_all().build().map_err(Error::system("start threads"))
+}
+
+/// From now on a file that reaches the process's limit of file sizes (`ulimit -f`) fails to be written, which counts as
+/// a full disk. By default the signal that comes with it ends the process.
+///
+/// A handler, because the standard library has no safe way to ignore a signal; it stays when this runtime is gone.
+pub(super) fn survive_file_size_limit() -> Result<(), Error> {
+    let runtime = runtime()?;
+    let _context = runtime.enter();
+    let handled = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+    handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.

@@ -42,6 +42,7 @@ pub(super) struct ConfigFile {
 pub(super) struct QueueTable {
     pollers: usize,
     wait_seconds: u32,
+    visibility_seconds: u32,
     max_in_flight: u32,
     shutdown_grace_ms: u64,
 }
@@ -100,7 +101,7 @@ enum VersionForm {
 
 impl Default for QueueTable {
     fn default() -> Self {
-        Self { pollers: 64, wait_seconds: 1, max_in_flight: 100_000, shutdown_grace_ms: 30_000 }
+        Self { pollers: 64, wait_seconds: 1, visibility_seconds: 300, max_in_flight: 100_000, shutdown_grace_ms: 8_000 }
     }
 }
 
@@ -198,6 +199,7 @@ impl QueueTable {
         Ok(QueueSettings {
             pollers: within("queue.pollers", self.pollers, 1..=256)?,
             wait_seconds: within("queue.wait_seconds", self.wait_seconds, 1..=20)?,
+            visibility_seconds: within("queue.visibility_seconds", self.visibility_seconds, 1..=43_200)?,
             max_in_flight: within("queue.max_in_flight", self.max_in_flight, 10..=120_000)?,
             shutdown_grace: Duration::from_millis(within(
                 "queue.shutdown_grace_ms",
@@ -385,6 +387,10 @@ mod tests {
             assert!(matches!(column(text), Err(ConfigError::InvalidColumn { .. })), "{text}");
         }
         assert!(parse("[spool]\nsegment_max_bytes = 2000000000").unwrap().spool.checked().is_err());
+        for seconds in [0, 43_201] {
+            let table = parse(&format!("[queue]\nvisibility_seconds = {seconds}")).unwrap().queue;
+            assert!(table.checked().is_err(), "{seconds}");
+        }
         assert!(parse("[queue]\npolers = 3").is_err());
         for text in [
             "name = \"\"",

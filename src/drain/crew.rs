@@ -1,7 +1,7 @@
-//! Who polls: as many pollers as `rule` finds right have a seat, the others are parked.
+//! Which pollers receive: as many as `rule` finds right have a seat, the others are parked.
 //!
-//! Always true: who receives has a seat, and gives it up between two receives only, because a receive that is broken
-//! off hides its messages for a visibility timeout. So a parked poller has nothing under way and holds no room in
+//! Always true: a poller that receives has a seat, and gives it up between two receives only, because a receive that is
+//! broken off hides its messages for a visibility timeout. So a parked poller has nothing under way and holds no room in
 //! flight. The first poller that finds nothing left to do dismisses the parked ones.
 
 mod rule;

@@ -1,52 +1,22 @@
-//! The proof that a queue is empty.
+//! What the pollers of a drain found, all together.
 //!
 //! One empty receive proves nothing: SQS asks a part of its servers, another poller may just have got the last
-//! messages, and what is in flight can come back. A queue is drained when every poller has had an empty long poll
-//! since the last arrival, and the queue's counts are zero but for what this run itself holds. A poller that is parked
-//! has no receive under way, so there is nothing to wait for; but pollers that are all parked prove nothing.
+//! messages, and what is in flight can become visible again. So every poller must have had an empty long poll since the
+//! last arrival. A parked poller has no receive under way, so there is nothing to wait for; but pollers that are all
+//! parked prove nothing.
 //!
-//! A long poll speaks for all of its time, so one that ends after the last arrival counts, although it may have begun
-//! before: what was there at the arrival would have ended it. And who brought the last messages polls once more.
+//! An empty long poll proves that the queue was empty for its whole duration. So it counts if it *ended* after the last
+//! arrival, even if it began before. The poller that brought the last messages polls once more.
 //!
 //! While the verdict is near, pollers pause: a receive that begins then would have to be waited for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use crate::advice::Advised;
-use crate::in_flight::InFlight;
-use crate::queue::{Depth, Queue, QueueError};
-
-/// How often the counts are asked for while somebody else holds messages.
-const RECHECK: Duration = Duration::from_millis(500);
 const NEVER: u64 = u64::MAX;
 const PARKED: u64 = u64::MAX - 1;
-
-/// How a drain ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainEnd {
-    /// The queue is proven empty.
-    Empty,
-    /// Nothing came for the idle time, but the counts say that there is something: in flight elsewhere, or delayed.
-    NotEmpty(Depth),
-    /// A limit was met, or the run was stopped.
-    Stopped,
-    /// The disk of the staging directory is full, so nothing more can be received.
-    DiskFull,
-}
-
-/// What must have become of this run's own messages before a queue counts as drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
-    /// They are in sealed segments: a drain on its own.
-    Spooled,
-    /// They are deleted: a whole run.
-    Acknowledged,
-}
 
 /// Which pollers have come back empty since the last arrival.
 #[derive(Debug)]
@@ -59,6 +29,10 @@ pub(super) struct Emptiness {
     resumed: Notify,
 }
 
+/// What a poller had found when it parked.
+#[derive(Debug)]
+pub(super) struct Parked(u64);
+
 impl Emptiness {
     /// All of them parked.
     pub(super) fn of_pollers(pollers: usize) -> Self {
@@ -66,13 +40,14 @@ impl Emptiness {
         Self { arrivals: AtomicU64::new(0), empty_since, changed: Notify::new(), resumed: Notify::new() }
     }
 
-    fn arrivals(&self) -> u64 {
+    /// How many receives brought messages so far.
+    pub(super) fn arrivals(&self) -> u64 {
         self.arrivals.load(Ordering::Acquire)
     }
 
     pub(super) fn arrived(&self) {
         self.arrivals.fetch_add(1, Ordering::AcqRel);
-        self.resumed.notify_waiters();
+        self.resume_pollers();
     }
 
     /// From now on it may have a receive under way.
@@ -81,15 +56,26 @@ impl Emptiness {
     }
 
     /// It has no receive under way, and begins none.
-    pub(super) fn parks(&self, poller: usize) {
-        self.empty_since[poller].store(PARKED, Ordering::Release);
+    pub(super) fn parks(&self, poller: usize) -> Parked {
+        let before = self.empty_since[poller].swap(PARKED, Ordering::AcqRel);
         self.changed.notify_waiters();
+        Parked(before)
+    }
+
+    /// It goes on where it parked: what it had found then still counts, if nothing has arrived since.
+    pub(super) fn goes_on(&self, poller: usize, Parked(before): Parked) {
+        self.empty_since[poller].store(before, Ordering::Release);
     }
 
     /// Its receive brought nothing.
     pub(super) fn came_back_empty(&self, poller: usize) {
         self.empty_since[poller].store(self.arrivals(), Ordering::Release);
         self.changed.notify_waiters();
+    }
+
+    /// The proof is not about to succeed: pollers that pause go on.
+    pub(super) fn resume_pollers(&self) {
+        self.resumed.notify_waiters();
     }
 
     /// Keeps a poller that came back empty from polling again while the proof may be about to succeed: until there is
@@ -110,14 +96,15 @@ impl Emptiness {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.polling_came_back_empty() {
+            if self.is_shown() {
                 return;
             }
             changed.await;
         }
     }
 
-    fn polling_came_back_empty(&self) -> bool {
+    /// Every poller that is not parked has come back empty since the last arrival.
+    pub(super) fn is_shown(&self) -> bool {
         let arrivals = self.arrivals();
         let mut polling = self
             .empty_since
@@ -127,44 +114,12 @@ impl Emptiness {
             .peekable();
         polling.peek().is_some() && polling.all(|since| since == arrivals)
     }
-
-    /// Waits until the queue is drained, or until nothing came for `idle` although the counts are not zero.
-    pub(super) async fn prove<Q: Queue>(
-        &self,
-        queue: &Q,
-        in_flight: &InFlight,
-        proof: Proof,
-        idle: Duration,
-    ) -> Result<DrainEnd, QueueError> {
-        let mut quiet = (NEVER, Instant::now());
-        loop {
-            self.all_came_back_empty().await;
-            if proof == Proof::Acknowledged {
-                in_flight.none_remaining().await;
-            }
-            let arrivals = self.arrivals();
-            if quiet.0 != arrivals {
-                quiet = (arrivals, Instant::now());
-            }
-            let ask = || queue.depth();
-            let depth = ask.retry(ExponentialBuilder::default().with_jitter()).when(QueueError::is_transient).await?;
-            if self.arrivals() == arrivals {
-                if depth.visible == 0 && depth.delayed == 0 && depth.in_flight <= in_flight.messages() {
-                    return Ok(DrainEnd::Empty);
-                }
-                if quiet.1.elapsed() >= idle {
-                    return Ok(DrainEnd::NotEmpty(depth));
-                }
-                self.resumed.notify_waiters();
-                tokio::time::sleep(RECHECK.min(idle)).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -218,6 +173,23 @@ mod tests {
         emptiness.parks(1);
         assert!(is_shown(&emptiness));
         emptiness.polls(1);
+        assert!(!is_shown(&emptiness));
+    }
+
+    /// Where a limit leaves one batch, pollers take turns. Each turn made what its poller had found before worthless, so
+    /// they were never all empty at a time.
+    #[tokio::test]
+    async fn pollers_that_take_turns_are_shown_empty() {
+        let emptiness = polling(2);
+        let second = emptiness.parks(1);
+        emptiness.came_back_empty(0);
+        let first = emptiness.parks(0);
+        emptiness.goes_on(1, second);
+        assert!(!is_shown(&emptiness), "it has not polled yet");
+        emptiness.came_back_empty(1);
+        emptiness.goes_on(0, first);
+        assert!(is_shown(&emptiness));
+        emptiness.arrived();
         assert!(!is_shown(&emptiness));
     }
 

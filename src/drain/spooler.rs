@@ -1,46 +1,50 @@
-//! Appends what the pollers bring to the open segment, and seals it: at its limits, and at once when every poller
-//! came back empty, because then waiting brings nothing and a FIFO group waits for its deletes. A segment that is worth
-//! it is sealed at the first lull already, so that it is loaded while the pollers still wait for more.
+//! Appends what the pollers bring to the open segment, and seals it: at its limits, and at once where waiting brings
+//! nothing. That is when every poller came back empty (and a FIFO group waits for its deletes), and when a receive waits
+//! for room in flight and none is under way. A segment that is worth it is sealed at the first lull already, so that it
+//! is loaded while the pollers still wait for more.
 //!
-//! Always true: a message is in a sealed segment well before half its visibility timeout is over, also while the stages
-//! behind stand still, because the keeper extends sealed segments only. So sealing never waits for the next stage;
-//! segments that wait for it are bounded by what may be in flight. And while a segment is begun, the disk has room for
-//! it and for the chunk that it becomes, so however full the disk gets, what is sealed can be loaded, and then it is
-//! less full. Should the disk be full all the same, because others write to it or a quota ends, the open segment is cut
-//! after its last whole line and sealed.
+//! Always true:
+//! - sealing never waits for the next stage; segments that wait for it are bounded by what may be in flight;
+//! - a batch of messages is held by the keeper until the segments that have them are held, however slow the disk is;
+//! - a segment is begun only while the disk has room for it and for the chunk that it becomes. So however full the disk
+//!   gets, what is sealed can be loaded, and then it is less full.
+//!
+//! Where the disk is full all the same, because others write to it or a quota ends, the open segment is cut after its
+//! last whole line and sealed. What did not fit stays with the keeper, which releases it at the end.
 
 #[cfg(test)]
 pub(super) mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::Crew;
 use super::emptiness::Emptiness;
-use super::{Arrival, Drain};
+use super::polling::{Arrival, Polling};
 use crate::blocking::blocking;
 use crate::config::SpoolSettings;
 use crate::counters::Counters;
 use crate::durable::FileError;
 use crate::error::Error;
-use crate::in_flight::InFlight;
+use crate::in_flight::{Batch, InFlight};
 use crate::queue::Queue;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
 /// Segments that are being flushed to disk while the next one fills.
 const FLUSHING_SEGMENTS: u32 = 2;
-/// Nothing arrived for so long: far more than there is between two receives of a queue that has messages.
+/// Nothing arrived for this time: far more than there is between two receives of a queue that has messages.
 const LULL: Duration = Duration::from_millis(200);
 /// A segment is sealed at a lull from this part of `segment_max_messages` on: a trickle must not become many tiny ones.
 const WORTH_SEALING: u64 = 20;
-/// A segment, its chunk and rejects, which are as large at most, and something for what is under way: that many times
-/// the largest segment is free when one is begun.
+/// A new segment is opened only if the disk has room for three segments of the maximum size: the segment, its chunk and
+/// rejects, and work in progress.
 const ROOM_IN_SEGMENTS: u64 = 3;
 
 pub(super) struct Spooler {
@@ -51,9 +55,11 @@ pub(super) struct Spooler {
     crew: Arc<Crew>,
     emptiness: Arc<Emptiness>,
     in_flight: Arc<InFlight>,
-    seal_within: Duration,
+    max_age: Duration,
     sealed: mpsc::Sender<SealedSegment>,
     open: Option<OpenSegment>,
+    /// The disk was full in the middle of it, so the keeper still needs it.
+    cut: Option<Arc<Batch>>,
     sealing: JoinSet<Result<Taken, Error>>,
     flushing: Arc<Semaphore>,
     all_sealed: CancellationToken,
@@ -69,56 +75,55 @@ pub(super) enum Taken {
 
 struct OpenSegment {
     writer: SegmentWriter,
-    received: tokio::time::Instant,
-    last_arrival: tokio::time::Instant,
+    begun: Instant,
+    last_arrival: Instant,
+    /// Whose messages it has, at least a part of them.
+    batches: Vec<Arc<Batch>>,
 }
 
 impl Spooler {
-    pub(super) fn new<Q: Queue>(
-        drain: &Drain<Q>,
-        crew: Arc<Crew>,
-        emptiness: Arc<Emptiness>,
-        sealed: mpsc::Sender<SealedSegment>,
-    ) -> Self {
-        let max_age = Duration::from_millis(drain.spool.segment_max_age_ms);
+    pub(super) fn new<Q: Queue>(polling: &Polling<Q>, sealed: mpsc::Sender<SealedSegment>) -> Self {
+        let drain = &polling.drain;
         Self {
             in_flight: Arc::clone(&drain.in_flight),
-            seal_within: max_age.min(drain.queue.visibility_timeout() / 4),
+            max_age: Duration::from_millis(drain.spool.segment_max_age_ms),
             flushing: Arc::new(Semaphore::new(FLUSHING_SEGMENTS as usize)),
             all_sealed: drain.all_sealed.clone(),
             staging: drain.staging.clone(),
             origin: drain.origin.clone(),
             settings: drain.spool,
             counters: Arc::clone(&drain.counters),
-            crew,
-            emptiness,
+            crew: Arc::clone(&polling.crew),
+            emptiness: Arc::clone(&polling.emptiness),
             sealed,
             open: None,
+            cut: None,
             sealing: JoinSet::new(),
         }
     }
 
     /// Spools until the pollers are gone, or the disk is full; then everything is sealed.
-    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<Arrival>) -> Result<Taken, Error> {
+    pub(super) async fn run(mut self, mut arrivals: mpsc::UnboundedReceiver<Arrival>) -> Result<Taken, Error> {
         let mut taken = Taken::Everything;
         while taken == Taken::Everything {
             let seal_at = self.open.as_ref().map(|open| self.seal_at(open));
-            let emptiness = Arc::clone(&self.emptiness);
+            let (emptiness, in_flight) = (Arc::clone(&self.emptiness), Arc::clone(&self.in_flight));
             tokio::select! {
                 // What was received is spooled before anything is sealed for want of more.
                 biased;
-                batch = batches.recv() => match batch {
-                    Some(arrival) => taken = self.append(&arrival).await?,
+                arrival = arrivals.recv() => match arrival {
+                    Some(arrival) => taken = self.append(arrival).await?,
                     None => break,
                 },
                 () = emptiness.all_came_back_empty(), if seal_at.is_some() => taken = self.seal().await?,
+                () = in_flight.until_full(), if seal_at.is_some() => taken = self.seal().await?,
                 () = sleep_until(seal_at), if seal_at.is_some() => taken = self.seal().await?,
                 // A seal that failed ends the drain at once: nothing would settle its messages.
                 Some(sealed) = self.sealing.join_next() => taken = sealed.map_err(Error::panicked)??,
             }
         }
         // Without the pollers' way to it, they end while the rest is sealed.
-        drop(batches);
+        drop(arrivals);
         taken = taken.and(self.seal().await?);
         // Every flush has one permit; whether the next stage takes the segments is another matter.
         drop(self.flushing.acquire_many(FLUSHING_SEGMENTS).await);
@@ -129,24 +134,32 @@ impl Spooler {
         Ok(taken)
     }
 
-    fn seal_at(&self, open: &OpenSegment) -> tokio::time::Instant {
-        let at_age = open.received + self.seal_within;
+    fn seal_at(&self, open: &OpenSegment) -> Instant {
+        let at_age = open.begun + self.max_age;
         let is_worth_it = open.writer.messages() * WORTH_SEALING >= self.settings.segment_max_messages;
         if is_worth_it { at_age.min(open.last_arrival + LULL) } else { at_age }
     }
 
-    async fn append(&mut self, arrival: &Arrival) -> Result<Taken, Error> {
+    async fn append(&mut self, arrival: Arrival) -> Result<Taken, Error> {
+        let taken = self.append_all(&arrival).await?;
+        if taken == Taken::WhatFits {
+            self.cut = Some(arrival.batch);
+        }
+        Ok(taken)
+    }
+
+    async fn append_all(&mut self, arrival: &Arrival) -> Result<Taken, Error> {
         let started = Instant::now();
         let mut bytes = 0;
         for message in &arrival.messages {
             let open = match &mut self.open {
                 Some(open) => open,
                 none => match begin_segment(&self.staging, &self.origin, self.settings.segment_max_bytes)? {
-                    Some(writer) => none.insert(OpenSegment { writer, received: arrival.at, last_arrival: arrival.at }),
+                    Some(writer) => none.insert(OpenSegment::begin(writer)),
                     None => return Ok(Taken::WhatFits),
                 },
             };
-            open.last_arrival = arrival.at;
+            open.takes_from(&arrival.batch);
             let before = open.writer.bytes();
             match open.writer.append(&Record::from(message)) {
                 Err(error) if error.is_disk_full() => return Ok(Taken::WhatFits),
@@ -154,13 +167,14 @@ impl Spooler {
             }
             bytes += open.writer.bytes() - before;
             if (open.writer.messages() >= self.settings.segment_max_messages
-                || open.writer.bytes() >= self.settings.segment_max_bytes)
+                || open.writer.bytes() >= self.settings.segment_max_bytes
+                || open.begun.elapsed() >= self.max_age)
                 && self.seal().await? == Taken::WhatFits
             {
                 return Ok(Taken::WhatFits);
             }
         }
-        self.counters.drain.worked(started);
+        self.counters.drain.worked(started.into_std());
         self.counters.drain.wrote(bytes);
         Ok(Taken::Everything)
     }
@@ -172,7 +186,7 @@ impl Spooler {
         while let Some(earlier) = self.sealing.try_join_next() {
             taken = taken.and(earlier.map_err(Error::panicked)??);
         }
-        let Some(OpenSegment { writer, received, .. }) = self.open.take() else { return Ok(taken) };
+        let Some(OpenSegment { writer, batches, .. }) = self.open.take() else { return Ok(taken) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
@@ -180,16 +194,32 @@ impl Spooler {
         self.sealing.spawn(async move {
             let started = Instant::now();
             let (segment, taken) = blocking(|| seal_what_fits(writer)).await?;
-            counters.drain.worked(started);
+            counters.drain.worked(started.into_std());
             if let Some(segment) = segment {
                 counters.enter(&segment);
-                in_flight.hold(segment.id, received);
+                // Of a segment that was cut, nobody knows which batches are in it as a whole.
+                let _incomplete = (taken == Taken::WhatFits).then(|| batches.clone());
+                in_flight.hold(segment.id, batches);
                 drop(flushing);
                 hand_on(&sealed, segment, &crew).await;
             }
             Ok::<_, Error>(taken)
         });
         Ok(taken)
+    }
+}
+
+impl OpenSegment {
+    fn begin(writer: SegmentWriter) -> Self {
+        let now = Instant::now();
+        Self { writer, begun: now, last_arrival: now, batches: Vec::new() }
+    }
+
+    fn takes_from(&mut self, batch: &Arc<Batch>) {
+        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, batch)) {
+            self.last_arrival = Instant::now();
+            self.batches.push(Arc::clone(batch));
+        }
     }
 }
 
@@ -241,7 +271,7 @@ fn seal_what_fits(writer: SegmentWriter) -> Result<(Option<SealedSegment>, Taken
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

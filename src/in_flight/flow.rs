@@ -1,8 +1,8 @@
 //! How much was in flight for how long: what the in-flight arithmetic needs.
 //!
 //! Always true: the messages in flight, summed up over time and divided by the messages settled, are the mean time from
-//! receive to delete (Little's law). That is exact once nothing is in flight; before, what still is counts for too
-//! much.
+//! receive to delete (Little's law). That is exact once nothing is in flight; before that, what still is makes the mean
+//! too long.
 
 use std::time::Duration;
 
@@ -12,13 +12,15 @@ use tokio::time::Instant;
 pub(super) struct Flow {
     messages: u64,
     settled: u64,
+    /// Receives that have room and are not back yet.
+    reserved: usize,
     /// The messages in flight times how long they were, until `changed`.
     message_nanos: u128,
     changed: Instant,
-    /// Receives that wait for room, and since when there has been one.
+    /// Receives that wait for room, and since when there has been at least one.
     waiting: usize,
     waiting_since: Instant,
-    /// How long there was one, without the wait under way.
+    /// How long there was one, except for the wait under way.
     waited: Duration,
 }
 
@@ -28,6 +30,7 @@ impl Flow {
         Self {
             messages: 0,
             settled: 0,
+            reserved: 0,
             message_nanos: 0,
             changed: now,
             waiting: 0,
@@ -49,6 +52,19 @@ impl Flow {
         self.pass_time();
         self.messages = self.messages.saturating_sub(messages);
         self.settled += messages;
+    }
+
+    pub(super) fn reserve(&mut self) {
+        self.reserved += 1;
+    }
+
+    pub(super) fn unreserve(&mut self) {
+        self.reserved -= 1;
+    }
+
+    /// A receive waits for room, and no other can bring anything.
+    pub(super) const fn is_full(&self) -> bool {
+        self.waiting > 0 && self.reserved == 0
     }
 
     pub(super) fn wait_begins(&mut self) {

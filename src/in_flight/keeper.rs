@@ -2,8 +2,8 @@
 //! finish.
 //!
 //! Always true:
-//! - only sealed segments that this run received are touched; of a segment it keeps two instants in memory, the
-//!   receipt handles are read from its spool file when they are needed;
+//! - only what this run received is touched: sealed segments, whose receipt handles are read from their spool files when
+//!   they are needed, and before that the batches of messages that are not sealed yet;
 //! - time is this process's own monotonic time, so neither a clock that is wrong nor one that is set matters;
 //! - nothing is asked for that SQS refuses: a message can be held for 12 hours from its receive, and a request that
 //!   goes beyond is an error there, not a clamp.
@@ -11,7 +11,7 @@
 //! On failure messages become visible and are delivered again, which the ledger recognises: the keeper warns once
 //! and goes on trying, and the run never fails because of it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +23,9 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::InFlight;
+use super::holdings::{Held, Holding};
 use crate::error::Error;
 use crate::queue::{BATCH_MESSAGES, FailedEntry, Queue};
-use crate::segment::SegmentId;
 use crate::spool::Receipts;
 use crate::staging::Staging;
 
@@ -47,12 +47,25 @@ pub struct Keeper<Q> {
     failing: AtomicBool,
 }
 
-/// The receipt handles of segments whose visibility is to change, a batch at a time.
-struct Batches<'a> {
+/// What is to change its visibility, and for how long it is invisible then.
+struct Change {
+    holding: Holding,
+    held: Held,
+    duration: Duration,
+}
+
+/// The receipt handles whose visibility is to change, a request's worth at a time.
+struct Requests<'a> {
     staging: &'a Staging,
     in_flight: &'a InFlight,
-    changes: vec::IntoIter<(SegmentId, Duration)>,
-    reading: Option<(SegmentId, Duration, Receipts)>,
+    changes: vec::IntoIter<Change>,
+    reading: Option<(Holding, Duration, Handles)>,
+}
+
+/// The receipt handles of one [`Holding`].
+enum Handles {
+    InMemory(VecDeque<String>),
+    InFile(Box<Receipts>),
 }
 
 impl<Q: Queue> Keeper<Q> {
@@ -64,11 +77,7 @@ impl<Q: Queue> Keeper<Q> {
     /// Extends whatever is past half its visibility timeout, again and again.
     pub async fn keep(&self) -> Infallible {
         let visibility_timeout = self.queue.visibility_timeout();
-        if visibility_timeout.is_zero() {
-            // Such a queue asks for messages to stay visible.
-            return std::future::pending().await;
-        }
-        // An eighth late at most, so more than a third of the timeout is left for the requests.
+        // An eighth late at most, so more than a third of the timeout remains for the requests.
         let mut rounds = interval(visibility_timeout / 8);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -79,21 +88,27 @@ impl<Q: Queue> Keeper<Q> {
 
     async fn extend_due(&self, visibility_timeout: Duration) {
         let started = Instant::now();
-        let due = self.in_flight.not_extended_since(started - visibility_timeout / 2);
+        let due = self.in_flight.holdings.not_extended_since(started - visibility_timeout / 2);
         if due.is_empty() {
             return;
         }
         let remaining = |received: Instant| HELD_AT_MOST.saturating_sub(started - received + MARGIN);
         let extension = |received| visibility_timeout.min(remaining(received));
-        let extensions = due.iter().map(|(segment, received)| (*segment, extension(*received)));
-        let extensions = extensions.filter(|(_, duration)| duration.as_secs() > 0).collect();
-        let failed = self.change_all(extensions, self.parallel).await;
-        for (segment, received) in due {
-            if remaining(received) < visibility_timeout {
-                tracing::warn!(%segment, "in flight for 12 hours, which SQS does not extend; it will be delivered again");
-                self.in_flight.let_go(segment);
-            } else if !failed.contains(&segment) {
-                self.in_flight.extended(segment, started);
+        let changes: Vec<Change> = due
+            .iter()
+            .map(|(holding, held)| (*holding, held.clone(), extension(held.received)))
+            .filter(|(.., duration)| duration.as_secs() > 0)
+            .map(|(holding, held, duration)| Change { holding, held, duration })
+            .collect();
+        let failed = self.change_all(changes, self.parallel).await;
+        for (holding, held) in due {
+            if remaining(held.received) < visibility_timeout {
+                tracing::warn!(
+                    "{holding}: in flight for 12 hours, which SQS does not extend; it is delivered again then"
+                );
+                self.in_flight.holdings.let_go(holding);
+            } else if !failed.contains(&holding) {
+                self.in_flight.holdings.extended(holding, started);
             }
         }
         if failed.is_empty() && self.failing.swap(false, Ordering::AcqRel) {
@@ -103,40 +118,53 @@ impl<Q: Queue> Keeper<Q> {
 
     /// Makes everything visible that this run received and did not settle; bounded, and without a promise.
     pub async fn release(&self) {
-        let segments = self.in_flight.unsettled();
-        if segments.is_empty() {
+        self.release_all(self.in_flight.holdings.all()).await;
+    }
+
+    /// The same, except for what is in sealed segments.
+    pub async fn release_unsealed(&self) {
+        let mut unsealed = self.in_flight.holdings.all();
+        unsealed.retain(|(holding, _)| matches!(holding, Holding::Batch(_)));
+        self.release_all(unsealed).await;
+    }
+
+    async fn release_all(&self, unsettled: Vec<(Holding, Held)>) {
+        if unsettled.is_empty() {
             return;
         }
-        tracing::info!(segments = segments.len(), "giving back what was received and is not loaded");
-        let releases = segments.into_iter().map(|segment| (segment, Duration::ZERO)).collect();
+        let segments = unsettled.iter().filter(|(holding, _)| matches!(holding, Holding::Segment(_))).count();
+        let unsealed: usize = unsettled.iter().map(|(_, held)| held.handles.len()).sum();
+        tracing::info!(segments, unsealed, "giving back what was received and is not loaded");
+        let release = |(holding, held)| Change { holding, held, duration: Duration::ZERO };
+        let releases = unsettled.into_iter().map(release).collect();
         if timeout(RELEASE_LIMIT, self.change_all(releases, usize::MAX)).await.is_err() {
             tracing::warn!("SQS takes too long to give messages back; they become visible by themselves");
         }
     }
 
-    /// Changes the visibility of all messages of these segments; returns the segments of which some were not changed.
+    /// Changes the visibility of all these messages; returns where some were not changed.
     ///
     /// No request is tried again here, beyond what the SDK does: the next round is the retry of an extension. After
-    /// `give_up_after` failures the others are left for that round, too: SQS is away.
-    async fn change_all(&self, changes: Vec<(SegmentId, Duration)>, give_up_after: usize) -> HashSet<SegmentId> {
+    /// `give_up_after` failures the others wait for that round, too: SQS is away.
+    async fn change_all(&self, changes: Vec<Change>, give_up_after: usize) -> HashSet<Holding> {
         let (mut failed, mut failures) = (HashSet::new(), 0);
-        let mut batches =
-            Batches { staging: &self.staging, in_flight: &self.in_flight, changes: changes.into_iter(), reading: None };
+        let (staging, in_flight) = (&self.staging, &*self.in_flight);
+        let mut requests = Requests { staging, in_flight, changes: changes.into_iter(), reading: None };
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < self.parallel
                 && failures < give_up_after
-                && let Some((segment, duration, handles)) = batches.next()
+                && let Some((holding, duration, handles)) = requests.next()
             {
-                running.push(async move { (segment, self.change(&handles, duration).await) });
+                running.push(async move { (holding, self.change(&handles, duration).await) });
             }
-            let Some((segment, done)) = running.next().await else { break };
+            let Some((holding, done)) = running.next().await else { break };
             if !done {
-                failed.insert(segment);
+                failed.insert(holding);
                 failures += 1;
             }
         }
-        failed.extend(batches.unread());
+        failed.extend(requests.unread());
         failed
     }
 
@@ -174,35 +202,52 @@ impl<Q: Queue> Keeper<Q> {
     }
 }
 
-impl Batches<'_> {
-    fn next(&mut self) -> Option<(SegmentId, Duration, Vec<String>)> {
+impl Requests<'_> {
+    fn next(&mut self) -> Option<(Holding, Duration, Vec<String>)> {
         loop {
-            if let Some((segment, duration, receipts)) = &mut self.reading
-                && self.in_flight.holds(*segment)
-                && let Ok(handles) = receipts.next_handles(BATCH_MESSAGES)
-                && !handles.is_empty()
+            if let Some((holding, duration, handles)) = &mut self.reading
+                && self.in_flight.holdings.holds(*holding)
+                && let Some(request) = handles.next_request()
             {
-                return Some((*segment, *duration, handles));
+                return Some((*holding, *duration, request));
             }
             self.reading = None;
-            let (segment, duration) = self.changes.next()?;
-            // A segment that was settled meanwhile is not in the spool any more; damage is for its transform to report.
-            let path = self.staging.find_unacknowledged(segment);
-            let receipts = path.and_then(|path| Receipts::open(&path).ok());
-            self.reading = receipts.map(|receipts| (segment, duration, receipts));
+            let Change { holding, held, duration } = self.changes.next()?;
+            let handles = match holding {
+                Holding::Batch(_) => Some(Handles::InMemory(held.handles.iter().cloned().collect())),
+                // A segment that was settled meanwhile is not among the unacknowledged any more; damage is for its
+                // transform to report.
+                Holding::Segment(segment) => {
+                    let path = self.staging.find_unacknowledged(segment);
+                    path.and_then(|path| Receipts::open(&path).ok()).map(|receipts| Handles::InFile(Box::new(receipts)))
+                }
+            };
+            self.reading = handles.map(|handles| (holding, duration, handles));
         }
     }
 
-    /// The segments that were not read to their end.
-    fn unread(self) -> impl Iterator<Item = SegmentId> {
-        self.reading.map(|(segment, ..)| segment).into_iter().chain(self.changes.map(|(segment, _)| segment))
+    /// What was not read to its end.
+    fn unread(self) -> impl Iterator<Item = Holding> {
+        self.reading.map(|(holding, ..)| holding).into_iter().chain(self.changes.map(|change| change.holding))
+    }
+}
+
+impl Handles {
+    fn next_request(&mut self) -> Option<Vec<String>> {
+        let handles = match self {
+            Self::InMemory(handles) => handles.drain(..handles.len().min(BATCH_MESSAGES)).collect(),
+            Self::InFile(receipts) => receipts.next_handles(BATCH_MESSAGES).ok()?,
+        };
+        Some(handles).filter(|handles| !handles.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Batch;
     use super::*;
-    use crate::queue::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT};
+    use crate::queue::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT, messages};
+    use crate::segment::SegmentId;
     use crate::spool::{Record, SegmentWriter, origin};
 
     struct Bench {
@@ -218,7 +263,7 @@ mod tests {
             Self { keeper: Keeper::new(Arc::new(queue), in_flight, staging, 1), _root: root }
         }
 
-        /// A sealed segment that was received this long ago.
+        /// A sealed segment that was received this time ago.
         fn hold(&self, messages: usize, age: Duration) -> SegmentId {
             let mut writer = SegmentWriter::create(&self.keeper.staging, &origin()).unwrap();
             for index in 0..messages {
@@ -227,8 +272,15 @@ mod tests {
                 writer.append(&record).unwrap();
             }
             let segment = writer.seal().unwrap().id;
-            self.keeper.in_flight.hold(segment, Instant::now() - age);
+            self.keeper.in_flight.hold(segment, vec![self.receive(messages, age)]);
             segment
+        }
+
+        /// The messages of one receive that ended this time ago.
+        fn receive(&self, count: usize, age: Duration) -> Arc<Batch> {
+            let batch = self.keeper.in_flight.try_reserve(count).unwrap().arrived(&messages(count));
+            self.keeper.in_flight.holdings.age(&batch, age);
+            batch
         }
 
         async fn round(&self) -> Vec<(usize, Duration)> {
@@ -253,7 +305,7 @@ mod tests {
         let segment = bench.hold(1, Duration::from_millis(43_129_500));
         let changes = bench.round().await;
         assert!(matches!(changes[..], [(1, duration)] if duration <= Duration::from_millis(10_500)), "{changes:?}");
-        assert!(!bench.keeper.in_flight.holds(segment));
+        assert!(!bench.keeper.in_flight.holdings.holds(Holding::Segment(segment)));
 
         bench.hold(1, HELD_AT_MOST);
         assert!(bench.round().await.is_empty(), "SQS would refuse it");
@@ -279,8 +331,35 @@ mod tests {
         bench.hold(30, VISIBILITY_TIMEOUT);
         bench.hold(30, VISIBILITY_TIMEOUT);
         assert_eq!(bench.round().await.len(), 1);
-        let due = bench.keeper.in_flight.not_extended_since(Instant::now() - VISIBILITY_TIMEOUT / 2);
+        let due = bench.keeper.in_flight.holdings.not_extended_since(Instant::now() - VISIBILITY_TIMEOUT / 2);
         assert_eq!(due.len(), 2);
+    }
+
+    /// Messages that wait for a slow disk were not extended, so they were delivered again before they were sealed.
+    #[tokio::test]
+    async fn what_is_received_and_not_sealed_yet_is_extended_too() {
+        let bench = Bench::new(SimulatedQueue::default());
+        let unsealed = bench.receive(10, Duration::from_secs(16));
+        assert_eq!(bench.round().await, [(10, VISIBILITY_TIMEOUT)]);
+        assert!(bench.round().await.is_empty());
+
+        let segment = SegmentId::now();
+        bench.keeper.in_flight.hold(segment, vec![unsealed]);
+        assert!(bench.round().await.is_empty(), "the extension counts for the segment");
+    }
+
+    /// A full disk left them invisible for a visibility timeout.
+    #[tokio::test]
+    async fn what_no_segment_took_is_given_back_also_where_segments_are_not() {
+        let bench = Bench::new(SimulatedQueue::default());
+        bench.hold(5, Duration::ZERO);
+        drop(bench.receive(3, Duration::ZERO));
+        bench.keeper.release_unsealed().await;
+        assert_eq!(bench.keeper.queue.changes(), [(3, Duration::ZERO)]);
+        bench.keeper.release().await;
+        let mut changes = bench.keeper.queue.changes();
+        changes.sort_unstable();
+        assert_eq!(changes, [(3, Duration::ZERO), (5, Duration::ZERO)]);
     }
 
     #[tokio::test]

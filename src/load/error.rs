@@ -78,6 +78,17 @@ impl LoadError {
         }
     }
 
+    /// The segment's own files stop it, which says nothing of another one.
+    #[must_use]
+    pub fn stops_its_segment_alone(&self) -> bool {
+        match self {
+            Self::Chunk(error) => error.stops_its_segment_alone(),
+            Self::File(error) => error.is_of_reading(),
+            Self::Spool(error) => error.stops_its_segment_alone(),
+            _ => false,
+        }
+    }
+
     /// The segment's own files cannot be read to their end.
     #[must_use]
     pub const fn is_damage(&self) -> bool {

@@ -4,7 +4,8 @@
 //! - the bodies are durable before the record of their rejects commits;
 //! - the file is replaced as a whole, and a line leaves it only after this process saw the transaction commit that loaded
 //!   its message; so an attempt that rolls back, or dies, takes no line away, whatever an earlier one wrote;
-//! - of a message that is rejected again, the line says the last reason.
+//! - of a message that is rejected again, the line says the last reason;
+//! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -62,8 +63,11 @@ pub(super) fn keep(
     let mut earlier = read_rejects(&path)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
-        if !reasons.contains_key(&id) {
+        let is_own = entry.is_of(pipeline);
+        if !is_own || !reasons.contains_key(&id) {
             file.write(earlier.line())?;
+        }
+        if is_own && !reasons.contains_key(&id) {
             kept.insert(id);
         }
     }
@@ -111,6 +115,7 @@ fn append_spool_lines(
     }
     let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
     let mut reader = SegmentReader::open(&path)?;
+    let source = reader.header().map(|header| header.source.clone());
     while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
             let problem = "a refused row's message is not in the segment";
@@ -120,15 +125,15 @@ fn append_spool_lines(
             let line = line?;
             let Some(reason) = reasons.remove(&message_uuid(&line.record.message_id)) else { continue };
             let mut appended = Vec::with_capacity(line.bytes.len() + 256);
-            push_reject(&mut appended, line.bytes, pipeline, reason);
+            push_reject(&mut appended, line.bytes, pipeline, source.as_ref(), reason);
             out.write(&appended)?;
         }
     }
     Ok(())
 }
 
-/// The transaction has committed that loaded these messages. Removes their lines, and writes the new reason of others.
-/// Blocks.
+/// The transaction has committed that loaded these messages. Removes this pipeline's lines of them, and writes the new
+/// reason of others. Blocks.
 pub fn settle_kept_rejects(
     staging: &Staging,
     segment: SegmentId,
@@ -144,10 +149,11 @@ pub fn settle_kept_rejects(
     let mut earlier = read_rejects(&path)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
-        if loaded.contains(&id) {
+        let is_own = entry.is_of(pipeline);
+        if is_own && loaded.contains(&id) {
             continue;
         }
-        match reasons.get(&id) {
+        match reasons.get(&id).filter(|_| is_own) {
             Some(reason) => file.write(&with_reason(earlier.line(), pipeline, reason)?)?,
             None => file.write(earlier.line())?,
         }
@@ -156,7 +162,7 @@ pub fn settle_kept_rejects(
     if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
 }
 
-/// A reject line with another reason.
+/// A reject line with another reason. Where its message came from stays in it.
 fn with_reason(line: &[u8], pipeline: &str, reason: &Reason) -> Result<Vec<u8>, LoadError> {
     let fields = || -> serde_json::Result<Vec<u8>> {
         let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
@@ -168,6 +174,6 @@ fn with_reason(line: &[u8], pipeline: &str, reason: &Reason) -> Result<Vec<u8>, 
     let mut out = Vec::new();
     let message = fields().map_err(std::io::Error::from);
     let message = message.map_err(crate::durable::FileError::of("rewrite", "a line of rejects".as_ref()))?;
-    push_reject(&mut out, &message, pipeline, reason);
+    push_reject(&mut out, &message, pipeline, None, reason);
     Ok(out)
 }

@@ -25,8 +25,8 @@ use serde_json::Value;
 
 pub(super) use answers::deliver;
 use answers::{
-    Broken, altered, broken, damage_bodies, internal, json_answer, json_of, refusal, shift_sent_timestamps,
-    take_failing,
+    Broken, altered, broken, damage_bodies, drop_sent_timestamps, internal, json_answer, json_of, raise_counts,
+    refusal, shift_sent_timestamps, take_failing,
 };
 use redelivery::{Redelivery, without_marks};
 use rules::Rules;
@@ -113,6 +113,10 @@ impl Inner {
             Some(Fault::ClockAhead { ms }) => {
                 altered(self.carry_out(operation, body).await?, |answer| shift_sent_timestamps(answer, ms)).await
             }
+            Some(Fault::CountsAhead { visible, in_flight }) => {
+                altered(self.carry_out(operation, body).await?, |answer| raise_counts(answer, visible, in_flight)).await
+            }
+            Some(Fault::NoSentTimestamp) => altered(self.carry_out(operation, body).await?, drop_sent_timestamps).await,
             Some(Fault::FailedEntries { code, sender_fault }) => {
                 self.fail_entries(operation, &body, code, sender_fault).await
             }

@@ -53,6 +53,7 @@ pub enum Shutdown {
 #[derive(Debug)]
 pub struct LocalPostgres {
     guard: Guard,
+    binaries: PathBuf,
     password: String,
     port: u16,
 }
@@ -76,7 +77,7 @@ impl LocalPostgres {
         let port = free_port()?;
         let password = random_hex::<16>()?;
         let guard = Guard::start(binaries, user, port, &password, options)?;
-        let mut postgres = Self { guard, password, port };
+        let mut postgres = Self { guard, binaries: binaries.to_owned(), password, port };
         postgres.wait_until_ready()?;
         Ok(postgres)
     }
@@ -97,6 +98,14 @@ impl LocalPostgres {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A program of the server's own installation, such as `pg_dump`, which must not be older than the server.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        // PATH may have links to the server's programs, and none to this one.
+        let server = self.binaries.join("postgres").canonicalize();
+        server.map_or_else(|_| self.binaries.join(name), |server| server.with_file_name(name))
     }
 
     /// Creates an empty database. Blocks until it is there.

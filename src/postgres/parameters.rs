@@ -31,8 +31,10 @@ const fn row(name: &'static str, variable: &'static str, effect: Effect) -> Para
 }
 
 const NO_CLIENT_CERTIFICATES: &str = "client certificates are not supported";
+const NO_DIRECT_TLS: &str = "TLS without negotiation is not supported; leave the parameter out";
 const NO_LISTS: &str = "certificate revocation lists are not supported";
 const NO_OAUTH: &str = "OAuth is not supported";
+const ONE_PROTOCOL: &str = "the only version of the protocol that is supported is 3.0";
 const NO_SCRAM_KEYS: &str = "pass-through keys of SCRAM are not supported; give the password";
 
 use Effect::{Honoured, Ignored, Only};
@@ -65,11 +67,7 @@ const PARAMETERS: [Parameter; 51] = [
     row("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Honoured), // never older than TLS 1.2
     row("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Honoured),
     row("channel_binding", "PGCHANNELBINDING", Honoured),
-    row(
-        "sslnegotiation",
-        "PGSSLNEGOTIATION",
-        Only(&["postgres"], "TLS without negotiation is not supported; leave the parameter out"),
-    ),
+    row("sslnegotiation", "PGSSLNEGOTIATION", Only(&["postgres"], NO_DIRECT_TLS)),
     row("sslcompression", "PGSSLCOMPRESSION", Ignored), // libpq ignores it where TLS has no compression
     row("sslcert", "PGSSLCERT", Only(&[""], NO_CLIENT_CERTIFICATES)),
     row("sslkey", "PGSSLKEY", Only(&[""], NO_CLIENT_CERTIFICATES)),
@@ -84,11 +82,7 @@ const PARAMETERS: [Parameter; 51] = [
     row("krbsrvname", "PGKRBSRVNAME", Ignored), // for GSSAPI alone, like the next two
     row("gsslib", "PGGSSLIB", Ignored),
     row("gssdelegation", "PGGSSDELEGATION", Ignored),
-    row(
-        "min_protocol_version",
-        "PGMINPROTOCOLVERSION",
-        Only(&["", "3.0"], "the only version of the protocol that is supported is 3.0"),
-    ),
+    row("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["", "3.0"], ONE_PROTOCOL)),
     row("max_protocol_version", "PGMAXPROTOCOLVERSION", Ignored), // it cannot be below 3.0
     row("replication", "", Only(&["", "false", "off", "no", "0"], "a load needs an ordinary connection")),
     row("scram_client_key", "", Only(&[""], NO_SCRAM_KEYS)),

@@ -24,7 +24,13 @@ pub enum QueueError {
     Throttled { code: String },
     #[error("too many messages of queue {queue_url} are in flight (OverLimit)")]
     OverLimit { queue_url: String },
-    #[error("queue {queue_url} has no redrive policy, so rejected messages that are left there would come for ever")]
+    #[error(
+        "dlq_url {queue_url} is the queue that the messages come from, so a reject would be received again and again"
+    )]
+    DeadLettersToTheirSource { queue_url: String },
+    #[error(
+        "queue {queue_url} has no redrive policy, so rejected messages that stay there would be received again and again"
+    )]
     NoRedrivePolicy { queue_url: String },
     #[error(
         "a rejected message was delivered {receives} times, although its queue's maxReceiveCount is {max_receives}"
@@ -53,6 +59,9 @@ impl Advised for QueueError {
             Self::OverLimit { .. } => retried("lower queue.max_in_flight, or wait for other consumers"),
             Self::NoRedrivePolicy { .. } => {
                 usage("give the queue a RedrivePolicy, or choose on_reject = \"keep\" or \"dlq\"")
+            }
+            Self::DeadLettersToTheirSource { .. } => {
+                usage("give pipeline.dlq_url the URL of another queue, or choose on_reject = \"keep\"")
             }
             Self::NotRedriven { .. } => fatal("check the queue's RedrivePolicy, and run again"),
             Self::Service { server_fault: true, .. } => retried("SQS has a problem; run again later"),

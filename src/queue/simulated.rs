@@ -1,8 +1,8 @@
 //! A queue in memory, for tests: it answers in given times, which on tokio's paused clock pass at once, and notes what
 //! it is asked for.
 //!
-//! It is as simple as can be: a message that was handed out never comes again, so one that a broken-off receive had
-//! taken is in flight for ever; and any receipt handle deletes, also one that it never gave.
+//! It is as simple as can be: a message that was handed out is never redelivered, so one that a broken-off receive had
+//! taken stays in flight; and what is deleted is counted, whichever it is.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,13 @@ pub(crate) const LONG_POLL: Duration = Duration::from_secs(1);
 
 pub(crate) struct SimulatedQueue {
     latency: Duration,
-    /// How long the server is busy with one message, whoever asks.
+    /// How long the server is busy with one message, of all clients together.
     busy: Duration,
     refusal: Option<(&'static str, bool)>,
+    /// How long the counts lag behind.
+    lag: Duration,
+    /// Every receive of this number brings nothing, whatever there is.
+    empty_every: Option<u64>,
     state: Mutex<State>,
     sent: Notify,
     receiving: watch::Sender<usize>,
@@ -40,6 +44,12 @@ struct State {
     delete_answers: VecDeque<DeleteAnswer>,
     deletes: Vec<(Instant, Vec<String>)>,
     deleted_handles: BTreeSet<String>,
+    /// In flight with other consumers.
+    held_elsewhere: u64,
+    /// What the counts were, and since when.
+    depths: Vec<(Instant, Depth)>,
+    /// Questions for the counts that will fail.
+    unanswered: u32,
 }
 
 /// What becomes of a request to delete.
@@ -62,6 +72,8 @@ impl Default for SimulatedQueue {
             latency: Duration::ZERO,
             busy: Duration::ZERO,
             refusal: None,
+            lag: Duration::ZERO,
+            empty_every: None,
             state: Mutex::default(),
             sent: Notify::new(),
             receiving: watch::Sender::new(0),
@@ -70,7 +82,7 @@ impl Default for SimulatedQueue {
 }
 
 impl SimulatedQueue {
-    /// Each receive takes this long, and waits for its turn where that makes more than `ceiling` messages a second.
+    /// Each receive takes this time, and waits for its turn where that makes more than `ceiling` messages a second.
     pub(crate) fn with_latency(latency: Duration, ceiling: u32) -> Self {
         Self { latency, busy: Duration::from_secs(1) / ceiling, ..Self::default() }
     }
@@ -86,12 +98,32 @@ impl SimulatedQueue {
         Self { state: Mutex::new(state), ..Self::default() }
     }
 
+    /// Its counts are those that were true this time ago.
+    pub(crate) fn with_lagging_counts(self, lag: Duration) -> Self {
+        Self { lag, ..self }
+    }
+
+    /// Every receive of this number brings nothing, whatever there is: SQS asks a part of its servers.
+    pub(crate) fn with_empty_receives(self, every: u64) -> Self {
+        Self { empty_every: Some(every), ..self }
+    }
+
+    /// From now on other consumers hold this number of messages.
+    pub(crate) fn hold_elsewhere(&self, messages: u64) {
+        self.change_state(|state| state.held_elsewhere = messages);
+    }
+
+    /// The next questions for the counts fail, this number of them.
+    pub(crate) fn leave_unanswered(&self, questions: u32) {
+        self.state().unanswered = questions;
+    }
+
     pub(crate) fn send(&self, messages: u64) {
-        self.state().visible += messages;
+        self.change_state(|state| state.visible += messages);
         self.sent.notify_waiters();
     }
 
-    /// Waits until so many receives are under way.
+    /// Waits until the number of receives under way is as wanted.
     pub(crate) async fn until_receiving(&self, enough: impl FnMut(&usize) -> bool) {
         self.receiving.subscribe().wait_for(enough).await.expect("the queue outlives its users");
     }
@@ -131,9 +163,9 @@ impl SimulatedQueue {
         self.state().deleted_handles.clone()
     }
 
-    /// So many messages of a segment are deleted.
+    /// This number of messages of a segment is deleted.
     pub(crate) fn delete_messages(&self, messages: u64) {
-        self.state().deleted += messages;
+        self.change_state(|state| state.deleted += messages);
     }
 
     fn change(&self, handles: &[String], duration: Duration) -> Vec<FailedEntry> {
@@ -146,12 +178,22 @@ impl SimulatedQueue {
     async fn take(&self, max_messages: usize) -> (Vec<Message>, Instant) {
         loop {
             let sent = self.sent.notified();
-            let taken = self.state().take(max_messages, self.busy);
+            let taken = self.change_state(|state| state.take(max_messages, self.busy));
             match taken {
                 Some(taken) => return taken,
                 None => sent.await,
             }
         }
+    }
+
+    fn change_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        if !self.lag.is_zero() {
+            let depth = state.depth();
+            state.depths.push((Instant::now(), depth));
+        }
+        changed
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,6 +202,17 @@ impl SimulatedQueue {
 }
 
 impl State {
+    fn depth(&self) -> Depth {
+        let in_flight = self.received - self.deleted + self.held_elsewhere;
+        Depth { visible: self.visible, in_flight, delayed: 0 }
+    }
+
+    /// The counts as they were at this instant, or at first.
+    fn depth_at(&self, instant: Instant) -> Depth {
+        let before = self.depths.iter().rev().find(|(since, _)| *since <= instant);
+        before.or(self.depths.first()).map_or_else(|| self.depth(), |(_, depth)| *depth)
+    }
+
     fn take(&mut self, max_messages: usize, busy: Duration) -> Option<(Vec<Message>, Instant)> {
         let taken = self.visible.min(max_messages as u64);
         if taken == 0 {
@@ -210,6 +263,9 @@ impl Queue for SimulatedQueue {
     async fn receive(&self, max_messages: usize, _: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
         let _receiving = Receiving::begin(self);
         sleep(self.latency).await;
+        if self.empty_every.is_some_and(|every| self.receives().is_multiple_of(every)) {
+            return Ok(Vec::new());
+        }
         let Ok((messages, ready)) = timeout(LONG_POLL, self.take(max_messages)).await else { return Ok(Vec::new()) };
         sleep_until(ready).await;
         Ok(messages)
@@ -238,15 +294,26 @@ impl Queue for SimulatedQueue {
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
-        let state = self.state();
-        Ok(Depth { visible: state.visible, in_flight: state.received - state.deleted, delayed: 0 })
+        let mut state = self.state();
+        if state.unanswered > 0 {
+            state.unanswered -= 1;
+            let code = "InternalError".to_owned();
+            return Err(QueueError::Service { operation: "GetQueueAttributes", code, server_fault: true });
+        }
+        Ok(if self.lag.is_zero() { state.depth() } else { state.depth_at(Instant::now() - self.lag) })
     }
+}
+
+/// This number of messages.
+pub(crate) fn messages(count: usize) -> Vec<Message> {
+    (0..count as u64).map(message).collect()
 }
 
 fn message(number: u64) -> Message {
     Message {
         message_id: number.to_string(),
         sent_at: 1,
+        sent_at_is_stable: true,
         received_at: 2,
         receive_count: 1,
         receipt_handle: number.to_string(),
@@ -254,6 +321,5 @@ fn message(number: u64) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
-        sent_at_is_stable: true,
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The SDK retries single calls by itself (three attempts, throttling included), which is right for every call here:
 //! a receive that is sent twice at worst hides ten messages of a standard queue for one visibility timeout, and on a
-//! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What is left after that is for the
+//! FIFO queue gives the same ones; deletes and visibility changes are idempotent. What remains after that is for the
 //! caller to judge: the drain, the acknowledgement and the keeper each have a policy of their own.
+//!
+//! How long what is received stays invisible is asked for with each receive, so the queue's own default, which may be 0,
+//! never counts.
 
 mod dead_letters;
 
@@ -26,15 +29,13 @@ use serde_json::value::{RawValue, to_raw_value};
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
-use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, is_throttling};
+use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer may take as long as the long poll, and this.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
-/// SQS's own default, for a server that does not tell.
-const DEFAULT_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
-/// receive: given back at once, it would come again at once, for ever.
+/// receive: given back at once, it would be received again at once, without end.
 const DAMAGED_RECEIVES: u32 = 3;
 
 /// One queue in SQS.
@@ -43,8 +44,7 @@ pub struct Sqs {
     client: Client,
     queue_url: String,
     endpoint: String,
-    wait_seconds: u32,
-    visibility_timeout: Duration,
+    times: ReceiveTimes,
 }
 
 impl Sqs {
@@ -52,8 +52,8 @@ impl Sqs {
     ///
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
     /// the queue's URL.
-    pub async fn connect(queue_url: &str, wait_seconds: u32) -> Result<Self, QueueError> {
-        let config = load_sdk_config(Duration::from_secs(wait_seconds.into())).await;
+    pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into())).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -66,13 +66,8 @@ impl Sqs {
             .or_else(|| config.endpoint_url().map(str::to_owned))
             .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
         let queue_url = queue_url.to_owned();
-        let visibility_timeout = DEFAULT_VISIBILITY_TIMEOUT;
-        let mut sqs = Self { client, queue_url, endpoint, wait_seconds, visibility_timeout };
-        let attributes = sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
-        if let Some(seconds) = attributes.get(&QueueAttributeName::VisibilityTimeout).and_then(|text| text.parse().ok())
-        {
-            sqs.visibility_timeout = Duration::from_secs(seconds);
-        }
+        let sqs = Self { client, queue_url, endpoint, times };
+        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
         Ok(sqs)
     }
 
@@ -108,7 +103,8 @@ impl Sqs {
         Ok(failed_entries(&answer.failed))
     }
 
-    /// Gives back what arrived damaged, so that it comes again whole; without a promise, as it comes again anyway.
+    /// Gives back what arrived damaged, so that it is received again whole; without a promise, because it becomes
+    /// visible anyway.
     async fn return_damaged(&self, damaged: Vec<SqsMessage>) {
         tracing::warn!(messages = damaged.len(), "bodies do not match their MD5 and will be received again");
         let early = damaged.into_iter().filter(|message| receive_count(message) <= DAMAGED_RECEIVES);
@@ -129,7 +125,7 @@ impl Sqs {
             return QueueError::Unreachable { endpoint: self.endpoint.clone(), source: error.into() };
         };
         let server_fault = error.raw_response().is_some_and(|response| response.status().is_server_error());
-        // Codes come with or without a namespace and a "Exception": `AWS.SimpleQueueService.NonExistentQueue`.
+        // Codes come with or without a namespace and an "Exception": `AWS.SimpleQueueService.NonExistentQueue`.
         let code = service.code().unwrap_or("an unknown error").rsplit(['.', '#']).next().unwrap_or_default();
         let (queue_url, code) = (self.queue_url.clone(), code.to_owned());
         match code.as_str() {
@@ -155,7 +151,7 @@ impl Sqs {
 
 impl Queue for Sqs {
     fn visibility_timeout(&self) -> Duration {
-        self.visibility_timeout
+        Duration::from_secs(self.times.visibility_seconds.into())
     }
 
     async fn receive(&self, max_messages: usize, attempt: &ReceiveAttempt) -> Result<Vec<Message>, QueueError> {
@@ -165,7 +161,8 @@ impl Queue for Sqs {
             .queue_url(&self.queue_url)
             .set_receive_request_attempt_id(self.is_fifo().then(|| attempt.id()))
             .max_number_of_messages(i32::try_from(max_messages).unwrap_or(i32::MAX))
-            .wait_time_seconds(self.wait_seconds.cast_signed())
+            .wait_time_seconds(self.times.wait_seconds.cast_signed())
+            .visibility_timeout(self.times.visibility_seconds.cast_signed())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
             .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
             .message_system_attribute_names(SystemAttribute::MessageGroupId)
@@ -180,7 +177,8 @@ impl Queue for Sqs {
         if !damaged.is_empty() {
             self.return_damaged(damaged).await;
         }
-        Ok(whole.into_iter().map(|message| delivery(message, received_at)).collect())
+        let is_fifo = self.is_fifo();
+        Ok(whole.into_iter().map(|message| delivery(message, received_at, is_fifo)).collect())
     }
 
     async fn delete(&self, receipt_handles: &[String]) -> Result<Vec<FailedEntry>, QueueError> {
@@ -243,21 +241,20 @@ fn receive_count(message: &SqsMessage) -> u32 {
     count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-fn delivery(message: SqsMessage, received_at: i64) -> Message {
+fn delivery(message: SqsMessage, received_at: i64, is_fifo: bool) -> Message {
     let receive_count = receive_count(&message);
     let mut system = message.attributes.unwrap_or_default();
     let sent_at = system.get(&SystemAttribute::SentTimestamp).and_then(|value| value.parse::<i64>().ok());
-    let group_id = system.remove(&SystemAttribute::MessageGroupId);
     Message {
         message_id: message.message_id.unwrap_or_default(),
         sent_at: sent_at.unwrap_or(received_at),
+        sent_at_is_stable: sent_at.is_some() && !is_fifo,
         received_at,
         receive_count,
         receipt_handle: message.receipt_handle.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
         attributes: message.message_attributes.as_ref().and_then(attributes_json),
-        sent_at_is_stable: sent_at.is_some() && group_id.is_none(),
-        group_id,
+        group_id: system.remove(&SystemAttribute::MessageGroupId),
         sequence_number: system.remove(&SystemAttribute::SequenceNumber),
     }
 }
@@ -294,4 +291,25 @@ fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttribute
 fn milliseconds_now() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(sent_timestamp: Option<&str>, is_fifo: bool) -> Message {
+        let attributes = sent_timestamp.map(|time| HashMap::from([(SystemAttribute::SentTimestamp, time.to_owned())]));
+        delivery(SqsMessage::builder().set_attributes(attributes).build(), 2000, is_fifo)
+    }
+
+    /// A message without a time of sending got the time of its delivery, which differs at the next one, so it became two
+    /// rows. A redriven message of a FIFO queue has the time of its redrive.
+    #[test]
+    fn the_time_of_sending_is_stable_only_where_each_delivery_has_the_same() {
+        let of_queue = |message: Message| (message.sent_at, message.sent_at_is_stable);
+        assert_eq!(of_queue(delivered(Some("1000"), false)), (1000, true));
+        assert_eq!(of_queue(delivered(Some("1000"), true)), (1000, false));
+        assert_eq!(of_queue(delivered(None, false)), (2000, false));
+        assert_eq!(of_queue(delivered(Some("soon"), false)), (2000, false));
+    }
 }

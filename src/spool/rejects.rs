@@ -1,9 +1,9 @@
 //! Reject lines: messages that could not become rows, each with the reason.
 //!
-//! A line is the message's spool line without its checksum, plus `pipeline`, `stage`, `reason` and `field` (null where
-//! the reason concerns no single field). So nothing of the message is lost, and the line is itself a valid spool line that
-//! can be tried again. The reason names fields and limits, never a value. `transform` writes such lines as a part of a
-//! chunk; `load` alone writes them to `rejects/`.
+//! A line is the message's spool line without its checksum, plus `source` (as in the segment's header), `pipeline`,
+//! `stage`, `reason` and `field` (null where the reason concerns no single field). So nothing of the message is lost, and
+//! the line is itself a valid spool line that can be tried again, also when its segment is gone. The reason names fields
+//! and limits, never a value. `transform` writes such lines as a part of a chunk; `load` alone writes them to `rejects/`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{SpoolError, identity_time_ms, line_fields};
+use super::{Record, Source, SpoolError, identity_time_ms, line_fields};
 use crate::durable::FileError;
 use crate::reason::Reason;
 
@@ -28,6 +28,9 @@ pub struct RejectEntry {
     /// The pipeline that refused it; not in lines of format 1.
     #[serde(default)]
     pub pipeline: Option<String>,
+    /// Where it came from; not in lines of format 1.
+    #[serde(default)]
+    pub source: Option<Source>,
     /// Who refused it, and why.
     #[serde(flatten)]
     pub reason: Reason,
@@ -39,16 +42,26 @@ impl RejectEntry {
     pub const fn identity_time_ms(&self) -> i64 {
         identity_time_ms(self.sent_at, self.sent_at_is_stable)
     }
+
+    /// Whether this pipeline refused it. A line of format 1 does not say which one did, and counts as any's.
+    #[must_use]
+    pub fn is_of(&self, pipeline: &str) -> bool {
+        self.pipeline.as_deref().is_none_or(|refused_by| refused_by == pipeline)
+    }
 }
 
 const fn yes() -> bool {
     true
 }
 
-/// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment.
-pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], pipeline: &str, reason: &Reason) {
+/// Appends a reject line to `out`; `spool_line` is the message's line as it stands in its segment, and `source` where that
+/// says that its messages came from.
+pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], pipeline: &str, source: Option<&Source>, reason: &Reason) {
     let quoted = |text: Option<&str>| serde_json::Value::from(text).to_string();
     out.extend_from_slice(line_fields(spool_line));
+    if let Some(source) = source.and_then(|source| serde_json::to_string(source).ok()) {
+        out.extend_from_slice(format!(",\"source\":{source}").as_bytes());
+    }
     let Reason { stage, field, text } = reason;
     let fields = [
         ("pipeline", Some(pipeline)),
@@ -88,6 +101,16 @@ impl Rejects {
         &self.line
     }
 
+    /// The message in that line.
+    pub fn record(&self) -> Result<Record<'_>, SpoolError> {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        Record::parse_line(line).map_err(|problem| SpoolError::Damaged {
+            path: self.path.clone(),
+            offset: self.offset - self.line.len() as u64,
+            problem,
+        })
+    }
+
     fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {
         let Some(file) = &mut self.file else { return Ok(None) };
         self.line.clear();
@@ -123,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::reason::Stage;
-    use crate::spool::{Record, SegmentReader, SegmentWriter, origin};
+    use crate::spool::{SegmentReader, SegmentWriter, origin};
     use crate::staging::Staging;
 
     fn reason(stage: Stage, text: &str, field: Option<&str>) -> Reason {
@@ -153,20 +176,23 @@ mod tests {
         let mut out = Vec::new();
         let not_a_string = reason(Stage::Transform, "ip is not a string", Some("ip"));
         let refused = reason(Stage::Load, "refused: \"23514\"", None);
-        push_reject(&mut out, written_by_us, "logins", &not_a_string);
-        push_reject(&mut out, written_by_hand.as_bytes(), "logins", &refused);
+        let source = origin().source;
+        push_reject(&mut out, written_by_us, "logins", Some(&source), &not_a_string);
+        push_reject(&mut out, written_by_hand.as_bytes(), "logins", None, &refused);
         let path = staging.rejects(segment);
         fs::write(&path, &out).unwrap();
 
         let entries: Vec<RejectEntry> = read_rejects(&path).unwrap().map(Result::unwrap).collect();
-        let entry = |message_id: &str, sent_at, reason| RejectEntry {
+        let entry = |message_id: &str, sent_at, source, reason| RejectEntry {
             message_id: message_id.to_owned(),
             sent_at,
             sent_at_is_stable: true,
             pipeline: Some("logins".to_owned()),
+            source,
             reason,
         };
-        assert_eq!(entries, [entry("m\"1", 5, not_a_string), entry("h", 1, refused)]);
+        assert_eq!(entries, [entry("m\"1", 5, Some(source), not_a_string), entry("h", 1, None, refused)]);
+        assert!(entries[0].is_of("logins") && !entries[0].is_of("others"));
 
         let block = SegmentReader::open(&path).unwrap().next_block().unwrap().unwrap();
         let again = block.lines().next().unwrap().unwrap().record;

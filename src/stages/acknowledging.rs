@@ -65,7 +65,8 @@ impl Stages {
             self.counters.add_retries(done.retries);
             self.counters.add_throttles(done.throttles);
             if let Some(own) = own {
-                own.settle(segment.segment(), segment.received());
+                own.in_flight.deleted(done.deleted);
+                own.in_flight.settle(segment.segment(), segment.received());
             }
             if self.spool.archive_days == 0 {
                 let archived = self.staging.archive(segment.segment());

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 use super::Stages;
 use super::chunks::StagedChunk;
 use crate::blocking::blocking;
-use crate::chunk::Manifest;
+use crate::chunk::{ChunkError, Manifest};
 use crate::error::Error;
 use crate::load::Committed;
 use crate::segment::SegmentId;
 use crate::spool::{self, SealedSegment};
+use crate::staging::Staging;
 
 impl Stages {
     pub(super) fn count_unfinished(&self, segments: &[SealedSegment], known: &HashMap<SegmentId, Committed>) {
@@ -59,7 +60,13 @@ impl Stages {
         let mut chunks = Vec::new();
         for id in segments {
             let staging = self.staging.clone();
-            let manifest = blocking(move || Manifest::read(&staging, id)).await?;
+            let manifest = match blocking(move || Manifest::read(&staging, id)).await {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    self.set_aside(id, 0, error.into(), None)?;
+                    continue;
+                }
+            };
             let seal = manifest.seal;
             self.counters.enter(&SealedSegment { id, messages: manifest.messages, bytes: manifest.row_bytes(), seal });
             chunks.push(manifest);
@@ -68,27 +75,27 @@ impl Stages {
             if self.stop.is_cancelled() {
                 break;
             }
-            let staging = self.staging.clone();
-            let manifest = blocking(move || {
-                manifest.verify(&staging)?;
-                is_of_its_segment(&staging, &manifest)?;
-                Ok::<_, Error>(manifest)
-            })
-            .await?;
-            if staged.send(StagedChunk { manifest, guard: self.chunks.begin() }).await.is_err() {
-                break;
+            let (staging, of_chunk) = (self.staging.clone(), manifest.clone());
+            match blocking(move || is_whole(&staging, &of_chunk)).await {
+                Ok(()) => {
+                    if staged.send(StagedChunk { manifest, guard: self.chunks.begin() }).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => self.set_aside(manifest.segment, manifest.messages, error, None)?,
             }
         }
         Ok(())
     }
 }
 
-/// Checks that the chunk was made of the segment that lies here, where one does.
-fn is_of_its_segment(staging: &crate::staging::Staging, manifest: &Manifest) -> Result<(), Error> {
+/// The chunk is as its manifest says and, where the segment lies here, was made of it.
+fn is_whole(staging: &Staging, manifest: &Manifest) -> Result<(), Error> {
+    manifest.verify(staging)?;
     let segment = manifest.segment;
     if staging.find_segment(segment).is_some() && spool::sealed_segment(staging, segment)?.seal != manifest.seal {
-        let problem = "of another segment of this name";
-        return Err(crate::chunk::ChunkError::OutOfDate { segment, problem }.into());
+        let problem = "it was made of another segment of this name";
+        return Err(ChunkError::Inconsistent { segment, problem }.into());
     }
     Ok(())
 }

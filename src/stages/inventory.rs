@@ -3,7 +3,6 @@
 //! Always true: a command goes on only where all of it is its own pipeline's and, where it deletes, its own queue's. A
 //! segment of format 1 does not say whose it is, and counts as the command's own.
 
-use crate::durable::FileError;
 use crate::error::Error;
 use crate::segment::SegmentId;
 use crate::spool::{self, Header, SealedSegment, Source, SpoolError};
@@ -79,7 +78,7 @@ impl Inventory {
         let looked = owner.check(staging, id).and_then(|()| spool::sealed_segment(staging, id));
         match looked {
             Ok(segment) => Ok(Some(segment)),
-            Err(error @ (SpoolError::File(FileError { .. }) | SpoolError::NewerFormat { .. })) => {
+            Err(error) if error.stops_its_segment_alone() => {
                 tracing::error!(segment = %id, "{}; this segment stays, the others go on", Error::from(error).one_line());
                 self.unreadable.push(id);
                 Ok(None)

@@ -3,7 +3,9 @@
 //! Always true: a reject becomes a row only in the transaction that deletes it from the ledger ([`Loader::readmit`]), so it
 //! counts once however often it is retried. A line leaves the reject file only when this process saw that transaction
 //! commit, or when the ledger says that the message is decided and is no reject: then an earlier retry loaded it, and died
-//! before it removed the line. Lines of another pipeline, and lines that the ledger knows nothing of, stay.
+//! before it removed the line. That is believed only where the ledger has as many rejects of the segment as it counts:
+//! else somebody removed some, and what has none may be no row either. Lines of another pipeline, and lines that the
+//! ledger knows nothing of, stay.
 //!
 //! A retry works in `retry/` in the staging directory, a staging directory of its own that is removed at the end, and by
 //! the next retry if this one is killed.
@@ -21,7 +23,7 @@ use crate::durable::FileError;
 use crate::error::Error;
 use crate::load::{Loader, Readmitted, settle_kept_rejects};
 use crate::segment::SegmentId;
-use crate::spool::{Origin, SegmentReader, SegmentWriter, Source, SpoolError, message_uuid, read_rejects};
+use crate::spool::{Header, Origin, RejectEntry, SegmentWriter, Source, SpoolError, message_uuid, read_rejects};
 use crate::staging::Staging;
 use crate::transform::{Plan, transform};
 
@@ -42,13 +44,16 @@ pub async fn retry_rejects(
     plan: &Arc<Plan>,
     loader: &mut Loader,
 ) -> Result<Option<Retried>, Error> {
-    if loader.known(&[segment]).await?.is_empty() {
-        return Ok(None);
-    }
+    let Some(known) = loader.known(&[segment]).await?.remove(&segment) else { return Ok(None) };
     let (files, own) = (staging.clone(), plan.pipeline().to_owned());
     let lines = blocking(move || own_lines(&files, segment, &own)).await?;
     let rejects: HashSet<Uuid> = loader.rejects_of(segment).await?.into_iter().map(|row| row.message_id).collect();
-    let decided = loader.decided(&lines).await?;
+    let counted = known.rejected().saturating_sub(known.left_in_queue().len() as u64);
+    let books_hold = counted == rejects.len() as u64;
+    if !books_hold {
+        tracing::warn!(%segment, counted, rejects = rejects.len(), "rejects were removed from the ledger; their bodies stay");
+    }
+    let decided = if books_hold { loader.decided(&lines).await? } else { HashSet::new() };
     let is_loaded = |id: &Uuid| decided.contains(id) && !rejects.contains(id);
     let already: HashSet<Uuid> = lines.iter().map(|(_, id)| message_uuid(id)).filter(is_loaded).collect();
 
@@ -79,7 +84,7 @@ fn own_lines(staging: &Staging, segment: SegmentId, pipeline: &str) -> Result<Ve
     let mut lines = Vec::new();
     for entry in read_rejects(&staging.rejects(segment))? {
         let entry = entry?;
-        if entry.pipeline.as_deref().is_none_or(|other| other == pipeline) {
+        if entry.is_of(pipeline) {
             lines.push((entry.identity_time_ms(), entry.message_id));
         }
     }
@@ -94,31 +99,34 @@ fn stage(
     plan: &Plan,
     mut wanted: HashSet<Uuid>,
 ) -> Result<Option<Manifest>, Error> {
-    let path = staging.rejects(segment);
-    if !path.exists() {
-        return Ok(None);
-    }
-    // What a column takes from the message around the body is what it was when the message was received.
-    let source = match staging.find_segment(segment) {
-        Some(file) => crate::spool::Header::of_file(&file)?.map(|header| header.source),
-        None => None,
-    };
-    let source = source.unwrap_or(Source::QueueUrl(String::new()));
-    let mut writer = SegmentWriter::create(scratch, &Origin { pipeline: plan.pipeline().to_owned(), source })?;
-    let mut reader = SegmentReader::open(&path)?;
-    while let Some(block) = reader.next_block()? {
-        for line in block.lines() {
-            let record = line?.record;
-            if wanted.remove(&message_uuid(&record.message_id)) {
-                writer.append(&record)?;
-            }
+    let mut writer: Option<SegmentWriter> = None;
+    let mut lines = read_rejects(&staging.rejects(segment))?;
+    while let Some(entry) = lines.next().transpose()? {
+        if !entry.is_of(plan.pipeline()) || !wanted.remove(&message_uuid(&entry.message_id)) {
+            continue;
+        }
+        if writer.is_none() {
+            let origin =
+                Origin { pipeline: plan.pipeline().to_owned(), source: source_of(staging, segment, &entry, plan)? };
+            writer = Some(SegmentWriter::create(scratch, &origin)?);
+        }
+        if let Some(writer) = &mut writer {
+            writer.append(&lines.record()?)?;
         }
     }
-    if writer.messages() == 0 {
-        return Ok(None);
-    }
+    let Some(writer) = writer else { return Ok(None) };
     let sealed = writer.seal()?;
     Ok(Some(transform(scratch, sealed.id, plan)?))
+}
+
+/// What a column takes from the message around the body is what it was when the message was received. A line of format 1
+/// does not tell where that was, nor does its segment.
+fn source_of(staging: &Staging, segment: SegmentId, line: &RejectEntry, plan: &Plan) -> Result<Source, SpoolError> {
+    let mut source = line.source.clone();
+    if let (None, Some(file)) = (&source, staging.find_segment(segment)) {
+        source = Header::of_file(&file)?.map(|header| header.source);
+    }
+    Ok(source.unwrap_or_else(|| Source::QueueUrl(plan.queue_of(None).unwrap_or_default().to_owned())))
 }
 
 /// A staging directory for one retry.

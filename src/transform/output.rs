@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, RowSource, Scratch};
 use crate::chunk::{UtcText, push_id};
-use crate::spool::{Block, SpoolError, push_reject};
+use crate::spool::{Block, Header, SpoolError, push_reject};
 
 /// What a block of spool lines became. Each line gave a row and its id, or a reject.
 #[derive(Debug, Default)]
@@ -42,10 +42,11 @@ impl Output {
         &mut self,
         block: &Block,
         plan: &Plan,
-        queue: Option<&str>,
+        header: Option<&Header>,
         scratch: &mut Scratch,
     ) -> Result<(), SpoolError> {
         self.clear();
+        let (queue, source) = (plan.queue_of(header), header.map(|header| &header.source));
         let mut memory = String::new();
         for line in block.lines() {
             let line = line?;
@@ -53,7 +54,7 @@ impl Output {
             let sent = UtcText::from_milliseconds(line.record.sent_at)
                 .ok_or_else(|| damaged("sent_at is outside the years 0001 to 9999"))?;
             let body = line.record.body.text(&mut memory).map_err(damaged)?;
-            self.push(line.bytes, &RowSource { record: &line.record, body, sent, queue }, plan, scratch);
+            self.push(line.bytes, &RowSource { record: &line.record, body, sent, queue, source }, plan, scratch);
         }
         Ok(())
     }
@@ -66,7 +67,7 @@ impl Output {
                 self.counts.rows += 1;
             }
             Err(reason) => {
-                push_reject(&mut self.rejects, line, plan.pipeline(), &reason);
+                push_reject(&mut self.rejects, line, plan.pipeline(), message.source, &reason);
                 self.counts.rejected += 1;
             }
         }

@@ -21,7 +21,7 @@ use super::output::{Counts, Output};
 use super::plan::{Plan, Scratch};
 use crate::chunk::ChunkWriter;
 use crate::durable::FileError;
-use crate::spool::{Block, Seal, SegmentReader, SpoolError};
+use crate::spool::{Block, Header, Seal, SegmentReader, SpoolError};
 
 /// A thread still finds work while a block before its own takes longer.
 const BLOCKS_PER_THREAD: usize = 3;
@@ -46,7 +46,7 @@ pub(super) fn run(path: &Path, plan: &Plan, chunk: ChunkWriter) -> Result<Passed
     }
     let pass = Pass {
         plan,
-        from_queue: plan.queue_of(header.as_ref()),
+        header: header.as_ref(),
         source: Mutex::new(Source { reader, next: 0, at_end: false }),
         queue: Mutex::new(Queue::default()),
         files: Mutex::new((chunk, Counts::default())),
@@ -67,8 +67,7 @@ pub(super) fn run(path: &Path, plan: &Plan, chunk: ChunkWriter) -> Result<Passed
 
 struct Pass<'a> {
     plan: &'a Plan,
-    /// The name of the queue that the segment came from.
-    from_queue: Option<&'a str>,
+    header: Option<&'a Header>,
     source: Mutex<Source>,
     queue: Mutex<Queue>,
     /// Locked only by the thread that [`Queue::take_next`] made the writer.
@@ -103,7 +102,7 @@ impl Pass<'_> {
         while let Some(mut output) = self.claim_output() {
             let Some((number, block)) = self.next_block(done.take()) else { return };
             let result = block.and_then(|block| {
-                let filled = output.fill(&block, self.plan, self.from_queue, &mut scratch);
+                let filled = output.fill(&block, self.plan, self.header, &mut scratch);
                 done = Some(block);
                 filled
             });

@@ -15,7 +15,7 @@ use crate::config::{Column, ColumnType, ConfigError, MaskingKeys, MessageValue, 
 use crate::mask::{Masker, masked_length};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
-use crate::spool::{Header, Record, Seal};
+use crate::spool::{Header, Record, Seal, Source as SegmentSource};
 
 /// A pipeline's mapping, ready to run. Shared by all threads.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub(super) struct RowSource<'a> {
     pub(super) sent: UtcText,
     /// The queue that it came from.
     pub(super) queue: Option<&'a str>,
+    /// What its segment says of where it came from.
+    pub(super) source: Option<&'a SegmentSource>,
 }
 
 /// Memory that one thread reuses from message to message.
@@ -140,7 +142,8 @@ impl Plan {
     }
 
     /// The name of the queue that a segment came from.
-    pub(super) fn queue_of<'a>(&'a self, header: Option<&'a Header>) -> Option<&'a str> {
+    #[must_use]
+    pub fn queue_of<'a>(&'a self, header: Option<&'a Header>) -> Option<&'a str> {
         match header {
             Some(header) => header.source.queue_name(),
             None => self.configured_queue.as_deref(),

@@ -115,7 +115,8 @@ fn a_reject_says_why_and_keeps_the_message() {
         fs::read_to_string(env.staging.chunk_rejects(segment)).unwrap(),
         concat!(
             r#"{"message_id":"m0","sent_at":1767323045678,"received_at":2,"receive_count":1,"receipt_handle":"r","#,
-            r#""body":"{\"user_id\":\"secret\"}","pipeline":"user_logins","stage":"transform","reason":"device_type is missing","field":"device_type"}"#,
+            r#""body":"{\"user_id\":\"secret\"}","source":{"queue_url":"http://localhost/000000000000/login-queue"},"#,
+            r#""pipeline":"user_logins","stage":"transform","reason":"device_type is missing","field":"device_type"}"#,
             "\n"
         )
     );

@@ -26,9 +26,9 @@ enum Reached {
     Deleted,
 }
 
-fn env_with_messages(bodies: &[String], visibility_seconds: u32) -> TestEnv {
+fn env_with_messages(bodies: &[String], visibility_seconds: u32, spool: &str) -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(visibility_seconds);
+    env.configure(&format!("[queue]\nvisibility_seconds = {visibility_seconds}\n{spool}"));
     env.queue.send(bodies);
     env
 }
@@ -44,7 +44,7 @@ fn bodies() -> Vec<String> {
 fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
     let bodies = bodies();
     let visibility_seconds = if reached == Reached::Received { SHORT_SECONDS } else { LONG_SECONDS };
-    let mut env = env_with_messages(&bodies, visibility_seconds);
+    let mut env = env_with_messages(&bodies, visibility_seconds, "");
     env.set("PGSLUICE_CRASH_POINT", point);
     env.job(&["run"]).dies();
 
@@ -64,8 +64,7 @@ fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
 /// Many small segments, which are in all stages when the process dies; a third run finds the work of two.
 fn dies_twice_among_many_segments(first: &str, second: &str) {
     let bodies = bodies();
-    let mut env = env_with_messages(&bodies, SHORT_SECONDS);
-    env.configure("[spool]\nsegment_max_messages = 4\n");
+    let mut env = env_with_messages(&bodies, SHORT_SECONDS, "[spool]\nsegment_max_messages = 4\n");
     for point in [first, second] {
         env.set("PGSLUICE_CRASH_POINT", point);
         env.job(&["run"]).dies();

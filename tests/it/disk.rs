@@ -12,8 +12,9 @@ use crate::testenv::{Counts, Outcome, Server, TestEnv, wait_until};
 
 const FAILED: i32 = 1;
 const WORK_LEFT: i32 = 3;
-/// Long enough to load what the disk holds before its redelivery, also on a busy machine.
-const VISIBILITY_SECONDS: u32 = 6;
+/// Long enough to load what the disk holds before it comes again, also on a machine that is busy.
+const SOON_VISIBLE: &str = "[queue]\nvisibility_seconds = 6\n";
+const LONG_INVISIBLE: &str = "[queue]\nvisibility_seconds = 600\n";
 const MIB: u64 = 1 << 20;
 
 /// Small segments, which are gone once they are acknowledged.
@@ -32,8 +33,7 @@ fn env_on_a_small_disk(size: u64, bodies: &[String]) -> Option<(TestEnv, SmallDi
         return None;
     };
     env.set("PGSLUICE_STAGING_DIR", disk.path.join("staging").display().to_string());
-    env.configure(CONFIGURATION);
-    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.configure(&[SOON_VISIBLE, CONFIGURATION].concat());
     env.queue.send(bodies);
     Some((env, disk))
 }
@@ -89,7 +89,7 @@ fn a_disk_that_fills_up_stops_the_receiving_and_what_is_sealed_is_loaded() {
 fn without_room_for_a_chunk_its_segment_waits_in_the_spool() {
     let bodies = large_bodies(100);
     let Some((env, disk)) = env_on_a_small_disk(4 * MIB, &bodies) else { return };
-    env.queue.set_visibility_timeout(600);
+    env.configure(&[LONG_INVISIBLE, CONFIGURATION].concat());
     env.job(&["drain"]).succeeds();
     let segments = disk.files("staging/spool");
     disk.fill();
@@ -120,7 +120,6 @@ fn on_a_disk_that_is_too_small_nothing_is_received() {
 fn a_chunk_that_does_not_fit_is_not_there_and_its_segment_waits_in_the_spool() {
     let bodies: Vec<String> = (0..100).map(|index| login(&format!("user {index}")).to_string()).collect();
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(600);
     env.queue.send(&bodies);
     env.job(&["drain"]).succeeds();
     let segments = env.staged_files("spool");
@@ -136,12 +135,13 @@ fn a_chunk_that_does_not_fit_is_not_there_and_its_segment_waits_in_the_spool() {
     assert_balanced(&env, &bodies);
 }
 
-/// The end of the disk in the middle of a segment.
+/// The end of the disk in the middle of a segment, as a limit of the size of files: any user can set one. The signal
+/// that comes with it killed the process.
 #[test]
 fn a_segment_that_does_not_fit_is_cut_after_its_last_whole_line_and_sealed() {
     let bodies = generated(40);
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.configure(SOON_VISIBLE);
     env.queue.send(&bodies);
     let outcome = run_with_small_files(&env, &["run"]).ends_with(WORK_LEFT);
     assert!(outcome.stderr.contains("disk is full"), "{outcome}");
@@ -167,7 +167,7 @@ fn the_file_system_is_read_only() {
 #[test]
 fn the_staging_directory_vanishes_during_a_run() {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.configure(SOON_VISIBLE);
     env.queue.send(&[login("before").to_string()]);
     let running = env.start(&["run", "--follow"]);
     wait_until(|| env.queue.is_empty() && !env.staged_files("archive").is_empty());

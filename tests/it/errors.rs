@@ -198,7 +198,8 @@ fn the_report_or_the_log_file_cannot_be_written() {
         }
     }
     env.pgsluice(&["run", "--report", "report.json", "--database-url", "postgres://127.0.0.1:1/app"]).ends_with(FAILED);
-    assert!(!env.path("report.json").exists(), "a run that did nothing has no report");
+    let report = fs::read_to_string(env.path("report.json")).unwrap();
+    assert!(report.contains("\"ended_by\": \"error\""), "a run that did nothing says why: {report}");
 }
 
 #[test]

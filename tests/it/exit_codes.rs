@@ -69,19 +69,19 @@ ends! {
         env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
         env.run()
     };
-    a_run_that_received_its_max_messages: 3, NotEmpty, "  stopped before the queue was empty", |env| {
+    a_run_that_received_its_max_messages: 0, NotEmpty, "  received as many messages as --max-messages allows", |env| {
         holding_messages(env).job(&["run", "--max-messages", "2"])
     };
-    a_run_whose_max_duration_is_over: 3, NotEmpty, "  stopped before the queue was empty", |env| {
+    a_run_whose_max_duration_is_over: 0, NotEmpty, "  received for as long as --max-duration allows", |env| {
         env.job(&["run", "--follow", "--max-duration", "100ms"])
     };
-    a_run_that_follows_until_it_is_terminated: 3, NotEmpty, "  stopped before the queue was empty", |env| {
+    a_run_that_follows_until_it_is_terminated: 0, NotEmpty, "  stopped; what was received is safe", |env| {
         let run = holding_messages(env).start(&["run", "--follow"]);
         wait_until(|| env.queue.is_empty());
         run.terminate();
         run.wait()
     };
-    a_run_that_follows_until_it_is_interrupted: 3, NotEmpty, "  stopped before the queue was empty", |env| {
+    a_run_that_follows_until_it_is_interrupted: 0, NotEmpty, "  stopped; what was received is safe", |env| {
         let run = holding_messages(env).start(&["run", "--follow"]);
         wait_until(|| env.queue.is_empty());
         run.interrupt();
@@ -97,18 +97,18 @@ ends! {
         }
         env.run()
     };
-    a_run_without_a_database: 1, Nothing, "hint: check DATABASE_URL", |env| {
+    a_run_without_a_database: 1, NoQueue, "hint: check DATABASE_URL", |env| {
         env.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere");
         env.run()
     };
-    a_run_with_a_wrong_configuration: 2, Nothing, "hint: compare with the annotated pgsluice.toml", |env| {
+    a_run_with_a_wrong_configuration: 2, NoQueue, "hint: compare with the annotated pgsluice.toml", |env| {
         env.configure("[queue]\npolers = 3\n");
         env.run()
     };
     a_run_with_an_unknown_flag: 2, Nothing, "For more information, try '--help'.", |env| env.job(&["run", "--polers"]);
 
     a_drain: 0, Empty, "  the queue is empty", |env| holding_messages(env).job(&["drain"]);
-    a_drain_that_received_its_max_messages: 3, NotEmpty, "  stopped before the queue was empty", |env| {
+    a_drain_that_received_its_max_messages: 0, NotEmpty, "  received as many messages as --max-messages allows", |env| {
         holding_messages(env).job(&["drain", "--max-messages", "2"])
     };
     a_transform: 0, NoQueue, "  busy          transform ", |env| drained(env).job(&["transform"]);

@@ -223,6 +223,7 @@ fn message(number: u32, delivery: u32) -> Message {
     Message {
         message_id: uuid::Uuid::from_u128(number.into()).to_string(),
         sent_at: SENT_AT_MS,
+        sent_at_is_stable: true,
         received_at: SENT_AT_MS,
         receive_count: 1,
         receipt_handle: delivery.to_string(),
@@ -230,7 +231,6 @@ fn message(number: u32, delivery: u32) -> Message {
         attributes: None,
         group_id: None,
         sequence_number: None,
-        sent_at_is_stable: true,
     }
 }
 

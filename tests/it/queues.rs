@@ -100,11 +100,12 @@ fn the_endpoint_wins_over_the_host_of_the_queues_url() {
     assert!(env.queue.is_empty());
 }
 
+/// A limit that the user gave is no failure: where all that was received is done, the exit code is 0.
 #[test]
 fn a_run_stops_after_as_many_messages_as_it_is_told() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(40));
-    let first = env.job(&["run", "--max-messages", "15"]).ends_with(3);
+    let first = env.job(&["run", "--max-messages", "15"]).succeeds();
     assert_eq!((first.counts().received, first.counts().acknowledged), (15, 15));
     assert_eq!(first.report().queue_empty, Some(false));
     let counts = env.queue.counts();
@@ -112,7 +113,39 @@ fn a_run_stops_after_as_many_messages_as_it_is_told() {
     assert_eq!(env.run().succeeds().counts().received, 25);
 }
 
-/// Nothing it received is deleted, so waiting for room would last for ever.
+/// The last ten messages of the limit were asked for and did not come, and the run took that for its end: exit code 3.
+#[test]
+fn a_limit_beyond_what_the_queue_holds_ends_with_the_proof_that_it_is_empty() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(300));
+    let outcome = env.job(&["run", "--max-messages", "310"]).succeeds();
+    assert_eq!((outcome.counts().received, outcome.report().queue_empty), (300, Some(true)));
+}
+
+#[test]
+fn a_run_whose_time_is_over_ends_well_where_all_that_it_received_is_done() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(40));
+    let outcome = env.job(&["run", "--follow", "--max-duration", "3s"]).succeeds();
+    assert_eq!((outcome.counts().acknowledged, outcome.report().queue_empty), (40, Some(false)));
+}
+
+/// Each reject was sent to the queue that it came from, received as a new message and sent again, without end.
+fn a_dead_letter_queue_that_is_the_queue_itself_is_refused(server: Server) {
+    let env = TestEnv::new(server);
+    env.queue.send(&["not a login"]);
+    // The same queue by another URL: the host does not matter, because the endpoint is given.
+    let path = env.queue.url().splitn(4, '/').last().unwrap();
+    for url in [env.queue.url(), &format!("http://queue.invalid:4566/{path}")] {
+        env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{url}\"\n"));
+        for command in ["run", "ack"] {
+            env.job(&[command]).fails(2, "is the queue that the messages come from", "dlq_url");
+        }
+    }
+    assert_eq!((env.queue.counts().visible, env.queue.counts().in_flight), (1, 0));
+}
+
+/// Nothing it received is deleted, so waiting for room would last without end.
 #[test]
 fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
     let env = TestEnv::new(Server::Embedded);
@@ -122,6 +155,7 @@ fn a_drain_on_its_own_ends_at_the_in_flight_cap() {
     assert_eq!(env.queue.counts().visible, 20);
 }
 
+/// To be told to stop is how it ends, so that is no failure.
 #[test]
 fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
     let env = TestEnv::new(Server::Embedded);
@@ -131,7 +165,7 @@ fn a_run_that_follows_the_queue_stops_at_a_signal_with_its_work_done() {
         wait_until(|| env.database.count("user_logins") == round && env.queue.is_empty());
     }
     follower.terminate();
-    follower.wait().ends_with(3);
+    follower.wait().ends_with(0);
     assert_eq!(env.staged_objects("archive").len(), 2);
 }
 
@@ -203,6 +237,7 @@ fn long_fifo_groups_are_emptied_in_order(server: Server) {
 
 on_each_server!(
     a_dead_letter_queue_is_drained_like_any_other,
+    a_dead_letter_queue_that_is_the_queue_itself_is_refused,
     delayed_messages_that_arrive_in_time_are_loaded,
     long_fifo_groups_are_emptied_in_order,
     messages_that_another_consumer_gives_up_are_loaded,

@@ -13,13 +13,13 @@ use crate::testenv::{Counts, Server, TestEnv, wait_until};
 const MESSAGES: usize = 40;
 const ALL: u64 = MESSAGES as u64;
 /// Longer than any test.
-const VISIBILITY_SECONDS: u32 = 600;
+const LONG_INVISIBLE: &str = "[queue]\nvisibility_seconds = 600\n";
 const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 10\n";
 
 /// Received messages stay invisible until a test lets them be redelivered.
 fn env_with(bodies: &[String]) -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
-    env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
+    env.configure(LONG_INVISIBLE);
     env.queue.send(bodies);
     env
 }
@@ -27,7 +27,7 @@ fn env_with(bodies: &[String]) -> TestEnv {
 /// The messages are in four sealed segments, and in flight.
 fn drained(bodies: &[String]) -> TestEnv {
     let env = env_with(bodies);
-    env.configure(SMALL_SEGMENTS);
+    env.configure(&[LONG_INVISIBLE, SMALL_SEGMENTS].concat());
     env.job(&["drain"]).succeeds();
     env
 }

@@ -265,8 +265,7 @@ mod killed {
             let dead_letters = Queue::create(Server::Embedded, QueueKind::Standard);
             env.queue.redrive_to(&dead_letters, 4);
             // Long enough for a delivery to be loaded and deleted before the next one of the same message.
-            env.queue.set_visibility_timeout(5);
-            env.configure("[pipeline]\non_reject = \"leave\"\n");
+            env.configure("[queue]\nvisibility_seconds = 5\n[pipeline]\non_reject = \"leave\"\n");
             env.queue.send(&[logins(2), vec![misfit("bad")]].concat());
             env.set("PGSLUICE_CRASH_POINT", point);
             env.job(&["run"]).dies();

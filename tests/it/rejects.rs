@@ -260,7 +260,7 @@ fn a_column_that_would_change_values_in_silence_stops_the_run_until_the_mapping_
     env.database.execute("create table prices (item varchar(32), price numeric(6,2), paid timestamptz)");
     let mapping = |item: &str, price: &str| {
         format!(
-            "[pipeline]\ntable = \"prices\"\n[[column]]\nname = \"item\"\n{item}\n\
+            "[pipeline]\nname = \"prices\"\ntable = \"prices\"\n[[column]]\nname = \"item\"\n{item}\n\
              [[column]]\nname = \"price\"\ntype = \"numeric\"\n{price}\n[[column]]\nname = \"paid\"\ntype = \"timestamptz\"\n"
         )
     };

@@ -20,13 +20,13 @@ const ROUNDS: u32 = 20;
 const LIFETIME_MS: Range<u64> = 0..1500;
 /// Sent before a process starts, and again while it runs.
 const REFILL: Range<usize> = 0..40;
-/// The messages of a killed process are redelivered some processes later; by then its handles are stale. Long enough
-/// for the last process to load all that remains before its redelivery, also on a busy machine.
-const VISIBILITY_SECONDS: u32 = 6;
-/// Small segments, soon sealed, so that at any moment there is one in every stage.
+/// The messages of a killed process are redelivered some processes later; by then its handles are stale. The visibility
+/// timeout is long enough for the last process to load all that remains before its redelivery, also on a busy machine.
+/// Segments are small and soon sealed, so that at any moment there is one in every stage.
 const CONFIGURATION: &str = "
 [queue]
 pollers = 3
+visibility_seconds = 6
 [spool]
 segment_max_messages = 10
 segment_max_age_ms = 100
@@ -65,7 +65,6 @@ impl Soak {
     fn new(seed: u64) -> Self {
         // Now and then a message is redelivered although nothing failed, as by SQS.
         let env = TestEnv::new(Server::Faulty(Faults { redeliver_every: Some(11) }));
-        env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
         env.configure(CONFIGURATION);
         Self { env, random: StdRng::seed_from_u64(seed), supply: Logins::new(seed), sent: Vec::new(), kills: 0 }
     }

@@ -4,25 +4,25 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use pgsluice::local::Fault::{
-    ClockAhead, CutAnswer, DamagedBodies, FailedEntries, LostAnswer, QueueDeleted, Refused, Slow,
+    ClockAhead, CountsAhead, CutAnswer, DamagedBodies, FailedEntries, LostAnswer, QueueDeleted, Refused, Slow,
 };
 use pgsluice::local::Operation::{Attributes, ChangeVisibility, Delete, Receive};
 use pgsluice::local::When::{Always, Every, EveryOfFirst, First, Nth};
 use pgsluice::local::{Faults, Rule};
 
 use crate::logins::{PLAIN_COLUMNS, expected_rows, generated, login, logins_of};
-use crate::testenv::{Server, TestEnv};
+use crate::testenv::{Outcome, Server, TestEnv};
 
 const MESSAGES: usize = 120;
-/// Short, so that what a fault hides comes back within the test.
-const VISIBILITY_SECONDS: u32 = 2;
 /// Longer than the visibility timeout, so that what a fault hid is waited for.
 const RUN: [&str; 3] = ["run", "--idle", "8s"];
 const SMALL_SEGMENTS: &str = "[spool]\nsegment_max_messages = 20\n";
+/// So short that what a fault hides is visible again within the test.
+const SHORT_VISIBILITY: &str = "[queue]\nvisibility_seconds = 2\n";
 /// Receives among which some hide messages: few more than the queue is emptied with. Without an end, one message can be
 /// hit again each time that it comes back, for longer than `--idle`, and the run rightly says that the queue is not empty.
 const HIDING: u32 = 20;
@@ -31,7 +31,7 @@ const HIDING: u32 = 20;
 const HINDERED: u32 = 60;
 const DAYS_AHEAD_MS: i64 = 40 * 86_400_000;
 
-/// A queue whose faults a test declares, and somebody who watches what is deleted from it.
+/// A queue whose faults a test declares, and a witness of what is deleted from it.
 struct FaultyEnv {
     env: TestEnv,
     deleted_too_early: Arc<Mutex<BTreeSet<String>>>,
@@ -40,8 +40,7 @@ struct FaultyEnv {
 impl FaultyEnv {
     fn holding(bodies: &[String], redeliver_every: Option<u32>) -> Self {
         let env = TestEnv::new(Server::Faulty(Faults { redeliver_every }));
-        env.queue.set_visibility_timeout(VISIBILITY_SECONDS);
-        env.configure(SMALL_SEGMENTS);
+        env.configure(&[SHORT_VISIBILITY, SMALL_SEGMENTS].concat());
         env.queue.send(bodies);
         let deleted_too_early = Arc::new(Mutex::new(BTreeSet::new()));
         let (early, database) = (Arc::clone(&deleted_too_early), env.database.again());
@@ -63,7 +62,7 @@ impl FaultyEnv {
         let logins = logins_of(bodies).len();
         assert_eq!((rows.len(), env.database.count("pgsluice.reject")), (logins, (bodies.len() - logins) as u64));
         assert_eq!(rows.into_iter().collect::<BTreeSet<_>>(), expected_rows(bodies));
-        assert!(env.staged_files("spool").is_empty(), "something is left in the spool");
+        assert!(env.staged_files("spool").is_empty(), "something remains in the spool");
     }
 }
 
@@ -87,7 +86,7 @@ fn survives(redeliver_every: Option<u32>, rules: &[Rule], exit_code: i32) {
 }
 
 /// Makes a test of each line; a fault that only the program retries, or that hides messages, ends before its
-/// patience does, whoever meets it.
+/// patience does, whichever call meets it.
 /// A line is what goes wrong, and how the run ends that meets it.
 macro_rules! faults {
     ($($test:ident: $exit_code:literal, $redeliver_every:expr, [$($operation:expr, $when:expr, $fault:expr);+ $(;)?])+) => {
@@ -170,7 +169,8 @@ fn a_slow_delete_does_not_hold_up_the_next_segment() {
     assert!(spans.iter().any(|outer| spans.iter().any(|inner| is_within(inner, outer))), "{spans:?}");
 }
 
-/// Whatever SQS says is reported, the message comes again, is recognised and deleted.
+/// Whatever SQS says is reported, the message is delivered again, recognised and deleted. The segment stays in the spool:
+/// the exit code says that work is left, and the next run finds that there is nothing to delete any more.
 #[test]
 fn deletes_that_sqs_refuses_are_reported_and_done_later() {
     let bodies = generated(MESSAGES);
@@ -189,6 +189,83 @@ fn deletes_that_sqs_refuses_are_reported_and_done_later() {
     env.queue.inject(&[]);
     env.job(&RUN).succeeds();
     faulty.assert_all_done(&bodies);
+}
+
+/// SQS's counts know of a delete up to a minute later. A run that had emptied its queue waited for `--idle` and then
+/// ended with 3.
+#[test]
+fn counts_that_lag_behind_do_not_make_an_emptied_queue_full() {
+    let bodies = generated(MESSAGES);
+    let faulty = FaultyEnv::holding(&bodies, None);
+    let env = &faulty.env;
+    let fault = CountsAhead { visible: 20, in_flight: 100 };
+    env.queue.inject(&[Rule { operation: Attributes, when: First(5), fault }]);
+    let outcome = env.job(&["run", "--idle", "1s"]).succeeds();
+    assert_eq!(outcome.report().queue_empty, Some(true));
+    env.queue.inject(&[]);
+    faulty.assert_all_done(&bodies);
+}
+
+/// Loads the messages, stops `ack` while its first delete is under way, and lets it go on to its end.
+fn ack_told_to_stop(segment_max_messages: usize) -> (TestEnv, Outcome) {
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.configure(&format!("[spool]\nsegment_max_messages = {segment_max_messages}\n"));
+    env.queue.send(&generated(MESSAGES));
+    for stage in ["drain", "transform", "load"] {
+        env.job(&[stage]).succeeds();
+    }
+    let (deleting, begun) = mpsc::channel();
+    let (go_on, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    env.queue.witness_deletes(move |_| {
+        _ = deleting.send(());
+        // Until the other end is dropped.
+        _ = held.lock().unwrap().recv();
+    });
+    let ack = env.start(&["ack"]);
+    begun.recv().unwrap();
+    ack.terminate();
+    ack.until_stderr_contains("stopping");
+    drop(go_on);
+    let ended = ack.ended();
+    (env, ended)
+}
+
+/// A signal made the exit code 3, also where nothing was left to do.
+#[test]
+fn an_ack_that_is_told_to_stop_and_finishes_everything_succeeds() {
+    let (env, outcome) = ack_told_to_stop(MESSAGES);
+    outcome.succeeds();
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+#[test]
+fn an_ack_that_is_told_to_stop_leaves_segments_that_it_has_not_begun() {
+    let (env, outcome) = ack_told_to_stop(MESSAGES / 12);
+    outcome.ends_with(3);
+    let unfinished = env.staged_files("committed").len();
+    assert!((1..12).contains(&unfinished), "{unfinished}");
+    env.job(&["ack"]).succeeds();
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+/// It ended with 0, as if all had been deleted.
+#[test]
+fn an_ack_whose_deletes_fail_says_that_work_is_left() {
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.queue.send(&[login("one").to_string()]);
+    for stage in ["drain", "transform", "load"] {
+        env.job(&[stage]).succeeds();
+    }
+    let fault = FailedEntries { code: "AccessDenied", sender_fault: true };
+    env.queue.inject(&[Rule { operation: Delete, when: Always, fault }]);
+    let outcome = env.start(&["ack"]).ended().ends_with(3);
+    assert_eq!((outcome.report().ack_failed, outcome.counts().acknowledged), (1, 0));
+    assert_eq!(env.staged_files("committed").len(), 1);
+
+    env.queue.inject(&[]);
+    env.job(&["ack"]).succeeds();
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
 }
 
 /// Others hold so much that SQS gives no more: waited for as long as for anything that others hold, and then named.
@@ -231,7 +308,7 @@ fn the_queue_is_deleted_during_the_run() {
 #[test]
 fn a_receive_of_a_fifo_queue_that_got_no_answer_is_asked_for_again_as_the_same_attempt() {
     let env = TestEnv::with_fifo_queue(Server::Faulty(Faults::default()));
-    env.queue.set_visibility_timeout(600);
+    env.configure("[queue]\nvisibility_seconds = 600\n");
     for index in 0..4 {
         for group in ["a", "b", "c"] {
             env.queue.send_to_group(group, &login(&format!("{group}{index}")).to_string());

@@ -160,6 +160,12 @@ impl TestEnv {
         self.start_command(self.binary(&[arguments, &["--report", report]].concat()), "", report)
     }
 
+    /// Starts a prepared command that writes its report, where it writes one, to this file.
+    pub(crate) fn start_prepared(&self, command: Command, report: &str) -> Running {
+        _ = fs::remove_file(self.path(report));
+        self.start_command(command, "", report)
+    }
+
     fn start_command(&self, command: Command, input: &str, report: &str) -> Running {
         let secret = |name: &str| Some((name.to_owned(), self.variables.get(name)?.clone()));
         Running::start(command, input, self.path(report), SECRETS.into_iter().filter_map(secret).collect())

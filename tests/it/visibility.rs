@@ -34,8 +34,8 @@ impl Drop for LockedTable {
 
 fn env_with(bodies: &[String], visibility: Duration, server: Server) -> TestEnv {
     let env = TestEnv::new(server);
-    env.queue.set_visibility_timeout(u32::try_from(visibility.as_secs()).unwrap());
-    env.configure("[queue]\nshutdown_grace_ms = 300\n[spool]\nsegment_max_messages = 20\n");
+    let queue = format!("[queue]\nvisibility_seconds = {}\nshutdown_grace_ms = 300\n", visibility.as_secs());
+    env.configure(&(queue + "[spool]\nsegment_max_messages = 20\n"));
     env.queue.send(bodies);
     env
 }
@@ -73,6 +73,54 @@ fn a_slow_database_leads_to_no_redelivery(server: Server) {
     assert_eq!(counts, expected);
 }
 
+/// A drain extended nothing: what took longer than the visibility timeout was delivered again, to itself, again and
+/// again.
+fn a_drain_on_its_own_keeps_what_it_received(server: Server) {
+    let env = env_with(&generated(MESSAGES), VISIBILITY, server);
+    let drain = env.start(&["drain", "--follow"]);
+    wait_until(|| everything_is_in_flight(&env));
+    visibility_timeouts_pass(server, 3);
+    assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
+    drain.terminate();
+    let counts = drain.wait().succeeds().counts();
+    assert_eq!(env.staged_objects("spool").len(), MESSAGES);
+    assert_eq!(counts, Counts { received: 60, pending: 60, ..Counts::default() });
+}
+
+/// A queue whose messages stay visible gave each of them hundreds of times.
+fn the_queues_own_visibility_timeout_does_not_count(server: Server) {
+    let bodies = generated(MESSAGES);
+    let env = TestEnv::new(server);
+    env.queue.set_visibility_timeout(0);
+    env.queue.send(&bodies);
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.received, counts.duplicates), (MESSAGES as u64, 0));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
+/// A run that was killed leaves messages in flight, under handles that lie in its spool. The next one took them for
+/// those of other consumers, and ended with 3 after `--idle`, although it loaded and deleted them all.
+fn messages_that_a_killed_run_holds_are_the_next_ones_own(server: Server) {
+    let bodies = generated(MESSAGES);
+    let env = env_with(&bodies, Duration::from_mins(10), server);
+    let locked = LockedTable::new(&env);
+    let first = env.start(&["run"]);
+    wait_until(|| env.staged_files("chunks").len() >= 6);
+    assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
+    first.kill();
+    // Its sessions go on waiting, because Postgres looks after its client only then.
+    let orphans = env.database.sessions_waiting_for_a_lock();
+    let second = env.start(&["run", "--idle", "1s"]);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() > orphans);
+    // As long as others would be waited for, and longer: nothing to wait for but time itself.
+    std::thread::sleep(Duration::from_secs(4));
+    drop(locked);
+    let counts = second.wait().succeeds().counts();
+    assert_eq!((counts.received, counts.acknowledged, counts.duplicates), (60, 60, 0));
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+    assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
+}
+
 /// The keeper says once that it cannot extend; the run goes on, and what is redelivered makes no second row.
 #[test]
 fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
@@ -99,7 +147,7 @@ fn sealed_messages(env: &TestEnv) -> usize {
     sealed.iter().map(lines).sum()
 }
 
-/// Whoever gets the released messages loads them; the segments in the spool are recognised then, or the other way round.
+/// Any other run loads the released messages; the segments in the spool are recognised then, or the other way round.
 fn given_back(server: Server, how_to_stop: &[&str], stop: impl FnOnce(&Running)) {
     let bodies = generated(MESSAGES);
     let env = env_with(&bodies, Duration::from_mins(10), server);
@@ -144,4 +192,10 @@ fn a_second_signal_stops_at_once() {
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
 }
 
-on_each_server!(a_slow_database_leads_to_no_redelivery, a_signal_releases_what_the_grace_is_too_short_for);
+on_each_server!(
+    a_drain_on_its_own_keeps_what_it_received,
+    a_signal_releases_what_the_grace_is_too_short_for,
+    a_slow_database_leads_to_no_redelivery,
+    messages_that_a_killed_run_holds_are_the_next_ones_own,
+    the_queues_own_visibility_timeout_does_not_count,
+);

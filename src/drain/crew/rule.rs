@@ -6,11 +6,11 @@
 //! | in | when | then |
 //! |---|---|---|
 //! | `Ready` | receives are full | `Trying` twice as many |
-//! | `Trying` | it pays: twice as many bring a tenth more, or half as many as much but for a twentieth | `Trying` the same once more; at the most `Resting`, at the fewest `Ready` |
+//! | `Trying` | it pays: twice as many bring a tenth more, or half as many bring at least nineteen twentieths | `Trying` the same once more; at the most `Resting`, at the fewest `Ready` |
 //! | `Trying` | it does not pay | back to the number before, `Resting` |
 //! | `Resting` | `REST` has passed, and receives are full | `Trying` the other direction |
 //! | any | receives bring less than half of what they ask for | `Trying` half as many; once that did not pay, after `REST` |
-//! | any | something waits for the stages behind: a receive for room in flight, messages for the spooler, a sealed segment for the next stage | a trial is undone, `Ready`: its rate says nothing about the queue |
+//! | any | something waits for the stages behind: a receive for room in flight or in memory, a sealed segment for the next stage | a trial is undone, `Ready`: its rate says nothing about the queue |
 //! | any | a receive comes back empty | `Ready`, with one poller less |
 //!
 //! Always true: the number is never above the most, and below `FEWEST` only where that is the most; the same receives at
@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A drain begins with so many pollers, and an empty queue keeps so many: an empty receive costs as much as a full one.
+/// A drain begins with this number of pollers, and an empty queue keeps this number: an empty receive costs as much as a
+/// full one.
 const FEWEST: usize = 2;
 
 const WINDOW: Duration = Duration::from_millis(200);
@@ -54,7 +55,7 @@ enum Phase {
     Ready,
     /// The last trial did not pay, or there was none to make: the next one is the other way, and not before.
     Resting { until: Instant, then: Direction },
-    /// A trial, after so many pollers. It pays if the messages a second hold their own against this rate.
+    /// A trial, after `from` pollers. It pays if the messages a second hold their own against this rate.
     Trying { direction: Direction, from: usize, rate: f64 },
 }
 
@@ -140,7 +141,13 @@ impl CrewRule {
             Phase::Resting { until, .. } if now < until => {}
             Phase::Resting { then, .. } => self.try_other(then, rate, now),
             Phase::Trying { direction, from, rate: before } if !direction.pays(before, rate) => {
-                tracing::debug!(pollers = self.pollers, back_to = from, before, rate, "that many pollers do not pay");
+                tracing::debug!(
+                    pollers = self.pollers,
+                    back_to = from,
+                    before,
+                    rate,
+                    "this number of pollers does not pay"
+                );
                 self.set_pollers(from);
                 self.rest(direction.opposite(), now);
             }
@@ -224,8 +231,8 @@ impl Window {
         }
     }
 
-    /// Of so many pollers, by what one of them brings while it receives: wherever in a receive a window begins or ends,
-    /// it is the same.
+    /// Of this number of pollers, by what one of them brings while it receives: that is the same wherever in a receive a
+    /// window begins or ends.
     #[allow(clippy::cast_precision_loss, reason = "these are small numbers")]
     fn messages_a_second(&self, pollers: usize) -> f64 {
         (pollers * self.brought) as f64 / self.polling.as_secs_f64()

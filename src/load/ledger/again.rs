@@ -2,7 +2,7 @@
 //!
 //! Always true: what a segment owns is forgotten with it, in one transaction, and nothing else. The pipeline's row then
 //! says that a replay is under way, until all is loaded. Another `replay --again` meanwhile goes on with that replay, and
-//! forgets nothing that it loaded.
+//! forgets nothing that it loaded. Only where the table is empty again does it begin anew.
 
 use std::time::SystemTime;
 
@@ -14,22 +14,27 @@ use super::super::LoadError;
 use super::{Ledger, count, ledger_error};
 use crate::segment::SegmentId;
 
-const LOCK: &str = "SELECT again_since FROM pgsluice.pipeline WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE";
-const BEGUN: &str = "UPDATE pgsluice.pipeline SET again_since = pg_catalog.now() WHERE id OPERATOR(pg_catalog.=) $1";
-const ENDED: &str = "UPDATE pgsluice.pipeline SET again_since = NULL WHERE id OPERATOR(pg_catalog.=) $1";
+const LOCK: &str =
+    "SELECT again_since, again_keeps_rows FROM pgsluice.pipeline WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE";
+const BEGUN: &str = "UPDATE pgsluice.pipeline SET again_since = pg_catalog.now(), again_keeps_rows = $2 \
+     WHERE id OPERATOR(pg_catalog.=) $1";
+const ENDED: &str = "UPDATE pgsluice.pipeline SET again_since = NULL, again_keeps_rows = false \
+     WHERE id OPERATOR(pg_catalog.=) $1";
 const MESSAGES: &str = "DELETE FROM pgsluice.message USING pgsluice.segment \
      WHERE segment.pipeline OPERATOR(pg_catalog.=) $1 AND segment.id OPERATOR(pg_catalog.=) ANY ($2) \
-     AND segment.loaded_at OPERATOR(pg_catalog.<) $3 \
+     AND segment.loaded_at OPERATOR(pg_catalog.<) coalesce($3, 'infinity') \
      AND message.pipeline OPERATOR(pg_catalog.=) $1 AND message.segment_no OPERATOR(pg_catalog.=) segment.segment_no";
 const REJECTS: &str = "DELETE FROM pgsluice.reject USING pgsluice.segment \
      WHERE segment.pipeline OPERATOR(pg_catalog.=) $1 AND segment.id OPERATOR(pg_catalog.=) ANY ($2) \
-     AND segment.loaded_at OPERATOR(pg_catalog.<) $3 \
+     AND segment.loaded_at OPERATOR(pg_catalog.<) coalesce($3, 'infinity') \
      AND reject.pipeline OPERATOR(pg_catalog.=) $1 AND reject.segment_no OPERATOR(pg_catalog.=) segment.segment_no";
 const SEGMENTS: &str = "DELETE FROM pgsluice.segment WHERE pipeline OPERATOR(pg_catalog.=) $1 \
-     AND id OPERATOR(pg_catalog.=) ANY ($2) AND loaded_at OPERATOR(pg_catalog.<) $3";
-// Version 1 did not know the owner of a message that was restored from a dump.
+     AND id OPERATOR(pg_catalog.=) ANY ($2) AND loaded_at OPERATOR(pg_catalog.<) coalesce($3, 'infinity')";
+// Version 1 did not know the owner of a message that was restored from a dump, and a segment may have been deleted by
+// hand. Nothing of these messages is in a table that is empty.
 const OWNERLESS: &str = "DELETE FROM pgsluice.message WHERE pipeline OPERATOR(pg_catalog.=) $1 \
-     AND segment_no OPERATOR(pg_catalog.=) 0";
+     AND NOT EXISTS (SELECT FROM pgsluice.segment \
+     WHERE segment.segment_no OPERATOR(pg_catalog.=) message.segment_no)";
 const NOT_HERE: &str = "SELECT host, pg_catalog.count(*), pg_catalog.sum(loaded)::bigint FROM pgsluice.segment \
      WHERE pipeline OPERATOR(pg_catalog.=) $1 AND loaded OPERATOR(pg_catalog.>) 0 \
      AND NOT (id OPERATOR(pg_catalog.=) ANY ($2)) GROUP BY host ORDER BY host";
@@ -62,46 +67,42 @@ pub(in crate::load) enum TableState {
 }
 
 impl Ledger {
-    /// Forgets the segments, unless an unfinished replay loaded them. Nothing is forgotten where the table holds rows that
-    /// no unfinished replay explains; then `None`.
+    /// Forgets the segments, except those that an unfinished replay loaded. `keep_rows`: also where the table holds rows
+    /// that no unfinished replay explains; without it nothing is forgotten then, and `None` is returned.
     pub(in crate::load) async fn forget(
         &self,
         transaction: &Transaction<'_>,
         segments: &[SegmentId],
         table: TableState,
+        keep_rows: bool,
     ) -> Result<Option<Forgotten>, LoadError> {
         let failed = || ledger_error("removing segments from");
         let pipeline: [(&(dyn ToSql + Sync), Type); 1] = [(&self.pipeline, Type::INT4)];
         let row = transaction.query_typed_one(LOCK, &pipeline).await.map_err(failed())?;
         let since: Option<SystemTime> = row.try_get(0).map_err(failed())?;
-        let goes_on = since.is_some() && table == TableState::HoldsRows;
-        if !goes_on && table == TableState::HoldsRows {
+        let kept_rows: bool = row.try_get(1).map_err(failed())?;
+        let holds_rows = table == TableState::HoldsRows;
+        let goes_on = since.is_some() && holds_rows && (keep_rows || !kept_rows);
+        if holds_rows && !goes_on && !keep_rows {
             return Ok(None);
         }
-        let before = since.filter(|_| goes_on).unwrap_or_else(SystemTime::now);
-        let segments = self.forget_loaded_before(transaction, segments, before).await?;
-        if !goes_on {
+        let segments = self.forget_loaded_before(transaction, segments, since.filter(|_| goes_on)).await?;
+        if !holds_rows {
             transaction.execute_typed(OWNERLESS, &pipeline).await.map_err(failed())?;
-            transaction.execute_typed(BEGUN, &pipeline).await.map_err(failed())?;
+        }
+        if !goes_on {
+            let parameters = [(&self.pipeline as _, Type::INT4), (&holds_rows as _, Type::BOOL)];
+            transaction.execute_typed(BEGUN, &parameters).await.map_err(failed())?;
         }
         Ok(Some(Forgotten { segments, goes_on }))
     }
 
-    /// Forgets the segments whatever the table holds.
-    pub(in crate::load) async fn forget_beside_rows(
-        &self,
-        transaction: &Transaction<'_>,
-        segments: &[SegmentId],
-    ) -> Result<Forgotten, LoadError> {
-        let segments = self.forget_loaded_before(transaction, segments, SystemTime::now()).await?;
-        Ok(Forgotten { segments, goes_on: false })
-    }
-
+    /// `before`: only those that were loaded before this time.
     async fn forget_loaded_before(
         &self,
         transaction: &Transaction<'_>,
         segments: &[SegmentId],
-        before: SystemTime,
+        before: Option<SystemTime>,
     ) -> Result<u64, LoadError> {
         let ids: Vec<Uuid> = segments.iter().map(|segment| segment.as_uuid()).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =

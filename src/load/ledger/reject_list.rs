@@ -9,8 +9,8 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::super::LoadError;
-use super::ledger_error;
 use super::rejects::stage_of;
+use super::{check_version, ledger_error};
 use crate::reason::Reason;
 use crate::segment::SegmentId;
 
@@ -109,6 +109,7 @@ impl Selection<'_> {
         statement: &str,
         read: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
     ) -> Result<impl Stream<Item = Result<T, LoadError>>, LoadError> {
+        check_version(client).await?;
         let failed = || ledger_error("reading rejects of");
         let segments: Vec<Uuid> = self.segments.iter().map(|segment| segment.as_uuid()).collect();
         let limit = self.limit.map(i64::from);

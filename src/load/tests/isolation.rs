@@ -264,6 +264,7 @@ async fn a_partition_that_is_itself_the_table_stops_the_load_by_a_row_of_another
     let create = "CREATE TABLE days (LIKE items) PARTITION BY RANGE (value); \
                   CREATE TABLE day PARTITION OF days FOR VALUES FROM (0) TO (5)";
     fixture.client.batch_execute(create).await.unwrap();
+    fixture.pipeline.name = "day".to_owned();
     fixture.pipeline.table.table = "day".to_owned();
     let error = fixture.refusal(&fixture.stage(&messages(0..10))).await;
     assert!(matches!(error, LoadError::NoPartition { .. }), "{error}");

@@ -97,6 +97,27 @@ pub(super) fn shift_sent_timestamps(answer: &mut Value, ms: i64) {
     }
 }
 
+/// The counts as if the server did not know yet what became of these messages.
+pub(super) fn raise_counts(answer: &mut Value, visible: u32, in_flight: u32) {
+    for (name, more) in [("ApproximateNumberOfMessages", visible), ("ApproximateNumberOfMessagesNotVisible", in_flight)]
+    {
+        if let Some(count) = answer["Attributes"].get_mut(name)
+            && let Some(known) = count.as_str().and_then(|text| text.parse::<u64>().ok())
+        {
+            *count = (known + u64::from(more)).to_string().into();
+        }
+    }
+}
+
+/// Each message without the time of its sending.
+pub(super) fn drop_sent_timestamps(answer: &mut Value) {
+    for message in messages_of(answer) {
+        if let Some(attributes) = message["Attributes"].as_object_mut() {
+            attributes.remove("SentTimestamp");
+        }
+    }
+}
+
 fn messages_of(answer: &mut Value) -> impl Iterator<Item = &mut Value> {
     answer.get_mut("Messages").and_then(Value::as_array_mut).into_iter().flatten()
 }

@@ -63,6 +63,15 @@ pub enum Fault {
         /// By how many milliseconds.
         ms: i64,
     },
+    /// The queue's counts are higher than they should be: they lag behind what was received and deleted.
+    CountsAhead {
+        /// Of the messages that can be received, by this number.
+        visible: u32,
+        /// Of those in flight, by this number.
+        in_flight: u32,
+    },
+    /// Received messages do not say when they were sent, as with some servers.
+    NoSentTimestamp,
     /// Of a batch, the first entry and every second one after it are not carried out.
     FailedEntries {
         /// What is said of them.

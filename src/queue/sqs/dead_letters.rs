@@ -30,14 +30,19 @@ pub struct DeadLetter {
     pub attributes: Option<Box<RawValue>>,
     /// Its FIFO group, where it had one.
     pub group_id: Option<String>,
-    /// Who refused it, and why.
+    /// Which stage refused it, and why.
     pub reason: Reason,
 }
 
 impl DeadLetterQueue {
-    /// Checks that the queue is there. Region, credentials and endpoint are those of every queue.
-    pub async fn connect(queue_url: &str) -> Result<Self, QueueError> {
-        Ok(Self(Sqs::connect(queue_url, 1).await?))
+    /// Checks that the queue is there, and that it is not `source`, the queue that the rejects come from. Region,
+    /// credentials and endpoint are those of every queue.
+    pub async fn connect(queue_url: &str, source: &Sqs) -> Result<Self, QueueError> {
+        let queue = Sqs::connect(queue_url, source.times).await?;
+        if queue.is_same_queue_as(source).await? {
+            return Err(QueueError::DeadLettersToTheirSource { queue_url: queue_url.to_owned() });
+        }
+        Ok(Self(queue))
     }
 
     /// Sends up to [`crate::queue::BATCH_MESSAGES`]; says which were not taken.
@@ -56,6 +61,19 @@ impl DeadLetterQueue {
 }
 
 impl Sqs {
+    /// By their ARNs, because one queue has several URLs; by account and name where a server tells no ARN.
+    async fn is_same_queue_as(&self, other: &Self) -> Result<bool, QueueError> {
+        if let (Some(own), Some(others)) = (self.arn().await?, other.arn().await?) {
+            return Ok(own == others);
+        }
+        Ok(account_and_name(&self.queue_url) == account_and_name(&other.queue_url))
+    }
+
+    async fn arn(&self) -> Result<Option<String>, QueueError> {
+        let mut attributes = self.attributes(&[QueueAttributeName::QueueArn]).await?;
+        Ok(attributes.remove(&QueueAttributeName::QueueArn).filter(|arn| !arn.is_empty()))
+    }
+
     /// How often the queue delivers a message before its redrive policy moves it away.
     pub async fn max_receives(&self) -> Result<u32, QueueError> {
         let name = QueueAttributeName::RedrivePolicy;
@@ -139,6 +157,11 @@ impl DeadLetter {
     }
 }
 
+/// The last two parts of a queue's URL, whatever host and scheme it is asked by.
+fn account_and_name(queue_url: &str) -> Vec<&str> {
+    queue_url.trim_end_matches('/').rsplit('/').take(2).collect()
+}
+
 fn text_attribute(text: &str) -> Option<MessageAttributeValue> {
     // SQS refuses an empty value.
     let is_text = !text.is_empty();
@@ -149,6 +172,14 @@ fn text_attribute(text: &str) -> Option<MessageAttributeValue> {
 mod tests {
     use super::*;
     use crate::reason::Stage;
+
+    #[test]
+    fn account_and_name_are_those_of_the_url_whatever_its_host() {
+        let known = account_and_name("https://sqs.eu-west-1.amazonaws.com/123456789012/logins");
+        assert_eq!(account_and_name("http://localhost:4566/123456789012/logins/"), known);
+        assert_ne!(account_and_name("https://sqs.eu-west-1.amazonaws.com/123456789012/logins-rejects"), known);
+        assert_ne!(account_and_name("https://sqs.eu-west-1.amazonaws.com/210987654321/logins"), known);
+    }
 
     #[test]
     fn a_dead_letter_has_its_reason_and_as_many_of_its_own_attributes_as_fit() {

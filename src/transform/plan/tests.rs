@@ -44,7 +44,8 @@ fn row(columns: Vec<Column>, record: &Record<'_>) -> Result<String, (String, Opt
     let sent = UtcText::from_milliseconds(record.sent_at).unwrap();
     let mut rows = b"earlier\n".to_vec();
     let mut memory = String::new();
-    let message = RowSource { record, body: record.body.text(&mut memory).unwrap(), sent, queue: Some("login-queue") };
+    let body = record.body.text(&mut memory).unwrap();
+    let message = RowSource { record, body, sent, queue: Some("login-queue"), source: None };
     let pushed = plan.push_row(&message, &mut Scratch::default(), &mut rows);
     let rows = String::from_utf8(rows).unwrap();
     let own = rows.strip_prefix("earlier\n").unwrap();

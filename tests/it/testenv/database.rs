@@ -26,7 +26,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(super) fn create() -> Self {
+    /// An empty database of its own.
+    pub(crate) fn create() -> Self {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         POSTGRES.create_database(&name).expect("a database");
@@ -54,6 +55,15 @@ impl Database {
 
     pub(crate) fn execute(&self, sql: &str) {
         RUNTIME.block_on(self.client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// How many sessions of this database, and of no other in the cluster, wait for a lock. Not asked of
+    /// `pg_stat_activity`, which says the same throughout a transaction.
+    pub(crate) fn sessions_waiting_for_a_lock(&self) -> u64 {
+        self.number(
+            "select count(distinct pid) from pg_locks where not granted and pid in (select pid from pg_locks
+             where database = (select oid from pg_database where datname = current_database()))",
+        )
     }
 
     /// `\copy table from … csv`, as a person would load a file by hand. Returns the number of rows.

@@ -44,6 +44,7 @@ pub(crate) struct Counts {
 /// Where the time went.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Stages {
+    pub(crate) drain: Stage,
     pub(crate) transform: Stage,
     pub(crate) load: Stage,
     pub(crate) ack: Stage,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use super::{COMMAND_LIMIT, Outcome};
 
@@ -68,6 +69,18 @@ impl Running {
         let printed = self.output.wait_until(|printed| says(printed) || printed.ended == STREAMS);
         let stderr = String::from_utf8_lossy(&printed.stderr);
         assert!(says(&printed), "{} did not say {text:?}\nstderr:\n{stderr}", self.shown);
+    }
+
+    /// Whether it ends within this time.
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        let (lock, changed) = (self.output.lock(), &self.output.changed);
+        let waited = changed.wait_timeout_while(lock, time, |printed| printed.ended < STREAMS);
+        waited.expect("what was printed").0.ended == STREAMS
+    }
+
+    /// Sends SIGKILL, also to one that ended a moment ago.
+    pub(crate) fn strike(&self) {
+        self.signal("KILL");
     }
 
     /// Sends SIGTERM.

@@ -41,6 +41,7 @@ pub(crate) struct Queue {
     client: Client,
     endpoint: String,
     url: String,
+    kind: QueueKind,
     own_server: Option<LocalQueue>,
 }
 
@@ -56,6 +57,15 @@ impl Queue {
             (_, Some(own)) => own.endpoint(),
             (_, None) => EMBEDDED.endpoint(),
         };
+        Self::create_at(endpoint, kind, own_server)
+    }
+
+    /// Another empty queue of the same server.
+    pub(crate) fn beside(&self, kind: QueueKind) -> Self {
+        Self::create_at(self.endpoint.clone(), kind, None)
+    }
+
+    fn create_at(endpoint: String, kind: QueueKind, own_server: Option<LocalQueue>) -> Self {
         let client = client(&endpoint);
         let name = format!("test-{}", uuid::Uuid::now_v7());
         let create = match kind {
@@ -68,7 +78,7 @@ impl Queue {
         };
         let created = RUNTIME.block_on(create.send()).expect("a queue");
         let url = created.queue_url().expect("a queue's URL").to_owned();
-        Self { client, endpoint, url, own_server }
+        Self { client, endpoint, url, kind, own_server }
     }
 
     pub(crate) fn endpoint(&self) -> &str {
@@ -105,6 +115,31 @@ impl Queue {
         }
     }
 
+    /// Sends a body as a message; returns the id that the queue gives it. On a FIFO queue each is a group of its own,
+    /// and none is taken for a repetition of another.
+    pub(crate) fn send_one(&self, body: &str) -> String {
+        let mut request = self.client.send_message().queue_url(&self.url).message_body(body);
+        if self.kind == QueueKind::Fifo {
+            let unique = uuid::Uuid::now_v7().to_string();
+            request = request.message_group_id(&unique).message_deduplication_id(&unique);
+        }
+        let sent = RUNTIME.block_on(request.send()).expect("a sent message");
+        sent.message_id.expect("a message's id")
+    }
+
+    /// Receives up to ten messages that are there now, and hides them for this many seconds.
+    pub(crate) fn take(&self, visibility_timeout_seconds: i32) -> Vec<Message> {
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+        let received = RUNTIME.block_on(request.visibility_timeout(visibility_timeout_seconds).send());
+        received.expect("received messages").messages.unwrap_or_default()
+    }
+
+    /// Deletes a received message, by itself and not in a batch.
+    pub(crate) fn delete(&self, receipt_handle: &str) {
+        let request = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt_handle);
+        RUNTIME.block_on(request.send()).expect("a deleted message");
+    }
+
     /// Sends a message of a group to a FIFO queue.
     pub(crate) fn send_to_group(&self, group: &str, body: &str) {
         let request = self.client.send_message().queue_url(&self.url).message_group_id(group).message_body(body);
@@ -134,9 +169,7 @@ impl Queue {
 
     /// Acts as another consumer: receives up to ten messages and does not delete them. Returns their number.
     pub(crate) fn receive(&self, visibility_timeout_seconds: i32) -> usize {
-        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-        let received = RUNTIME.block_on(request.visibility_timeout(visibility_timeout_seconds).send());
-        received.expect("received messages").messages().len()
+        self.take(visibility_timeout_seconds).len()
     }
 
     /// Waits for a message, receives it and does not delete it.

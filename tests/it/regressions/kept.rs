@@ -1,0 +1,107 @@
+//! What is kept, and for how long: the archive, rejects, and what a command says of rejects that lie elsewhere.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{OTHER_HOST, STAGING, kept_bodies, users};
+use crate::reject_policy::{logins, misfit};
+use crate::testenv::{Server, TestEnv};
+
+/// As if the file had been written this number of days ago.
+fn age(file: &Path, days: u64) {
+    let written = SystemTime::now() - Duration::from_hours(24 * days);
+    File::options().append(true).open(file).unwrap().set_modified(written).unwrap();
+}
+
+/// The archive's days were counted from the sealing of a segment: what had waited for a week for its load was removed in
+/// the moment in which it was archived. Neither `replay` nor a long-running job ever removed anything.
+#[test]
+fn the_archive_is_kept_from_the_acknowledgement_on() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&logins(2));
+    env.job(&["drain"]).succeeds();
+    age(&env.staged_files("spool")[0], 30);
+    env.run().succeeds();
+    env.run().succeeds();
+    assert_eq!(env.staged_files("archive").len(), 1);
+    age(&env.staged_files("archive")[0], 6);
+    env.job(&["replay"]).succeeds();
+    assert_eq!(env.staged_files("archive").len(), 1);
+    age(&env.staged_files("archive")[0], 8);
+    env.job(&["replay"]).succeeds();
+    assert_eq!(env.staged_files("archive").len(), 0);
+}
+
+/// An archive that was brought back from a backup has the age of its files. The first command over it removed all
+/// segments that were past their days, also those that the ledger did not have: those that were to be replayed next.
+#[test]
+fn the_archive_keeps_what_the_ledger_does_not_have() {
+    for command in [&["run"][..], &["replay", "SEGMENT"], &["ack"], &["prune"]] {
+        let env = TestEnv::new(Server::Embedded);
+        env.configure("[spool]\nsegment_max_messages = 2\n");
+        env.queue.send(&logins(6));
+        env.run().succeeds();
+        env.staged_files("archive").iter().for_each(|file| age(file, 30));
+        env.database.execute("truncate user_logins, pgsluice.segment, pgsluice.message");
+        let first = env.staged_files("archive")[0].file_stem().unwrap().to_str().unwrap().to_owned();
+        let arguments: Vec<&str> = command.iter().map(|&word| if word == "SEGMENT" { &first } else { word }).collect();
+        let outcome = env.job(&arguments).succeeds();
+        let missing = if arguments.len() > 1 { 2 } else { 3 };
+        assert_eq!(env.staged_files("archive").len(), missing, "{outcome}");
+        assert!(outcome.stderr.contains("which the ledger does not have"), "{outcome}");
+        env.job(&["replay"]).succeeds();
+        assert_eq!((users(&env).len(), env.staged_files("archive").len()), (6, 0), "{outcome}");
+    }
+}
+
+/// A `replay --again` that could not finish removed the segments that it had just made the ledger forget.
+#[test]
+fn a_replay_that_fails_removes_nothing_of_the_archive() {
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[spool]\nsegment_max_messages = 2\n");
+    env.queue.send(&logins(6));
+    env.run().succeeds();
+    env.staged_files("archive").iter().for_each(|file| age(file, 30));
+    env.database.execute(
+        "truncate user_logins;
+         create function skip() returns trigger language plpgsql as 'begin return null; end';
+         create trigger skip before insert on user_logins for each row execute function skip()",
+    );
+    env.job(&["replay", "--again"]).ends_with(1);
+    assert_eq!(env.staged_files("archive").len(), 3);
+    env.database.execute("drop trigger skip on user_logins");
+    env.job(&["replay", "--again"]).succeeds();
+    assert_eq!(users(&env).len(), 6);
+}
+
+/// Rejects were kept until somebody removed the files.
+#[test]
+fn rejects_are_kept_for_their_days_and_counted_when_they_go() {
+    let env = TestEnv::new(Server::Embedded);
+    env.configure("[spool]\nrejects_days = 10\n");
+    env.queue.send(&[misfit("one"), misfit("two")]);
+    env.run().succeeds();
+    age(&env.staged_files("rejects")[0], 9);
+    env.run().succeeds();
+    assert_eq!(kept_bodies(&env, STAGING).len(), 2);
+    age(&env.staged_files("rejects")[0], 11);
+    let outcome = env.run().succeeds();
+    assert!(outcome.stderr.contains("messages=2"), "{outcome}");
+    assert!(env.staged_files("rejects").is_empty());
+}
+
+/// The disk of a pod goes with it, and the bodies of the rejects that it kept. `rejects retry` on another host ended
+/// with 0 and said nothing of them.
+#[test]
+fn a_retry_says_which_host_has_the_other_rejects() {
+    let mut env = TestEnv::new(Server::Embedded);
+    env.set("HOSTNAME", "pod-7f9");
+    env.queue.send(&[misfit("one"), misfit("two")]);
+    env.run().succeeds();
+    env.set("HOSTNAME", "laptop");
+    let outcome = env.start_as(OTHER_HOST, &["rejects", "retry"]).wait().succeeds();
+    assert!(outcome.stderr.contains("rejects=2") && outcome.stderr.contains("pod-7f9"), "{outcome}");
+    let outcome = env.job(&["rejects", "retry"]).succeeds();
+    assert!(!outcome.stderr.contains("pod-7f9"), "{outcome}");
+}
