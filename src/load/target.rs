@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use tokio_postgres::Transaction;
 use tokio_postgres::error::DbError;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::config::{Pipeline, TableName};
 use crate::postgres::{quote_identifier, quote_qualified};
@@ -74,7 +75,9 @@ impl Target {
     /// Asks the catalog for the names. Few loads need them, so each such load asks anew.
     pub(super) async fn names(&self, transaction: &Transaction<'_>) -> Result<Names, tokio_postgres::Error> {
         let mut names = Names { columns: HashSet::new(), constraints: HashSet::new(), keys_of_mapping: HashSet::new() };
-        for row in transaction.query(NAMES, &[&quoted_table(&self.table), &self.columns]).await? {
+        let table = quoted_table(&self.table);
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&self.columns, Type::TEXT_ARRAY)];
+        for row in transaction.query_typed(NAMES, &parameters).await? {
             let (name, is_column, is_key) = (row.try_get::<_, String>(0)?, row.try_get(1)?, row.try_get(2)?);
             if is_key {
                 names.keys_of_mapping.insert(name.clone());

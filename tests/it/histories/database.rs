@@ -18,8 +18,8 @@ use super::step::{Kind, Step};
 use super::world::{REDELIVER_EVERY, World};
 use crate::testenv::{Database, postgres};
 
-/// Tells `replay --again` that rows may stay in the table. Empty where `replay --again` does not ask.
-const ROWS_MAY_STAY: &[&str] = &[];
+/// Tells `replay --again` that the rows in the table are of other segments: of those that the other host loaded again.
+const ROWS_MAY_STAY: &[&str] = &["--keep-rows"];
 /// How often a cron job meets a broken table.
 const CRON_RUNS: usize = 3;
 /// Replays that fill a table again, at most.

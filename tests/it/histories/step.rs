@@ -100,11 +100,13 @@ pub(super) enum Kind {
 /// What histories are made of; `Kind::ALL` switches everything on. The variable PGSLUICE_HISTORY_STEPS wins: `all`, or
 /// names with commas between them.
 ///
-/// Without the others, today's binary passes; each of the others stands for a defect that is known.
+/// Each of the others stands for something that is known to be missing: `rejects drop`, and the refusal of another key.
 pub(super) const ENABLED: &[Kind] = &[
     Kind::Send,
     Kind::Import,
+    Kind::ImportSameName,
     Kind::ImportAgain,
+    Kind::ImportMoved,
     Kind::Run,
     Kind::RunLimited,
     Kind::RunBoth,
@@ -112,10 +114,32 @@ pub(super) const ENABLED: &[Kind] = &[
     Kind::Replay,
     Kind::Retry,
     Kind::Look,
+    Kind::Prune,
     Kind::Kill,
+    Kind::Terminate,
     Kind::CrashPoint,
+    Kind::OtherPipeline,
+    Kind::OtherQueue,
+    Kind::Renamed,
+    Kind::EditMapping,
+    Kind::CopyDirectory,
+    Kind::CopyChunks,
+    Kind::CopySegments,
+    Kind::CopyArchive,
+    Kind::MoveTimes,
+    Kind::Check,
+    Kind::BrokenTable,
+    Kind::Truncate,
+    Kind::AgainOnRows,
     Kind::DumpRestore,
+    Kind::RestoreOld,
+    Kind::Restart,
     Kind::Wait,
+    Kind::Redrive,
+    Kind::RunDeadLetters,
+    Kind::Resend,
+    Kind::Leave,
+    Kind::Fifo,
     Kind::Redeliveries,
 ];
 
