@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::Verdict;
+use super::acts::RUN;
 use super::holdings::{Files, Recorded};
 use super::pipelines::Place;
 use super::step::Kind;
@@ -187,29 +188,35 @@ impl World {
 
     /// Exit code 0 says that nothing is left of what was asked.
     pub(super) fn judge_claim(&mut self, call: &Call) -> Verdict {
-        if call.setup != Setup::Right || call.queue_url.is_some() {
-            return Ok(());
+        match call.setup {
+            Setup::Right if call.is(&RUN) => self.judge_empty(call.place),
+            Setup::Right if call.is(&["replay"]) && !self.lost_rows => self.judge_replayed(call.place),
+            _ => Ok(()),
         }
-        let (place, pipeline) = (call.place, call.place.pipeline);
-        if call.is(&["run", "--idle", "1s"]) {
-            let counts = self.source(pipeline).queue.counts();
-            if counts != QueueCounts::default() {
-                return Err(format!("exit code 0, and the queue holds {counts:?}"));
-            }
-            if let Some(left) = Files::of(&self.env).unfinished(place, pipeline, &self.messages).next() {
-                return Err(format!("exit code 0, and there is {}", left.path.display()));
-            }
-        } else if call.is(&["replay"]) && !self.lost_rows {
-            self.learn_ids(&Files::of(&self.env));
-            let files = Files::of(&self.env);
-            let recorded = Recorded::read(&self.env.database, &self.messages)?;
-            for file in files.0.iter().filter(|file| file.place == place && ["spool", "archive"].contains(&file.part)) {
-                for message in file.messages.iter().filter_map(|(_, body)| self.messages.of_body(body)) {
-                    let known = self.messages.ids_among(message, &recorded.rejects);
-                    if message.pipeline == pipeline && recorded.rows(&message.body) + known == 0 {
-                        return Err(format!("exit code 0, and this is no row: {}", message.body));
-                    }
-                }
+    }
+
+    /// The queue is empty, and no segment waits at the place.
+    fn judge_empty(&self, place: Place) -> Verdict {
+        let counts = self.source(place.pipeline).queue.counts();
+        if counts != QueueCounts::default() {
+            return Err(format!("exit code 0, and the queue holds {counts:?}"));
+        }
+        match Files::of(&self.env).unfinished(place, place.pipeline, &self.messages).next() {
+            Some(left) => Err(format!("exit code 0, and there is {left}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Each message of the place's segments is a row or a reject.
+    fn judge_replayed(&mut self, place: Place) -> Verdict {
+        let files = Files::of(&self.env);
+        self.learn_ids(&files);
+        let recorded = Recorded::read(&self.env.database, &self.messages)?;
+        let bodies = files.replayable().filter(|file| file.place == place).flat_map(|file| &file.messages);
+        for message in bodies.filter_map(|(_, body)| self.messages.of_body(body)) {
+            let settled = recorded.rows(&message.body) + self.messages.ids_among(message, &recorded.rejects);
+            if message.pipeline == place.pipeline && settled == 0 && !message.given_up {
+                return Err(format!("exit code 0, and neither a row nor a reject: {}", message.body));
             }
         }
         Ok(())
