@@ -3,6 +3,7 @@
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
 mod ack;
+mod completions;
 mod config;
 #[cfg(feature = "local")]
 mod demo;
@@ -13,6 +14,7 @@ mod init;
 mod keygen;
 mod load;
 mod logging;
+mod man;
 mod output;
 mod prune;
 mod rejects;
@@ -57,7 +59,7 @@ Environment:
 
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None, max_term_width = 100)]
+#[command(version = env!("BUILD_VERSION"), about, long_about = None, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     shared: SharedFlags,
@@ -147,6 +149,10 @@ enum Command {
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the script by which a shell completes commands and flags
+    Completions(completions::Flags),
+    /// Print a man page
+    Man(man::Flags),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -188,7 +194,7 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
-    let matches = with_environment(Cli::command()).get_matches();
+    let matches = command_line().get_matches();
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     session::survive_file_size_limit()?;
     logging::start(&shared)?;
@@ -237,10 +243,18 @@ impl Command {
             Self::Reveal(flags) => reveal::run(shared, &flags),
             Self::Keygen => keygen::run(),
             Self::Config(command) => config::run(&command),
+            Self::Completions(flags) => completions::run(&flags),
+            Self::Man(flags) => man::run(&flags),
             #[cfg(feature = "local")]
             Self::Demo(flags) => demo::run(&flags),
         }
     }
+}
+
+/// All commands and flags, as they are parsed and as help, man pages and completions show them.
+#[must_use]
+pub fn command_line() -> clap::Command {
+    with_environment(Cli::command())
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
@@ -268,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        with_environment(Cli::command()).debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

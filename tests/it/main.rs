@@ -18,6 +18,7 @@ macro_rules! on_each_server {
 
 mod books;
 mod commands;
+mod compose;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
