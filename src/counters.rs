@@ -199,6 +199,11 @@ impl StageCounters {
     /// A worker finished this number of messages, and worked on them since `started`.
     pub fn finished(&self, started: Instant, messages: u64) {
         self.worked(started);
+        self.did(messages);
+    }
+
+    /// A worker finished this number of messages, and works on.
+    pub fn did(&self, messages: u64) {
         add(&self.items, messages);
     }
 

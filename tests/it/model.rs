@@ -152,7 +152,8 @@ impl Real<'_> {
             Step::Acknowledge => {
                 if let Some(committed) = self.committed.pop_front() {
                     let (deletes, route) = (Deletes::at_most(2), RejectRoute::default());
-                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, &deletes, &route);
+                    let acknowledged =
+                        ack::acknowledge(&self.queue, &self.staging, &committed, &deletes, &route, &|_| {});
                     self.runtime.block_on(acknowledged).unwrap();
                 }
             }
