@@ -44,10 +44,10 @@ use crate::report::{Report, RunInfo};
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
 Environment:
-  PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
+  PGSLUICE_KEY       Instead of a keyring: the masking key, 32 or 64 hex digits
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL
+                     As --config, --queue-url, --staging-dir, --key-file, --database-url; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
   PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
   PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
@@ -83,6 +83,9 @@ struct SharedFlags {
     /// Where spool, chunks, rejects and archive lie [default: staging]
     #[arg(long, global = true, env = "PGSLUICE_STAGING_DIR", value_name = "DIR")]
     staging_dir: Option<PathBuf>,
+    /// The keyring; `pgsluice keygen --out FILE` makes one
+    #[arg(long, global = true, env = "PGSLUICE_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -144,8 +147,8 @@ enum Command {
     Prune,
     /// Decrypt masked values, given as arguments or one a line on stdin
     Reveal(reveal::Flags),
-    /// Make a new random key for PGSLUICE_KEY
-    Keygen,
+    /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
+    Keygen(keygen::Flags),
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
@@ -188,6 +191,7 @@ impl SharedFlags {
             queue_url: self.queue_url.clone(),
             database_url: self.database_url.clone().map(DatabaseUrl::from),
             staging_dir: self.staging_dir.clone(),
+            key_file: self.key_file.clone(),
         }
     }
 }
@@ -240,8 +244,8 @@ impl Command {
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
-            Self::Reveal(flags) => reveal::run(shared, &flags),
-            Self::Keygen => keygen::run(),
+            Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
+            Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),
             Self::Completions(flags) => completions::run(&flags),
             Self::Man(flags) => man::run(&flags),

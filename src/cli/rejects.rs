@@ -88,7 +88,7 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
 
 /// Whether it was stopped before the last one.
 async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
-    let plan = session.plan()?;
+    let plan = session.plan().await?;
     let mut loader = session.connect_loaders(1).await?.remove(0);
     for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
         tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");

@@ -19,6 +19,7 @@ use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
+use crate::keyring;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::{ReceiveTimes, Sqs};
@@ -76,9 +77,10 @@ impl Session {
         self.stages.staging()
     }
 
-    /// Compiles the mapping; needs the masking keys.
-    pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
-        Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
+    /// Compiles the mapping; reads the masking keys.
+    pub(super) async fn plan(&self) -> Result<Arc<Plan>, Error> {
+        let keys = keyring::read(&self.config.keys).await?;
+        Ok(Arc::new(Plan::compile(&self.config.pipeline, &keys, self.config.queue_name())?))
     }
 
     /// Nothing is said except errors.

@@ -29,6 +29,7 @@ mod exit_codes;
 mod help;
 mod histories;
 mod hygiene;
+mod keys;
 mod logins;
 mod main_job;
 mod model;
