@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
@@ -38,6 +39,7 @@ use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::postgres::holds_a_password;
 use crate::progress::ProgressMode;
 use crate::report::{Report, RunInfo};
 
@@ -48,14 +50,18 @@ Environment:
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
   PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL
                      As --config, --queue-url, --staging-dir, --key-file, --database-url; a flag wins
-  PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
-  PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
-  PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
+  PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
+  PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
+  PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
+  PGSSLKEY, PGSSLCERTMODE, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
                      What the database's URL does not say, as psql reads them
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
   AWS_ENDPOINT_URL   Region, credentials and endpoint, as all AWS tools read them
 
 `pgsluice config example` lists the settings of the configuration file, such as pollers in [queue].";
+
+/// Where a password goes instead of the command line.
+const KEEP_IT_OUT: &str = "give it in PGPASSWORD, in the DATABASE_URL variable or in ~/.pgpass";
 
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
@@ -202,6 +208,11 @@ pub fn run() -> Result<ExitCode, Error> {
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     session::survive_file_size_limit()?;
     logging::start(&shared)?;
+    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
+        && shared.database_url.as_deref().is_some_and(holds_a_password)
+    {
+        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
+    }
     let report = shared.report.clone().filter(|_| command.writes_report());
     if let Some(path) = &report {
         Report::of(shared.run.clone(), &Counters::default()).begin(path)?;

@@ -144,7 +144,7 @@ impl Config {
     pub fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
         match &self.database_url {
             Some(url) if !url.expose().is_empty() => Ok(url.clone()),
-            _ if ["PGHOST", "PGDATABASE"].iter().any(|name| env::var_os(name).is_some()) => {
+            _ if ["PGHOST", "PGDATABASE", "PGSERVICE"].iter().any(|name| env::var_os(name).is_some()) => {
                 Ok(DatabaseUrl::from(String::new()))
             }
             _ => Err(ConfigError::Missing {

@@ -17,6 +17,7 @@ macro_rules! on_each_server {
 }
 
 mod books;
+mod cautions;
 mod commands;
 mod compose;
 mod consumers;
