@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::in_flight::InFlight;
 use crate::load::Committed;
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 use crate::spool::SealedSegment;
 
@@ -30,6 +31,7 @@ pub struct Counters {
     throttles: AtomicU64,
     /// Messages by segment that entered and did not commit yet.
     pending: Mutex<HashMap<SegmentId, u64>>,
+    reasons: Mutex<ReasonTally>,
     /// What is in flight, where a queue is drained.
     pub in_flight: OnceLock<Arc<InFlight>>,
     /// SQS calls and the writing of spool segments.
@@ -108,6 +110,7 @@ impl Default for Counters {
             retries: AtomicU64::default(),
             throttles: AtomicU64::default(),
             pending: Mutex::default(),
+            reasons: Mutex::default(),
             in_flight: OnceLock::new(),
             drain: StageCounters::default(),
             transform: StageCounters::default(),
@@ -135,6 +138,7 @@ impl Counters {
             add(&self.duplicates, committed.duplicates());
             add(&self.rejected, committed.rejected());
             add(&self.segments, 1);
+            self.lock_reasons().merge(committed.reasons());
         }
     }
 
@@ -144,11 +148,18 @@ impl Counters {
         add(&self.duplicates, committed.received());
     }
 
-    /// Rejects were tried again, and some of them loaded.
-    pub fn readmit(&self, tried: u64, loaded: u64) {
+    /// Rejects were tried again, and some of them loaded; the others are rejects for these reasons.
+    pub fn readmit(&self, tried: u64, loaded: u64, reasons: &ReasonTally) {
         add(&self.received, tried);
         add(&self.loaded, loaded);
         add(&self.rejected, tried.saturating_sub(loaded));
+        self.lock_reasons().merge(reasons);
+    }
+
+    /// Why messages could not become rows.
+    #[must_use]
+    pub fn reasons(&self) -> ReasonTally {
+        self.lock_reasons().clone()
     }
 
     /// Deletes of this number were confirmed, and of that number failed for good.
@@ -172,6 +183,10 @@ impl Counters {
     pub fn is_any_pending(&self, segments: &[SegmentId]) -> bool {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         segments.iter().any(|segment| pending.contains_key(segment))
+    }
+
+    fn lock_reasons(&self) -> MutexGuard<'_, ReasonTally> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counts as they are now.

@@ -1,6 +1,7 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
 mod in_flight;
+mod rejects;
 mod run;
 mod summary;
 
@@ -19,7 +20,9 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 
 pub use in_flight::InFlightReport;
+pub use rejects::RejectCount;
 pub use run::{EndedBy, ErrorReport, RunInfo};
+pub use summary::Surroundings;
 
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,6 +44,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Messages that could not become rows; kept with their reason.
     pub rejected: u64,
+    /// Why they could not, the most frequent reason first; at most 101 of each stage, of which the last is of the rest.
+    pub rejects_by_reason: Vec<RejectCount>,
     /// Messages safe in the spool and not yet committed.
     pub pending: u64,
     /// Deletes that SQS confirmed.
@@ -117,6 +122,7 @@ impl Report {
             loaded: counts.loaded,
             duplicates: counts.duplicates,
             rejected: counts.rejected,
+            rejects_by_reason: RejectCount::all(&counters.reasons()),
             pending: counts.pending,
             acknowledged: counts.acknowledged,
             ack_failed: counts.ack_failed,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
-use crate::config::{Config, QueueSettings};
+use crate::config::{Config, OnReject, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
@@ -22,7 +22,7 @@ use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::{ReceiveTimes, Sqs};
-use crate::report::{Report, RunInfo};
+use crate::report::{Report, RunInfo, Surroundings};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -175,7 +175,12 @@ impl Session {
         self.is_reported.store(true, Ordering::Release);
         let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
-            say_text(&report.summary(title));
+            let around = Surroundings {
+                staging: &self.config.staging_dir,
+                report: self.report.as_deref(),
+                records_rejects: self.config.pipeline.rejects.on_reject != OnReject::Leave,
+            };
+            say_text(&report.summary(title, around));
         }
         let reported = reported.map_err(Error::Report);
         if let (Err(_), Err(error)) = (&end, &reported) {
