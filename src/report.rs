@@ -1,8 +1,11 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
+mod events;
 mod in_flight;
 mod rejects;
 mod run;
+mod samples;
+mod segment_times;
 mod summary;
 
 use std::fs;
@@ -19,9 +22,12 @@ use crate::durable::FileError;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
+pub use events::{EVENTS, log_failed_command};
 pub use in_flight::InFlightReport;
 pub use rejects::RejectCount;
 pub use run::{EndedBy, ErrorReport, RunInfo};
+pub use samples::{SAMPLES, Sample, Sampler};
+pub use segment_times::SegmentTimesReport;
 pub use summary::Surroundings;
 
 /// `report.json`: the names are a contract.
@@ -70,6 +76,11 @@ pub struct Report {
     pub queue_empty: Option<bool>,
     /// How the process ends; null while it runs.
     pub exit_code: Option<u8>,
+    /// What it had done at each second; at most [`SAMPLES`], thinned by halves.
+    pub samples: Vec<Sample>,
+    /// When segments were in each stage, in the order in which they entered; at most
+    /// [`crate::counters::TIMED_SEGMENTS`], thinned by halves.
+    pub segment_times: Vec<SegmentTimesReport>,
 }
 
 /// The time of each stage.
@@ -140,6 +151,8 @@ impl Report {
             in_flight: counters.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
             queue_empty: None,
             exit_code: None,
+            samples: Vec::new(),
+            segment_times: counters.segment_times().into_iter().map(SegmentTimesReport::from).collect(),
         }
     }
 

@@ -29,7 +29,7 @@ use super::emptiness::Emptiness;
 use super::polling::{Arrival, Polling};
 use crate::blocking::blocking;
 use crate::config::SpoolSettings;
-use crate::counters::Counters;
+use crate::counters::{Counters, RunStage};
 use crate::durable::FileError;
 use crate::error::Error;
 use crate::in_flight::{Batch, InFlight};
@@ -186,7 +186,7 @@ impl Spooler {
         while let Some(earlier) = self.sealing.try_join_next() {
             taken = taken.and(earlier.map_err(Error::panicked)??);
         }
-        let Some(OpenSegment { writer, batches, .. }) = self.open.take() else { return Ok(taken) };
+        let Some(OpenSegment { writer, batches, begun, .. }) = self.open.take() else { return Ok(taken) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
@@ -197,6 +197,7 @@ impl Spooler {
             counters.drain.worked(started.into_std());
             if let Some(segment) = segment {
                 counters.enter(&segment);
+                counters.passed(RunStage::Drain, segment.id, begun.into_std());
                 // Of a segment that was cut, nobody knows which batches are in it as a whole.
                 let _incomplete = (taken == Taken::WhatFits).then(|| batches.clone());
                 in_flight.hold(segment.id, batches);

@@ -92,7 +92,7 @@ mod tests {
             for stage in [Stage::Load, Stage::Transform] {
                 let counted = first.by_count().into_iter().filter(|(reason, _)| reason.stage == stage);
                 let expected = added.iter().filter(|(is_load, ..)| *is_load == (stage == Stage::Load));
-                prop_assert_eq!(counted.map(|(_, rejects)| rejects).sum::<u64>(), expected.map(|added| added.2).sum());
+                prop_assert_eq!(counted.map(|(_, rejects)| rejects).sum::<u64>(), expected.map(|added| added.2).sum::<u64>());
             }
             prop_assert!(first.by_count().len() <= 2 * (DISTINCT_REASONS + 1));
         }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::{OwnMessages, Stages};
 use crate::ack::{self, Deletes, RejectRoute};
 use crate::blocking::blocking;
+use crate::counters::RunStage;
 use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::load::Committed;
@@ -60,6 +61,7 @@ impl Stages {
                     continue;
                 }
             };
+            self.counters.passed(RunStage::Ack, segment.segment(), started);
             counters.finished(started, done.deleted);
             self.counters.acknowledge(done.deleted, done.failed);
             self.counters.add_retries(done.retries);
