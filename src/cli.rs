@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
+mod account;
 mod ack;
 mod completions;
 mod config;
@@ -26,22 +27,20 @@ mod status;
 mod transform;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use account::Account;
+
 use crate::config::{DatabaseUrl, Overrides};
-use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::postgres::holds_a_password;
 use crate::progress::ProgressMode;
-use crate::report::{Report, RunInfo};
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
@@ -111,10 +110,7 @@ struct SharedFlags {
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
     #[arg(skip)]
-    run: RunInfo,
-    /// The report says how the run ended.
-    #[arg(skip)]
-    is_reported: Arc<AtomicBool>,
+    account: Account,
 }
 
 /// How log lines look.
@@ -205,31 +201,26 @@ impl SharedFlags {
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
     let matches = command_line().get_matches();
-    let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    session::survive_file_size_limit()?;
-    logging::start(&shared)?;
-    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
-        && shared.database_url.as_deref().is_some_and(holds_a_password)
-    {
-        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
+    let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if command.runs_stages() {
+        shared.account = Account::of_run(shared.report.clone());
     }
-    let report = shared.report.clone().filter(|_| command.writes_report());
-    if let Some(path) = &report {
-        Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
-    }
-    let outcome = command.run(&shared);
-    if let (Err(error), Some(path)) = (&outcome, report)
-        && !shared.is_reported.load(Ordering::Acquire)
-    {
-        // Nothing was counted yet. That it cannot be written is less than why the run failed.
-        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+    let outcome = session::survive_file_size_limit()
+        .and_then(|()| logging::start(&shared))
+        .and_then(|()| {
+            warn_of_password(&matches, &shared);
+            shared.account.begin()
+        })
+        .and_then(|()| command.run(&shared));
+    if let Err(error) = &outcome {
+        shared.account.fail(error);
     }
     outcome
 }
 
 impl Command {
     /// Whether it runs stages, and so has something to report.
-    const fn writes_report(&self) -> bool {
+    const fn runs_stages(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
@@ -263,6 +254,15 @@ impl Command {
             #[cfg(feature = "local")]
             Self::Demo(flags) => demo::run(&flags),
         }
+    }
+}
+
+/// Whoever may list processes reads the command line.
+fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
+    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
+        && shared.database_url.as_deref().is_some_and(holds_a_password)
+    {
+        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
     }
 }
 

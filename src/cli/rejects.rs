@@ -101,7 +101,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         let staging = session.staging();
         let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
         match retried {
-            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
             None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }

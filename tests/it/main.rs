@@ -16,6 +16,7 @@ macro_rules! on_each_server {
     };
 }
 
+mod account;
 mod books;
 mod cautions;
 mod commands;
