@@ -52,7 +52,7 @@ test: postgres localstack ## all tests, against real servers
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
-	PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
+	PGSLUICE_HISTORY_SEED=$${PGSLUICE_HISTORY_SEED:-$$(date +%s)} PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
 
 lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check
