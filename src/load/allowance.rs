@@ -105,6 +105,7 @@ mod tests {
             loaded: received - rejected,
             duplicates: 0,
             rejected,
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         }

@@ -171,6 +171,7 @@ impl Destination {
             // Of a message that is there twice, and rejected, one is a reject.
             duplicates: received - loaded - rejects.len() as u64,
             rejected: rejects.len() as u64,
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         };
