@@ -10,7 +10,7 @@
 --   grant execute on function pgsluice.ensure_message_partitions(integer[]), pgsluice.prune() to loader;
 --   grant insert on public.user_logins to loader;
 --
--- on_reject = "leave", `rejects retry` and `replay --again` need more; the last one also looks whether the table is empty:
+-- on_reject = "leave", `rejects retry`, `rejects drop` and `replay --again` need more; the last one also looks whether the table is empty:
 --
 --   grant update, delete on pgsluice.segment, pgsluice.message, pgsluice.reject to loader;
 --   grant update on pgsluice.pipeline to loader;
@@ -59,6 +59,8 @@ create table if not exists pgsluice.segment (
     mapping       text,
     -- of the rejected: messages that were not recorded but stay in the queue, for its redrive policy (on_reject = "leave")
     left_in_queue uuid[]      not null default '{}',
+    -- of the rejected: those that a person gave up (`rejects drop`), whose rows in pgsluice.reject are gone
+    dropped       bigint      not null default 0,
     -- its messages of days that are past remembering are removed
     pruned        boolean     not null default false,
     primary key (pipeline, id),

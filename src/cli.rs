@@ -142,7 +142,7 @@ enum Command {
     Ack,
     /// Show segments by state, ledger totals and queue depth
     Status,
-    /// List messages that could not become rows, or try them again
+    /// List messages that could not become rows, show one, try them again, or give them up
     #[command(subcommand)]
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger

@@ -13,6 +13,7 @@
 
 mod allowance;
 mod committed;
+mod dropping;
 mod error;
 mod evidence;
 mod fitting;
@@ -39,7 +40,10 @@ use tokio_postgres::Client;
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
 pub use error::LoadError;
-pub use ledger::{Forgotten, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, Selection, init, init_sql};
+pub use ledger::{
+    Forgotten, FoundReject, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, RejectedSegment, Selection,
+    init, init_sql,
+};
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
 

@@ -15,6 +15,7 @@
 
 mod acknowledging;
 mod chunks;
+mod dropping;
 mod entering;
 mod expiring;
 mod inventory;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use dropping::{Dropped, drop_rejects};
 pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
 pub use shutdown::stop_after;

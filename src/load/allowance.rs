@@ -107,6 +107,7 @@ mod tests {
             duplicates: 0,
             rejected,
             reasons: ReasonTally::default(),
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         }

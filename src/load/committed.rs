@@ -25,6 +25,8 @@ pub(super) struct SegmentRecord {
     pub(super) rejected: u64,
     /// Of the rejected; empty in a record that the ledger holds.
     pub(super) reasons: ReasonTally,
+    /// Of the rejected: those that a person gave up since.
+    pub(super) dropped: u64,
     pub(super) left_in_queue: Arc<[Uuid]>,
     pub(super) rejects: Arc<[RejectRow]>,
 }
@@ -87,6 +89,12 @@ impl Committed {
     #[must_use]
     pub fn left_in_queue(&self) -> &[Uuid] {
         &self.record.left_in_queue
+    }
+
+    /// How many rejects the ledger has of the segment, unless somebody removed some by hand.
+    #[must_use]
+    pub fn recorded_rejects(&self) -> u64 {
+        self.record.rejected.saturating_sub(self.record.left_in_queue.len() as u64 + self.record.dropped)
     }
 
     /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.

@@ -172,6 +172,7 @@ impl Destination {
             duplicates: received - loaded - rejects.len() as u64,
             rejected: rejects.len() as u64,
             reasons: rejects.iter().map(|reject| &reject.reason).collect(),
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         };

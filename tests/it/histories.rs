@@ -127,7 +127,7 @@ fn take(world: &mut World, step: Step) -> Verdict {
         }
         Kind::RunBoth => acts::both(world, step, random),
         Kind::Stages => acts::stages(world, step, random),
-        Kind::Drop => acts::drop_rejects(world, step),
+        Kind::Drop => acts::drop_rejects(world, step, random),
         Kind::OtherPipeline | Kind::OtherQueue | Kind::Renamed | Kind::OtherKey => acts::wrong(world, step, random),
         Kind::CopyChunks => copies::copy_chunks(world, step, random),
         Kind::CopySegments => copies::copy_segments(world, step, random),

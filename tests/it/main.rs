@@ -26,6 +26,7 @@ mod consumers;
 mod crash;
 mod disk;
 mod documentation;
+mod dropped_rejects;
 mod errors;
 mod exit_codes;
 mod help;
