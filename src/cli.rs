@@ -28,10 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::config::{DatabaseUrl, Overrides};
+use crate::config::{ConfigError, DatabaseUrl, Overrides};
 use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
@@ -81,7 +81,7 @@ struct SharedFlags {
     /// Where spool, chunks, rejects and archive lie [default: staging]
     #[arg(long, global = true, env = "PGSLUICE_STAGING_DIR", value_name = "DIR")]
     staging_dir: Option<PathBuf>,
-    /// Write the run report to this file, as JSON
+    /// Write the run report to this file, as JSON; for commands that move messages
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
     /// The format of log lines
@@ -165,7 +165,7 @@ struct LimitFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
     /// Go on when the queue is empty
-    #[arg(long)]
+    #[arg(long, conflicts_with = "idle")]
     follow: bool,
 }
 
@@ -192,7 +192,10 @@ pub fn run() -> Result<ExitCode, Error> {
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     session::survive_file_size_limit()?;
     logging::start(&shared)?;
-    let report = shared.report.clone().filter(|_| command.writes_report());
+    let report = shared.report.clone();
+    if report.is_some() && !command.writes_report() {
+        return Err(ConfigError::NoReport { command: name_of(&matches) }.into());
+    }
     if let Some(path) = &report {
         Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
     }
@@ -207,12 +210,13 @@ pub fn run() -> Result<ExitCode, Error> {
 }
 
 impl Command {
-    /// Whether it runs stages, and so has something to report.
+    /// Whether it moves messages, and so has something to report.
     const fn writes_report(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
                 | Self::Replay(_)
+                | Self::Import(_)
                 | Self::Drain(_)
                 | Self::Transform
                 | Self::Load
@@ -241,6 +245,17 @@ impl Command {
             Self::Demo(flags) => demo::run(&flags),
         }
     }
+}
+
+/// The command that was given: `rejects list`.
+fn name_of(matches: &ArgMatches) -> String {
+    let mut names = Vec::new();
+    let mut below = matches.subcommand();
+    while let Some((name, matches)) = below {
+        names.push(name);
+        below = matches.subcommand();
+    }
+    names.join(" ")
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].

@@ -22,7 +22,7 @@ use crate::in_flight::InFlight;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::{ReceiveTimes, Sqs};
-use crate::report::{Report, RunInfo};
+use crate::report::{EndedBy, Report, RunInfo};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -55,7 +55,13 @@ impl Session {
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
-        let stop = stop_on_signal()?;
+        let unfinished = Unfinished {
+            run: run.clone(),
+            counters: Arc::clone(&counters),
+            report: flags.report.clone(),
+            is_reported: Arc::clone(&flags.is_reported),
+        };
+        let stop = stop_on_signal(unfinished)?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         Ok(Self {
             config,
@@ -117,14 +123,23 @@ impl Session {
         Ok(loaders)
     }
 
-    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    /// Removes what was kept for long enough, here and in the ledger. The work of the command is done: what fails here is
+    /// said, and no more. A command that is told to stop leaves it to the next one.
     pub(super) async fn expire(&self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         let expired = match self.config.database_url() {
             Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = expired {
-            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+        warn_of(expired);
+    }
+
+    /// The same, of files alone; for a command that needs no database, where none may be configured.
+    pub(super) async fn expire_files(&self) {
+        if let (false, Ok(database)) = (self.stop.is_cancelled(), self.config.database_url()) {
+            warn_of(self.stages.expire_files(&database, &self.config.pipeline).await);
         }
     }
 
@@ -162,6 +177,15 @@ impl Session {
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(Some(title), end)
+    }
+
+    /// The same without a summary, for a command that has said what it did.
+    pub(super) fn finish_silently(self, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(None, end)
+    }
+
+    fn conclude(self, title: Option<&str>, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
         let counted = Report::of(self.run.clone(), &self.counters);
         let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());
@@ -174,7 +198,7 @@ impl Session {
         };
         self.is_reported.store(true, Ordering::Release);
         let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
-        if !self.quiet {
+        if let (false, Some(title)) = (self.quiet, title) {
             say_text(&report.summary(title));
         }
         let reported = reported.map_err(Error::Report);
@@ -189,6 +213,12 @@ impl Session {
             say(format_args!("  {remark}"));
         }
         Ok(code)
+    }
+}
+
+fn warn_of(expired: Result<(), Error>) {
+    if let Err(error) = expired {
+        tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
     }
 }
 
@@ -219,8 +249,26 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
-/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
-fn stop_on_signal() -> Result<CancellationToken, Error> {
+/// What there is to report of a run that a second signal ends.
+struct Unfinished {
+    run: RunInfo,
+    counters: Arc<Counters>,
+    report: Option<PathBuf>,
+    is_reported: Arc<AtomicBool>,
+}
+
+impl Unfinished {
+    /// That it cannot be written changes nothing of the end.
+    fn write(self) {
+        if let (Some(path), false) = (self.report, self.is_reported.load(Ordering::Acquire)) {
+            let report = Report::of(self.run, &self.counters).ended(EndedBy::Signal, ExitCode::WorkLeft);
+            _ = report.write(&path);
+        }
+    }
+}
+
+/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
+fn stop_on_signal(unfinished: Unfinished) -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
@@ -230,6 +278,7 @@ fn stop_on_signal() -> Result<CancellationToken, Error> {
         tracing::info!("stopping: what is sealed is finished first; a second signal stops at once");
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        unfinished.write();
         std::process::exit(ExitCode::WorkLeft.number().into());
     });
     Ok(stop)

@@ -19,6 +19,8 @@ pub enum ConfigError {
     Missing { setting: &'static str, hint: &'static str },
     #[error("{setting} is not valid: {problem}")]
     InvalidSetting { setting: &'static str, problem: String },
+    #[error("`pgsluice {command}` moves no messages, so there is nothing to report")]
+    NoReport { command: String },
     #[error("column {column}: {problem}")]
     InvalidColumn { column: String, problem: String },
     #[error("the mapping does not fit table {table}: {problem}")]
@@ -44,6 +46,7 @@ impl Advised for ConfigError {
             Self::Invalid { .. } | Self::InvalidColumn { .. } => {
                 usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }
+            Self::NoReport { .. } => usage("leave out --report"),
             Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
             Self::MappingMismatch { .. } => usage("correct [[column]] in pgsluice.toml, or the table"),
         }
