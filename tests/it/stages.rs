@@ -148,6 +148,24 @@ fn importing_a_file_twice_loads_it_once() {
     assert_eq!(env.database.count("pgsluice.reject"), MESSAGES as u64 - logins);
 }
 
+/// The ledger forgets messages, and never segments. So the file is known as long as it has the same lines.
+#[test]
+fn a_file_that_is_imported_again_after_its_messages_are_forgotten_is_not_loaded_again() {
+    let env = TestEnv::new(Server::Embedded);
+    fs::write(env.path("logins.ndjson"), generated(MESSAGES).join("\n")).unwrap();
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    let loaded = env.job(&["replay"]).succeeds().counts().loaded;
+    env.database.execute("update pgsluice.segment set loaded_at = now() - interval '16 days'");
+    env.pgsluice(&["prune"]).succeeds();
+    assert_eq!(env.database.count("pgsluice.message"), 0);
+    fs::remove_dir_all(env.path("staging")).unwrap();
+
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.loaded, counts.duplicates), (0, MESSAGES as u64));
+    assert_eq!(env.database.count("user_logins"), loaded);
+}
+
 #[test]
 fn the_date_of_a_message_is_that_of_its_sending_also_in_a_replay() {
     let mut env = TestEnv::new(Server::Embedded);
