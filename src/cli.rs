@@ -35,7 +35,7 @@ use jiff::SignedDuration;
 
 use account::Account;
 
-use crate::config::{DatabaseUrl, Overrides};
+use crate::config::{ConfigError, DatabaseUrl, Overrides};
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -91,7 +91,7 @@ struct SharedFlags {
     /// The keyring; `pgsluice keygen --out FILE` makes one
     #[arg(long, global = true, env = "PGSLUICE_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Write the run report to this file, as JSON
+    /// Write the run report to this file, as JSON; for commands that move messages
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
     /// The format of log lines
@@ -176,7 +176,7 @@ struct LimitFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
     /// Go on when the queue is empty
-    #[arg(long)]
+    #[arg(long, conflicts_with = "idle")]
     follow: bool,
 }
 
@@ -202,13 +202,16 @@ impl SharedFlags {
 pub fn run() -> Result<ExitCode, Error> {
     let matches = command_line().get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if command.runs_stages() {
+    if command.moves_messages() {
         shared.account = Account::of_run(shared.report.clone());
     }
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))
         .and_then(|()| {
             warn_of_password(&matches, &shared);
+            if shared.report.is_some() && !command.moves_messages() {
+                return Err(ConfigError::NoReport { command: name_of(&matches) }.into());
+            }
             shared.account.begin()
         })
         .and_then(|()| command.run(&shared));
@@ -219,12 +222,13 @@ pub fn run() -> Result<ExitCode, Error> {
 }
 
 impl Command {
-    /// Whether it runs stages, and so has something to report.
-    const fn runs_stages(&self) -> bool {
+    /// Whether it moves messages, and so has something to report.
+    const fn moves_messages(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
                 | Self::Replay(_)
+                | Self::Import(_)
                 | Self::Drain(_)
                 | Self::Transform
                 | Self::Load
@@ -270,6 +274,17 @@ fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
 #[must_use]
 pub fn command_line() -> clap::Command {
     with_environment(Cli::command())
+}
+
+/// The command that was given: `rejects list`.
+fn name_of(matches: &ArgMatches) -> String {
+    let mut names = Vec::new();
+    let mut below = matches.subcommand();
+    while let Some((name, matches)) = below {
+        names.push(name);
+        below = matches.subcommand();
+    }
+    names.join(" ")
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].

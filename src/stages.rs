@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use dropping::{Dropped, drop_rejects};
 pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
-pub use shutdown::stop_after;
+pub use shutdown::{beside, stop_after};
 
 use crate::ack::RejectRoute;
 use crate::blocking::blocking;

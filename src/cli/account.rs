@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::counters::Counters;
 use crate::error::Error;
-use crate::report::{Report, RunInfo, log_failed_command};
+use crate::exit_code::ExitCode;
+use crate::report::{EndedBy, Report, RunInfo, log_failed_command};
 
 /// The account of one command. All clones are the same account.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +64,14 @@ impl Account {
         let written = self.report().map_or(Ok(()), |path| report.write(path)).map_err(Error::Report);
         report.log_end();
         written
+    }
+
+    /// The process ends at once, by a second signal: says what was counted by then.
+    pub(super) fn abandon(&self, counters: &Counters) {
+        if !self.state.is_closed.load(Ordering::Acquire) {
+            // That it cannot be written changes nothing of the end.
+            _ = self.close(&Report::of(self.run(), counters).ended(EndedBy::Signal, ExitCode::WorkLeft));
+        }
     }
 
     /// The command has failed. Of a run that was not closed, nothing was counted.

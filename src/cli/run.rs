@@ -1,6 +1,7 @@
 //! `pgsluice run`: the main job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::end::End;
 use super::session::{Session, runtime};
@@ -9,7 +10,11 @@ use crate::ack::RejectRoute;
 use crate::drain::Proof;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::stages::stop_after;
+use crate::stages::{beside, stop_after};
+
+/// How often a run that follows removes what was kept for long enough. Retention counts in days; each time costs one
+/// connection and a few statements.
+const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     let runtime = runtime()?;
@@ -24,10 +29,16 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let stop = stop_after(&session.stop, limits.max_duration);
         // The drain cancels its own token at its end, which is no reason to hurry.
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
-        let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
-        if end.is_ok() {
-            session.expire().await;
-        }
+        let ran = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop);
+        let end = if limits.follow {
+            Box::pin(beside(ran, EXPIRE_EVERY, async || session.expire().await)).await
+        } else {
+            let end = ran.await;
+            if end.is_ok() {
+                session.expire().await;
+            }
+            end
+        };
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
         let (told, unfinished) = (session.told(limits), session.stages.is_unfinished()?);

@@ -51,7 +51,7 @@ impl Session {
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let sampler = Sampler::start(Arc::clone(&counters));
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         Ok(Self {
             config,
@@ -113,14 +113,23 @@ impl Session {
         Ok(loaders)
     }
 
-    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    /// Removes what was kept for long enough, here and in the ledger. The work of the command is done: what fails here is
+    /// said, and no more. A command that is told to stop leaves it to the next one.
     pub(super) async fn expire(&self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         let expired = match self.config.database_url() {
             Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = expired {
-            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+        warn_of(expired);
+    }
+
+    /// The same, of files alone; for a command that needs no database, where none may be configured.
+    pub(super) async fn expire_files(&self) {
+        if let (false, Ok(database)) = (self.stop.is_cancelled(), self.config.database_url()) {
+            warn_of(self.stages.expire_files(&database, &self.config.pipeline).await);
         }
     }
 
@@ -158,6 +167,15 @@ impl Session {
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(Some(title), end)
+    }
+
+    /// The same without a summary, for a command that has said what it did.
+    pub(super) fn finish_silently(self, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(None, end)
+    }
+
+    fn conclude(self, title: Option<&str>, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
         let samples = self.sampler.finish();
         let counted = Report { samples, ..Report::of(self.account.run(), &self.counters) };
@@ -170,7 +188,7 @@ impl Session {
             }
         };
         let reported = self.account.close(&report);
-        if !self.quiet {
+        if let (false, Some(title)) = (self.quiet, title) {
             let around = Surroundings {
                 staging: &self.config.staging_dir,
                 report: self.account.report(),
@@ -189,6 +207,12 @@ impl Session {
             say(format_args!("  {remark}"));
         }
         Ok(code)
+    }
+}
+
+fn warn_of(expired: Result<(), Error>) {
+    if let Err(error) = expired {
+        tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
     }
 }
 
@@ -219,8 +243,8 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
-/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
-fn stop_on_signal() -> Result<CancellationToken, Error> {
+/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
+fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
@@ -230,6 +254,7 @@ fn stop_on_signal() -> Result<CancellationToken, Error> {
         tracing::info!("stopping: what is sealed is finished first; a second signal stops at once");
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        account.abandon(&counters);
         std::process::exit(ExitCode::WorkLeft.number().into());
     });
     Ok(stop)

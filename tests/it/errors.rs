@@ -357,3 +357,27 @@ fn whatever_a_trigger_raises_no_value_of_a_row_is_shown() {
         }
     }
 }
+
+/// It was ignored, and a script that read the report found that of an earlier run.
+#[test]
+fn a_command_that_moves_no_messages_refuses_to_report() {
+    let env = TestEnv::new(Server::Embedded);
+    let commands: [&[&str]; 9] = [
+        &["init"],
+        &["status"],
+        &["rejects", "list"],
+        &["rejects", "show", "id"],
+        &["rejects", "drop", "--reason", "text"],
+        &["prune"],
+        &["reveal"],
+        &["keygen"],
+        &["config", "example"],
+    ];
+    for command in commands {
+        let names: Vec<&str> = command.iter().copied().take(if command[0] == "rejects" { 2 } else { 1 }).collect();
+        let outcome = env.pgsluice(&[command, &["--report", "report.json"]].concat());
+        let said = format!("`pgsluice {}", names.join(" "));
+        assert_eq!(outcome.fails(USAGE, &said, "leave out --report").stdout, "");
+        assert!(!env.path("report.json").exists());
+    }
+}
