@@ -21,6 +21,7 @@ mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
+mod redelivered;
 mod rejects;
 mod savepoint;
 mod search;

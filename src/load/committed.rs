@@ -44,6 +44,13 @@ impl Committed {
         Self { record, was_known: true }
     }
 
+    /// It recognised these rejects among its duplicates.
+    #[must_use]
+    pub(super) fn with_more_rejects(mut self, more: impl IntoIterator<Item = RejectRow>) -> Self {
+        self.record.rejects = self.record.rejects.iter().cloned().chain(more).collect();
+        self
+    }
+
     /// The segment.
     #[must_use]
     pub const fn segment(&self) -> SegmentId {
@@ -80,7 +87,7 @@ impl Committed {
         &self.record.left_in_queue
     }
 
-    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
+    /// The rejects that it recorded, or recognised, where they are to be sent to a dead-letter queue; else none.
     #[must_use]
     pub fn rejects(&self) -> &[RejectRow] {
         &self.record.rejects
