@@ -311,7 +311,11 @@ impl Loader {
         work.turn.wait(&transaction, &self.destination.target).await?;
         match self.destination.fill(&transaction, begun.segment_no, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
-            Filled::CommittedBefore(record) => {
+            Filled::CommittedBefore(mut record) => {
+                if record.rejected > 0 {
+                    let rejects = self.destination.ledger.rejects_of(&transaction, segment).await?;
+                    record.reasons = rejects.iter().map(|reject| &reject.reason).collect();
+                }
                 self.allowance.count(&record);
                 Ok(Some(Committed::confirmed(record)))
             }

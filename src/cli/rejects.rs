@@ -88,7 +88,7 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
 
 /// Whether it was stopped before the last one.
 async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
-    let plan = session.plan()?;
+    let plan = session.plan().await?;
     let mut loader = session.connect_loaders(1).await?.remove(0);
     for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
         tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");
@@ -101,7 +101,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         let staging = session.staging();
         let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
         match retried {
-            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
             None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }

@@ -30,7 +30,7 @@ use super::emptiness::Emptiness;
 use super::polling::{Arrival, Polling};
 use crate::blocking::blocking;
 use crate::config::SpoolSettings;
-use crate::counters::Counters;
+use crate::counters::{Counters, RunStage};
 use crate::durable::FileError;
 use crate::error::Error;
 use crate::in_flight::{Batch, BatchPart, InFlight};
@@ -196,7 +196,7 @@ impl Spooler {
         while let Some(earlier) = self.sealing.try_join_next() {
             taken = taken.and(earlier.map_err(Error::panicked)??);
         }
-        let Some(OpenSegment { writer, parts, .. }) = self.open.take() else { return Ok(taken) };
+        let Some(OpenSegment { writer, parts, begun, .. }) = self.open.take() else { return Ok(taken) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
@@ -208,6 +208,7 @@ impl Spooler {
             match on_disk {
                 OnDisk::Whole(segment) | OnDisk::Cut(segment) => {
                     counters.enter(&segment);
+                    counters.passed(RunStage::Drain, segment.id, begun.into_std());
                     in_flight.hold(&segment, parts);
                     drop(flushing);
                     hand_on(&sealed, segment, &crew).await;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ledger::RejectRow;
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 
 /// What becomes of a segment's messages, once its transaction has committed.
@@ -22,6 +23,8 @@ pub(super) struct SegmentRecord {
     pub(super) loaded: u64,
     pub(super) duplicates: u64,
     pub(super) rejected: u64,
+    /// Of the rejected; empty in a record that the ledger holds.
+    pub(super) reasons: ReasonTally,
     pub(super) left_in_queue: Arc<[Uuid]>,
     pub(super) rejects: Arc<[RejectRow]>,
 }
@@ -79,6 +82,12 @@ impl Committed {
     #[must_use]
     pub const fn rejected(&self) -> u64 {
         self.record.rejected
+    }
+
+    /// Why they could not. Of a segment that was known before, the ledger alone tells.
+    #[must_use]
+    pub const fn reasons(&self) -> &ReasonTally {
+        &self.record.reasons
     }
 
     /// Messages that were rejected and not recorded: they stay in the queue, for its redrive policy.

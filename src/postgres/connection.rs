@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::negotiation::Connector;
 use super::settings::Settings;
-use super::{PostgresError, tls};
+use super::{PostgresError, caution, tls};
 use crate::config::{ConfigError, DatabaseUrl};
 
 /// For the beginning of a transaction. Should our host vanish, the server ends the transaction within a minute, so that
@@ -23,7 +23,7 @@ pub(crate) const NOTICE_A_LOST_CLIENT_LOCALLY: &str = "SET LOCAL tcp_keepalives_
 #[derive(Clone)]
 pub(crate) struct Database {
     config: Config,
-    tls: MakeRustlsConnect,
+    tls: Connector,
     timeout: Duration,
     /// How long nothing may come before the server is asked; `None` waits without end (`keepalives=0`).
     pub(crate) patience: Option<Duration>,
@@ -52,8 +52,9 @@ impl Connection {
 impl Database {
     /// Reads the connection string, the PG* variables, and the trusted authorities where they are needed.
     pub(crate) fn new(url: &DatabaseUrl) -> Result<Self, ConfigError> {
-        let Settings { config, encryption } = Settings::parse(url.expose(), environment)?;
-        let tls = tls::connector(&encryption)?;
+        let Settings { config, encryption, watched, cautions } = Settings::parse(url.expose(), environment)?;
+        caution::say_once(cautions);
+        let tls = Connector::new(tls::client(&encryption)?, watched);
         // The driver's own limit ends once TCP is connected; a server that then says nothing is no better.
         let each_host = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);
         let timeout = each_host.saturating_mul(u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX));

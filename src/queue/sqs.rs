@@ -11,6 +11,7 @@
 mod dead_letters;
 
 use std::collections::HashMap;
+use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::timeout::TimeoutConfig;
@@ -30,6 +31,7 @@ use serde_json::value::{RawValue, to_raw_value};
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
 use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
+use crate::host::is_local;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer may take as long as the long poll, and this.
@@ -38,6 +40,11 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// receive: given back at once, it would be received again at once, without end.
 const DAMAGED_RECEIVES: u32 = 3;
 
+const UNENCRYPTED: &str = "the queue's URL or endpoint is http://, so messages cross a network unencrypted, for \
+     anybody on the way to read";
+/// A run may connect to its queue and to one of dead letters.
+static SAY_ONCE: Once = Once::new();
+
 /// One queue in SQS.
 #[derive(Debug, Clone)]
 pub struct Sqs {
@@ -45,6 +52,15 @@ pub struct Sqs {
     queue_url: String,
     endpoint: String,
     times: ReceiveTimes,
+}
+
+/// Whether what is sent to this URL crosses a network unencrypted.
+fn is_readable_on_the_way(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let end = if place.starts_with('[') { place.find(']').map(|end| end + 1) } else { place.find(':') };
+    scheme.eq_ignore_ascii_case("http") && !is_local(place.get(..end.unwrap_or(place.len())).unwrap_or_default())
 }
 
 impl Sqs {
@@ -61,10 +77,11 @@ impl Sqs {
             found.map_err(|source| QueueError::NoCredentials { source: source.into() })?;
         }
         let client = Client::new(&config);
-        let endpoint = std::env::var("AWS_ENDPOINT_URL_SQS")
-            .ok()
-            .or_else(|| config.endpoint_url().map(str::to_owned))
-            .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
+        let given = std::env::var("AWS_ENDPOINT_URL_SQS").ok().or_else(|| config.endpoint_url().map(str::to_owned));
+        if is_readable_on_the_way(given.as_deref().unwrap_or(queue_url)) {
+            SAY_ONCE.call_once(|| tracing::warn!("{UNENCRYPTED}"));
+        }
+        let endpoint = given.unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
         let queue_url = queue_url.to_owned();
         let sqs = Self { client, queue_url, endpoint, times };
         sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
@@ -300,6 +317,17 @@ mod tests {
     fn delivered(sent_timestamp: Option<&str>, is_fifo: bool) -> Message {
         let attributes = sent_timestamp.map(|time| HashMap::from([(SystemAttribute::SentTimestamp, time.to_owned())]));
         delivery(SqsMessage::builder().set_attributes(attributes).build(), 2000, is_fifo)
+    }
+
+    #[test]
+    fn http_to_another_host_can_be_read_on_the_way() {
+        for url in ["http://sqs.example.com/1/q", "HTTP://10.0.0.1:4566", "http://u:p@sqs/1/q", "http://[::2]:1/q"] {
+            assert!(is_readable_on_the_way(url), "{url}");
+        }
+        for url in ["https://sqs.example.com/1/q", "http://localhost:4566/1/q", "http://127.0.0.1", "http://[::1]:1/q"]
+        {
+            assert!(!is_readable_on_the_way(url), "{url}");
+        }
     }
 
     /// A message without a time of sending got the time of its delivery, which differs at the next one, so it became two

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::{OwnMessages, Stages};
 use crate::ack::{self, Acknowledged, Deletes, RejectRoute};
 use crate::blocking::blocking;
+use crate::counters::RunStage;
 use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::load::Committed;
@@ -68,6 +69,7 @@ impl Stages {
                 self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;
                 continue;
             }
+            counters.passed(RunStage::Ack, segment.segment(), started);
             if let Some(own) = own {
                 own.in_flight.settle(segment.segment(), segment.received());
             }

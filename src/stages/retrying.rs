@@ -22,18 +22,21 @@ use crate::chunk::Manifest;
 use crate::durable::FileError;
 use crate::error::Error;
 use crate::load::{Loader, Readmitted, settle_kept_rejects};
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 use crate::spool::{Header, Origin, RejectEntry, SegmentWriter, Source, SpoolError, message_uuid, read_rejects};
 use crate::staging::Staging;
 use crate::transform::{Plan, transform};
 
 /// What a retry of one segment's rejects came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retried {
     /// Rejects that it found.
     pub tried: u64,
     /// Those that are rows now.
     pub loaded: u64,
+    /// Why the others are not.
+    pub reasons: ReasonTally,
 }
 
 /// Loads those rejects of a segment that fit by now. `None`: the ledger does not know the segment, so nothing of it
@@ -66,6 +69,7 @@ pub async fn retry_rejects(
         None => Readmitted::default(),
     };
     let now_rows = readmitted.loaded.len() as u64;
+    let reasons = readmitted.reasons.values().collect();
     readmitted.loaded.extend(already);
     let (files, own) = (staging.clone(), plan.pipeline().to_owned());
     let settle = move || settle_kept_rejects(&files, segment, &own, &readmitted);
@@ -76,7 +80,7 @@ pub async fn retry_rejects(
     if missing > 0 {
         tracing::warn!(%segment, rejects = missing, "not in the segment's reject file, so they could not be tried");
     }
-    Ok(Some(Retried { tried, loaded: now_rows }))
+    Ok(Some(Retried { tried, loaded: now_rows, reasons }))
 }
 
 /// The identities in the lines of this pipeline.

@@ -16,8 +16,11 @@ macro_rules! on_each_server {
     };
 }
 
+mod account;
 mod books;
+mod cautions;
 mod commands;
+mod compose;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
@@ -28,6 +31,7 @@ mod exit_codes;
 mod help;
 mod histories;
 mod hygiene;
+mod keys;
 mod logins;
 mod main_job;
 mod model;

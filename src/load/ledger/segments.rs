@@ -11,6 +11,7 @@ use super::super::LoadError;
 use super::super::committed::SegmentRecord;
 use super::super::message_keys::SegmentKeys;
 use super::{Ledger, count, ledger_error};
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 
 const FIND: &str = "SELECT id, received, loaded, duplicates, rejected, loaded_at, left_in_queue FROM pgsluice.segment \
@@ -116,6 +117,7 @@ fn read_segment(row: &Row) -> Result<(SegmentRecord, SystemTime), tokio_postgres
         loaded: count(row, 2)?,
         duplicates: count(row, 3)?,
         rejected: count(row, 4)?,
+        reasons: ReasonTally::default(),
         left_in_queue: row.try_get::<_, Vec<Uuid>>(6)?.into(),
         rejects: Arc::default(),
     };
