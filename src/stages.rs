@@ -296,8 +296,8 @@ impl Stages {
         for (segment, committed) in known {
             match loader.keep_redelivered_rejects(&self.staging, committed).await.map_err(Error::from) {
                 Ok(committed) => _ = kept.insert(segment, committed),
-                // Without this it is not acknowledged; a stage that reads it to its end sets it aside.
-                Err(error) if error.is_damage() || error.stops_its_segment_alone() => {
+                // Without this it is not acknowledged; the stage that cannot go on with it sets it aside.
+                Err(error) if error.is_damage() || error.is_disk_full() || error.stops_its_segment_alone() => {
                     tracing::warn!(%segment, "{}", error.one_line());
                 }
                 Err(error) => return Err(error),
