@@ -22,6 +22,7 @@ mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
+mod redelivered;
 mod rejects;
 mod savepoint;
 mod search;

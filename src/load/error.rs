@@ -137,7 +137,8 @@ impl Advised for LoadError {
             ),
             Self::RowsRefused { .. } => fatal(
                 "one cause for all rows is a fault of the table or the mapping: correct it and run again; nothing of the \
-                 segment was loaded, rejected or deleted",
+                 segment was loaded, rejected or deleted. If the messages are bad after all, let the mapping refuse them \
+                 (required, max_length, scale, a type), or drop the constraint until they are loaded",
             ),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{OTHER_HOST, STAGING, kept_bodies, users};
-use crate::reject_policy::{logins, misfit};
-use crate::testenv::{Server, TestEnv, wait_until};
+use super::{OTHER_HOST, STAGING, kept_bodies, redeliver, users};
+use crate::reject_policy::{logins, mend, misfit};
+use crate::testenv::{Counts, Queue, QueueKind, Server, TestEnv, wait_until};
 
 /// As if the file had been written this number of days ago.
 fn age(file: &Path, days: u64) {
@@ -173,4 +173,66 @@ fn the_rejects_of_a_segment_that_is_not_acknowledged_are_kept() {
     age(&env.staged_files("rejects")[0], 91);
     env.pgsluice(&["prune"]).succeeds();
     assert_eq!(kept_bodies(&env, STAGING).len(), 1);
+}
+
+/// A process that died between COMMIT and the sending took the only body of a reject along, where its disk was lost with
+/// it: the redelivered message was a duplicate, and deleted.
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_reject_whose_disk_is_lost_before_it_was_sent_or_kept_arrives_by_its_redelivery() {
+    for (route, dies) in [("dlq", &["commit"][..]), ("dlq", &["commit", "remove-chunk"]), ("keep", &["commit"])] {
+        let what = format!("{route}, {dies:?}");
+        let server = Server::Embedded;
+        let mut env = TestEnv::new(server);
+        let dead_letters = Queue::create(server, QueueKind::Standard);
+        let dlq_url = if route == "dlq" { format!("dlq_url = \"{}\"", dead_letters.url()) } else { String::new() };
+        env.configure(&format!("[pipeline]\non_reject = \"{route}\"\n{dlq_url}\n"));
+        env.queue.send(&[logins(3), vec![misfit("bad")]].concat());
+        for (host, point) in dies.iter().enumerate() {
+            env.set("PGSLUICE_CRASH_POINT", *point);
+            env.job(&["run", "--staging-dir", &format!("host-{host}")]).dies();
+            // Its disk is lost.
+            redeliver(&env, &format!("host-{host}"));
+            fs::remove_dir_all(env.path(&format!("host-{host}"))).unwrap();
+        }
+        env.unset("PGSLUICE_CRASH_POINT");
+        assert_eq!(env.database.count("pgsluice.reject"), 1, "{what}");
+        assert!(dead_letters.is_empty(), "{what}");
+
+        let expected = Counts { received: 4, duplicates: 4, acknowledged: 4, ..Counts::default() };
+        assert_eq!(env.run().succeeds().counts(), expected, "{what}");
+        assert!(env.queue.is_empty(), "{what}: {:?}", env.queue.counts());
+        let letters = dead_letters.receive_all();
+        assert_eq!(letters.len(), usize::from(route == "dlq"), "{what}");
+        assert!(letters.iter().all(|letter| letter.body() == Some(&misfit("bad"))), "{what}");
+
+        assert_eq!(env.staged_objects("rejects").len(), 1, "{what}");
+        mend(&env, "");
+        let outcome = env.job(&["rejects", "retry"]).succeeds();
+        assert_eq!(outcome.counts().loaded, 1, "{what}: {outcome}");
+        assert_eq!((env.database.count("user_logins"), env.database.count("pgsluice.reject")), (4, 0), "{what}");
+        assert!(env.staged_files("rejects").is_empty(), "{what}");
+    }
+}
+
+/// The same where the disk is there: the run after the one that died knows the segment, and its duplicates.
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_reject_that_was_delivered_again_is_sent_also_by_the_run_after_the_one_that_recognised_it() {
+    let server = Server::Embedded;
+    let mut env = TestEnv::new(server);
+    let dead_letters = Queue::create(server, QueueKind::Standard);
+    env.configure(&format!("[pipeline]\non_reject = \"dlq\"\ndlq_url = \"{}\"\n", dead_letters.url()));
+    env.queue.send(&[misfit("bad")]);
+    env.set("PGSLUICE_CRASH_POINT", "commit");
+    env.job(&["run", "--staging-dir", "lost"]).dies();
+    redeliver(&env, "lost");
+    fs::remove_dir_all(env.path("lost")).unwrap();
+    env.job(&["run"]).dies();
+    env.unset("PGSLUICE_CRASH_POINT");
+    assert!(dead_letters.is_empty());
+    env.run().succeeds();
+    assert!(env.queue.is_empty());
+    assert_eq!(dead_letters.counts().visible, 1);
+    assert_eq!(env.staged_objects("rejects").len(), 1);
 }
