@@ -52,15 +52,15 @@ pub(super) fn keep(
     keys: &Arc<SegmentKeys>,
     loaded: impl Fn(usize) -> bool,
 ) -> Result<HashSet<Uuid>, LoadError> {
-    let path = staging.rejects(segment);
-    if rejects.is_empty() && !path.exists() {
+    let place = staging.rejects(segment);
+    if rejects.is_empty() && !place.is_taken() {
         return Ok(HashSet::new());
     }
     let mut reasons: HashMap<Uuid, &Reason> =
         rejects.iter().map(|reject| (reject.key.message_id, &reject.reason)).collect();
-    let mut file = AtomicFile::create(&path)?;
+    let mut file = AtomicFile::create(&place)?;
     let mut kept = HashSet::new();
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -113,8 +113,8 @@ fn append_spool_lines(
     if reasons.is_empty() {
         return Ok(());
     }
-    let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
-    let mut reader = SegmentReader::open(&path)?;
+    let file = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
+    let mut reader = SegmentReader::open(&file)?;
     let source = reader.header().map(|header| header.source.clone());
     while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
@@ -143,10 +143,10 @@ pub fn settle_kept_rejects(
     if loaded.is_empty() && reasons.is_empty() {
         return Ok(());
     }
-    let path = staging.rejects(segment);
-    let mut file = AtomicFile::create(&path)?;
+    let place = staging.rejects(segment);
+    let mut file = AtomicFile::create(&place)?;
     let mut lines = 0_u64;
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -159,7 +159,7 @@ pub fn settle_kept_rejects(
         }
         lines += 1;
     }
-    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
+    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&place)?) }
 }
 
 /// A reject line with another reason. Where its message came from stays in it.

@@ -5,12 +5,10 @@
 //!   was brought back from a backup is old, and so is one whose segments a `replay --again` has just forgotten;
 //! - only files of this pipeline are removed, and of a reject file that it shares only its lines.
 
-use std::path::Path;
-
 use super::Stages;
 use crate::blocking::blocking;
 use crate::config::{DatabaseUrl, Pipeline};
-use crate::durable::remove_if_present;
+use crate::durable::{Place, remove_if_present};
 use crate::error::Error;
 use crate::load::{Loader, Readmitted, settle_kept_rejects};
 use crate::segment::SegmentId;
@@ -34,9 +32,9 @@ impl Stages {
         let (this, name) = (self.staging.clone(), pipeline.name.clone());
         let expired = this.expired_rejects(self.spool.rejects_days)?;
         blocking(move || {
-            for (segment, path) in expired {
+            for (segment, place) in expired {
                 let mut own = Readmitted::default();
-                for line in read_rejects(&path)? {
+                for line in read_rejects(&place)? {
                     let line = line?;
                     if line.is_of(&name) {
                         own.loaded.insert(message_uuid(&line.message_id));
@@ -57,13 +55,13 @@ impl Stages {
         let (staging, days, own) = (self.staging.clone(), self.spool.archive_days, pipeline.to_owned());
         let list = move || {
             let old = staging.expired_archive(days)?.into_iter();
-            Ok(old.filter(|(_, path)| is_of(path, &own)).map(|(segment, _)| segment).collect())
+            Ok(old.filter(|(_, place)| is_of(place, &own)).map(|(segment, _)| segment).collect())
         };
         blocking(list).await
     }
 }
 
 /// The segment is this pipeline's, as far as it says whose it is. What cannot be read stays.
-fn is_of(path: &Path, pipeline: &str) -> bool {
-    Header::of_file(path).is_ok_and(|header| header.is_none_or(|header| header.pipeline == pipeline))
+fn is_of(place: &Place, pipeline: &str) -> bool {
+    Header::of_file(place).is_ok_and(|header| header.is_none_or(|header| header.pipeline == pipeline))
 }

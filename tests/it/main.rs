@@ -25,6 +25,7 @@ mod disk;
 mod documentation;
 mod errors;
 mod exit_codes;
+mod files;
 mod help;
 mod histories;
 mod hygiene;
