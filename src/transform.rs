@@ -13,6 +13,8 @@
 
 mod body;
 mod field;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod numeric;
 mod output;
 mod pass;
