@@ -14,6 +14,7 @@ export INSTA_UPDATE ?= no
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 LINTERS    := $(TARGET)/lint/ready
+FUZZER     := $(TARGET)/cargo-fuzz/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
@@ -45,7 +46,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint bench compare flat hosts postgres localstack pgloader faucet archive wheel
+.PHONY: help demo test soak fuzz lint bench compare flat hosts postgres localstack pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,18 @@ test: postgres localstack ## all tests, against real servers
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
 	PGSLUICE_HISTORY_SEED=$${PGSLUICE_HISTORY_SEED:-$$(date +%s)} PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
+
+fuzz: $(FUZZER) ## random bytes for each target of src/fuzz.rs, guided by coverage; SECONDS=600 each, TARGETS="…" for some
+	cd fuzz && for target in $(TARGETS); do \
+		mkdir -p corpus/$$target && PATH="$(abspath $(FUZZER:%/ready=%/bin)):$$PATH" $(CARGO) fuzz run --sanitizer none $$target \
+			corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 || exit 1; \
+	done
+fuzz: SECONDS = 600
+fuzz: TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+$(FUZZER):
+	$(CARGO) install --locked --root $(@D) cargo-fuzz --version 0.13.2
+	@touch $@
 
 lint: $(LINTERS) ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check

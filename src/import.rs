@@ -20,7 +20,7 @@ use thiserror::Error;
 use uuid::{Builder, Uuid};
 
 use crate::advice::{Advice, Advised, fatal};
-use crate::durable::FileError;
+use crate::durable::{FileError, given};
 use crate::segment::SegmentId;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter, Source};
 use crate::staging::Staging;
@@ -82,7 +82,7 @@ pub fn import(
     sent_at: Option<Timestamp>,
     mut on_sealed: impl FnMut(&SealedSegment),
 ) -> Result<Imported, ImportError> {
-    let file = File::open(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
+    let file = given::open_to_read(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
     let modified = modification_time(&file).map_err(FileError::of("inspect", path));
     let sent_at = sent_at.map_or(modified, Ok).map_err(ImportError::Unreadable)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -209,7 +209,7 @@ enum Content<'a> {
 
 impl<'a> Lines<'a> {
     fn open(path: &'a Path) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+        let file = given::open_to_read(path).map_err(FileError::of("open", path))?;
         let file = BufReader::with_capacity(READ_BUFFER_BYTES, file);
         Ok(Self { path, file, line: Vec::new(), offset: 0, digest: Sha256::new() })
     }

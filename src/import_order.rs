@@ -38,9 +38,9 @@ fn imports_run_one_way() {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        // Tests may set up their scene with modules above.
+        // Tests may set up their scene with modules above, and the properties of `fuzz` are tests.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let is_test = relative.components().any(|part| part.as_os_str() == "tests");
+        let is_test = relative.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "fuzz");
         for imported in code.split("crate::").skip(1).filter(|_| !is_test) {
             let end = imported.find(|character: char| !character.is_alphanumeric() && character != '_');
             let imported = &imported[..end.unwrap_or(imported.len())];

@@ -35,6 +35,8 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod gate;
 mod host;
 pub mod import;

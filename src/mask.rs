@@ -9,6 +9,8 @@
 
 mod aes_cbc;
 mod fixed;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod reveal;
 mod siv;
 

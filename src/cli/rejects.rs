@@ -108,7 +108,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
         let staging = session.staging();
-        let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
+        let exists = || staging.rejects(segment).is_taken() || staging.find_segment(segment).is_some();
         match retried {
             Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),

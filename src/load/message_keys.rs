@@ -5,7 +5,6 @@
 //! sorted run by run (two such segments can deadlock; Postgres then ends one transaction, which is tried again).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use super::LoadError;
 use crate::blocking::blocking;
 use crate::chunk::{ChunkError, IdReader, Manifest};
+use crate::durable::Place;
 use crate::segment::SegmentId;
 use crate::spool::{Rejects, message_uuid, read_rejects};
 use crate::staging::Staging;
@@ -70,8 +70,8 @@ pub(super) struct SegmentKeys {
 #[derive(Debug, Clone)]
 struct KeyFiles {
     segment: SegmentId,
-    ids: PathBuf,
-    rejects: PathBuf,
+    ids: Place,
+    rejects: Place,
 }
 
 impl SegmentKeys {

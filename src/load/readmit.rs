@@ -105,9 +105,9 @@ impl Loader {
         };
 
         let tried = work.withdraw(&transaction, ledger).await?;
-        let path = work.staging.chunk(work.staged).into();
+        let chunk = work.staging.chunk(work.staged);
         let target = &self.destination.target;
-        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, path, tried: Tried::Again };
+        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, chunk, tried: Tried::Again };
         let selected = tried.iter().map(|key| key.position).collect();
         let Isolated { refused, .. } = copy.run(work.keys.rows, Some(selected)).await?;
 

@@ -63,15 +63,15 @@ pub(super) fn keep(
     loaded: impl Fn(usize) -> bool,
 ) -> Result<HashSet<Uuid>, LoadError> {
     let _alone = one_writer();
-    let path = staging.rejects(segment);
-    if rejects.is_empty() && !path.exists() {
+    let place = staging.rejects(segment);
+    if rejects.is_empty() && !place.is_taken() {
         return Ok(HashSet::new());
     }
     let mut reasons: HashMap<Uuid, &Reason> =
         rejects.iter().map(|reject| (reject.key.message_id, &reject.reason)).collect();
-    let mut file = AtomicFile::create(&path)?;
+    let mut file = AtomicFile::create(&place)?;
     let mut kept = HashSet::new();
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -124,8 +124,8 @@ pub(super) fn append_spool_lines(
     if reasons.is_empty() {
         return Ok(());
     }
-    let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
-    let mut reader = SegmentReader::open(&path)?;
+    let file = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
+    let mut reader = SegmentReader::open(&file)?;
     let source = reader.header().map(|header| header.source.clone());
     while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
@@ -155,10 +155,10 @@ pub fn settle_kept_rejects(
         return Ok(());
     }
     let _alone = one_writer();
-    let path = staging.rejects(segment);
-    let mut file = AtomicFile::create(&path)?;
+    let place = staging.rejects(segment);
+    let mut file = AtomicFile::create(&place)?;
     let mut lines = 0_u64;
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -171,7 +171,7 @@ pub fn settle_kept_rejects(
         }
         lines += 1;
     }
-    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
+    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&place)?) }
 }
 
 /// A reject line with another reason. Where its message came from stays in it.

@@ -121,8 +121,8 @@ impl Destination {
             rejects: new_rejects.iter().filter(|&&new| new).count() as u64,
             repeats: if self.dedupe == Dedupe::Segment { keys.repeats_at_most() as u64 } else { 0 },
         };
-        let path = work.staging.chunk(segment).into();
-        let copy = RowCopy { transaction, target: &self.target, segment, path, tried: Tried::First(limit) };
+        let chunk = work.staging.chunk(segment);
+        let copy = RowCopy { transaction, target: &self.target, segment, chunk, tried: Tried::First(limit) };
         let Isolated { refused: refusals, too_many } = copy.run(keys.rows, selected.clone()).await?;
         CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;

@@ -6,12 +6,10 @@
 //! - only files of this pipeline are removed, and of a reject file that it shares only its lines;
 //! - the reject file of a segment that is not acknowledged stays: a load beside this one may be writing it.
 
-use std::path::Path;
-
 use super::Stages;
 use crate::blocking::blocking;
 use crate::config::{DatabaseUrl, Pipeline};
-use crate::durable::remove_if_present;
+use crate::durable::{Place, remove_if_present};
 use crate::error::Error;
 use crate::load::{Loader, Readmitted, settle_kept_rejects};
 use crate::segment::SegmentId;
@@ -55,9 +53,9 @@ impl Stages {
         let (this, name, days) = (self.staging.clone(), pipeline.to_owned(), self.spool.rejects_days);
         blocking(move || {
             let expired = this.expired_rejects(days)?.into_iter();
-            for (segment, path) in expired.filter(|(segment, _)| this.find_unacknowledged(*segment).is_none()) {
+            for (segment, place) in expired.filter(|(segment, _)| this.find_unacknowledged(*segment).is_none()) {
                 let mut own = Readmitted::default();
-                for line in read_rejects(&path)? {
+                for line in read_rejects(&place)? {
                     let line = line?;
                     if line.is_of(&name) {
                         own.loaded.insert(message_uuid(&line.message_id));
@@ -78,13 +76,13 @@ impl Stages {
         let (staging, days, own) = (self.staging.clone(), self.spool.archive_days, pipeline.to_owned());
         let list = move || {
             let old = staging.expired_archive(days)?.into_iter();
-            Ok(old.filter(|(_, path)| is_of(path, &own)).map(|(segment, _)| segment).collect())
+            Ok(old.filter(|(_, place)| is_of(place, &own)).map(|(segment, _)| segment).collect())
         };
         blocking(list).await
     }
 }
 
 /// The segment is this pipeline's, as far as it says whose it is. What cannot be read stays.
-fn is_of(path: &Path, pipeline: &str) -> bool {
-    Header::of_file(path).is_ok_and(|header| header.is_none_or(|header| header.pipeline == pipeline))
+fn is_of(place: &Place, pipeline: &str) -> bool {
+    Header::of_file(place).is_ok_and(|header| header.is_none_or(|header| header.pipeline == pipeline))
 }

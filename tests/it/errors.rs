@@ -178,7 +178,7 @@ fn the_staging_directory_lies_in_a_file_or_has_no_path() {
     env.run().fails(FAILED, "file/staging", "--staging-dir");
     assert_untouched(&env);
     env.set("PGSLUICE_STAGING_DIR", env.path("file").display().to_string());
-    env.run().fails(FAILED, "file/spool", "--staging-dir");
+    env.run().fails(FAILED, "/file: ", "--staging-dir");
     assert_untouched(&env);
     env.unset("PGSLUICE_STAGING_DIR");
     env.configure("staging_dir = \"\"\n");

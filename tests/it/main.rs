@@ -29,6 +29,7 @@ mod documentation;
 mod dropped_rejects;
 mod errors;
 mod exit_codes;
+mod files;
 mod help;
 mod histories;
 mod hygiene;
