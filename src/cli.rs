@@ -123,7 +123,7 @@ enum Command {
     /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
-    Run(LimitFlags),
+    Run(run::Flags),
     /// Load segments from the spool and the archive again; needs no AWS
     Replay(replay::Flags),
     /// Bring NDJSON files of message bodies into the spool
@@ -133,7 +133,7 @@ enum Command {
     /// Only transform: spool segments into CSV chunks
     Transform,
     /// Only load: chunks into Postgres
-    Load,
+    Load(KeyFlags),
     /// Only acknowledge: delete from the queue what is committed
     Ack,
     /// Show segments by state, ledger totals and queue depth
@@ -170,6 +170,14 @@ struct LimitFlags {
     /// Go on when the queue is empty
     #[arg(long)]
     follow: bool,
+}
+
+/// Which masking keys may be written.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct KeyFlags {
+    /// Write with a masking key that the columns have not been written with, and that no known key comes with
+    #[arg(long)]
+    new_key: bool,
 }
 
 impl LimitFlags {
@@ -219,7 +227,7 @@ impl Command {
                 | Self::Replay(_)
                 | Self::Drain(_)
                 | Self::Transform
-                | Self::Load
+                | Self::Load(_)
                 | Self::Ack
                 | Self::Rejects(rejects::Command::Retry(_))
         )
@@ -228,12 +236,12 @@ impl Command {
     fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
         match self {
             Self::Init(flags) => init::run(shared, &flags),
-            Self::Run(limits) => run::run(shared, &limits),
+            Self::Run(flags) => run::run(shared, &flags),
             Self::Replay(flags) => replay::run(shared, &flags),
             Self::Import(flags) => import::run(shared, &flags),
             Self::Drain(limits) => drain::run(shared, &limits),
             Self::Transform => transform::run(shared),
-            Self::Load => load::run(shared),
+            Self::Load(keys) => load::run(shared, keys),
             Self::Ack => ack::run(shared),
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),

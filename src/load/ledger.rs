@@ -7,6 +7,7 @@
 //!   transaction another session.
 
 mod again;
+mod masking;
 mod messages;
 mod pipeline;
 mod reject_list;

@@ -31,6 +31,7 @@ mod hygiene;
 mod keys;
 mod logins;
 mod main_job;
+mod masking;
 mod model;
 mod output;
 mod pollers;

@@ -100,7 +100,7 @@ pub(super) enum Kind {
 /// What histories are made of; `Kind::ALL` switches everything on. The variable PGSLUICE_HISTORY_STEPS wins: `all`, or
 /// names with commas between them.
 ///
-/// Each of the others stands for something that is known to be missing: `rejects drop`, and the refusal of another key.
+/// The other one stands for something that is known to be missing: `rejects drop`.
 pub(super) const ENABLED: &[Kind] = &[
     Kind::Send,
     Kind::Import,
@@ -121,6 +121,7 @@ pub(super) const ENABLED: &[Kind] = &[
     Kind::OtherPipeline,
     Kind::OtherQueue,
     Kind::Renamed,
+    Kind::OtherKey,
     Kind::EditMapping,
     Kind::CopyDirectory,
     Kind::CopyChunks,
