@@ -13,7 +13,9 @@ mod init;
 mod keygen;
 mod load;
 mod logging;
+mod mask;
 mod output;
+mod protection;
 mod prune;
 mod rejects;
 mod replay;
@@ -143,7 +145,9 @@ enum Command {
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
     Prune,
-    /// Decrypt masked values, given as arguments or one a line on stdin
+    /// Mask values under each key of the keyring, to find them in a masked column
+    Mask(mask::Flags),
+    /// Decrypt masked values: arguments, lines, or columns of CSV or JSON on stdin
     Reveal(reveal::Flags),
     /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
     Keygen(keygen::Flags),
@@ -200,6 +204,7 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
+    protection::protect();
     let matches = with_environment(Cli::command()).get_matches();
     let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     session::survive_file_size_limit()?;
@@ -246,6 +251,7 @@ impl Command {
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
+            Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),

@@ -43,6 +43,7 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod reveal;
 mod soak;
 mod sqs_faults;
 mod stages;
