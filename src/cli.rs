@@ -16,7 +16,9 @@ mod keygen;
 mod load;
 mod logging;
 mod man;
+mod mask;
 mod output;
+mod protection;
 mod prune;
 mod rejects;
 mod replay;
@@ -127,7 +129,7 @@ enum Command {
     /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
-    Run(LimitFlags),
+    Run(run::Flags),
     /// Load segments from the spool and the archive again; needs no AWS
     Replay(replay::Flags),
     /// Bring NDJSON files of message bodies into the spool
@@ -137,7 +139,7 @@ enum Command {
     /// Only transform: spool segments into CSV chunks
     Transform,
     /// Only load: chunks into Postgres
-    Load,
+    Load(KeyFlags),
     /// Only acknowledge: delete from the queue what is committed
     Ack,
     /// Show segments by state, ledger totals and queue depth
@@ -147,7 +149,9 @@ enum Command {
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
     Prune,
-    /// Decrypt masked values, given as arguments or one a line on stdin
+    /// Mask values under each key of the keyring, to find them in a masked column
+    Mask(mask::Flags),
+    /// Decrypt masked values: arguments, lines, or columns of CSV or JSON on stdin
     Reveal(reveal::Flags),
     /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
     Keygen(keygen::Flags),
@@ -180,6 +184,14 @@ struct LimitFlags {
     follow: bool,
 }
 
+/// Which masking keys may be written.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct KeyFlags {
+    /// Write with a masking key that the columns have not been written with, and that no known key comes with
+    #[arg(long)]
+    new_key: bool,
+}
+
 impl LimitFlags {
     fn drain_limits(&self) -> DrainLimits {
         DrainLimits { idle: (!self.follow).then_some(self.idle), max_messages: self.max_messages }
@@ -200,6 +212,7 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
+    protection::protect();
     let matches = command_line().get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if command.moves_messages() {
@@ -231,7 +244,7 @@ impl Command {
                 | Self::Import(_)
                 | Self::Drain(_)
                 | Self::Transform
-                | Self::Load
+                | Self::Load(_)
                 | Self::Ack
                 | Self::Rejects(rejects::Command::Retry(_))
         )
@@ -240,16 +253,17 @@ impl Command {
     fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
         match self {
             Self::Init(flags) => init::run(shared, &flags),
-            Self::Run(limits) => run::run(shared, &limits),
+            Self::Run(flags) => run::run(shared, &flags),
             Self::Replay(flags) => replay::run(shared, &flags),
             Self::Import(flags) => import::run(shared, &flags),
             Self::Drain(limits) => drain::run(shared, &limits),
             Self::Transform => transform::run(shared),
-            Self::Load => load::run(shared),
+            Self::Load(keys) => load::run(shared, keys),
             Self::Ack => ack::run(shared),
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
+            Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
+
 use super::end::End;
 use super::session::{Session, runtime};
-use super::{LimitFlags, SharedFlags};
+use super::{KeyFlags, LimitFlags, SharedFlags};
 use crate::ack::RejectRoute;
 use crate::drain::Proof;
 use crate::error::Error;
@@ -16,14 +18,23 @@ use crate::stages::{beside, stop_after};
 /// connection and a few statements.
 const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 
-pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
+#[derive(Debug, Clone, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    keys: KeyFlags,
+}
+
+pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
+    let (limits, keys) = (&run.limits, run.keys);
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let session = Session::open(flags)?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
         let plan = session.plan().await?;
-        let loaders = session.connect_loaders(session.config.load.connections).await?;
+        let loaders = session.connect_loaders_for(&plan, session.config.load.connections, keys).await?;
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
-use super::{LimitFlags, SharedFlags};
+use super::{KeyFlags, LimitFlags, SharedFlags};
 use crate::config::{Config, OnReject, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
@@ -100,12 +100,32 @@ impl Session {
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
     pub(super) async fn connect_loaders(&self, connections: usize) -> Result<Vec<Loader>, Error> {
+        self.connect_loaders_with(connections, KeyFlags::default()).await
+    }
+
+    /// The same, and finds a key that the table has not been written with.
+    pub(super) async fn connect_loaders_for(
+        &self,
+        plan: &Plan,
+        connections: usize,
+        keys: KeyFlags,
+    ) -> Result<Vec<Loader>, Error> {
+        let mut loaders = self.connect_loaders_with(connections, keys).await?;
+        if let Some(loader) = loaders.first_mut() {
+            loader.accept_keys(plan.keys(), plan.ring()).await?;
+        }
+        Ok(loaders)
+    }
+
+    /// The same, for chunks that say which keys they were made with.
+    pub(super) async fn connect_loaders_with(&self, connections: usize, keys: KeyFlags) -> Result<Vec<Loader>, Error> {
         let database = self.config.database_url()?;
         let allowance = Arc::new(RejectAllowance::new(self.config.pipeline.rejects.max_rejects));
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
             let loader = Loader::connect(&database, &self.config.pipeline).await?;
-            loaders.push(loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate())));
+            let loader = loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate()));
+            loaders.push(loader.taking_new_keys(keys.new_key));
         }
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;

@@ -242,6 +242,7 @@ mod tests {
             seal: None,
             mapping: String::new(),
             keys: Vec::new(),
+            ring: Vec::new(),
             table: "t".to_owned(),
             rows: 7,
             rejects: 0,

@@ -74,6 +74,7 @@ impl Loader {
         staging: &Staging,
         manifest: &Manifest,
     ) -> Result<Readmitted, LoadError> {
+        self.accept_keys(&manifest.keys, &manifest.ring).await?;
         let (files, staged) = (staging.clone(), manifest.clone());
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, &staged)).await?);
         let mut work = Readmission { segment, staging, staged: manifest.segment, keys, turn: Turn::default() };

@@ -90,6 +90,7 @@ fn plans() -> [Plan; 2] {
         max_length: None,
         scale: None,
         mask: None,
+        mask_name: None,
     };
     let types = Pipeline {
         name: "types".to_owned(),
@@ -98,8 +99,7 @@ fn plans() -> [Plan; 2] {
         rejects: RejectPolicy::default(),
         columns: COLUMNS.map(column).to_vec(),
     };
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).expect("a key");
-    let keys = MaskingKeys { key: Some(key), fixed_iv: None };
+    let keys = Keyring::of_one_key(SecretKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).expect("a key"), None);
     [types, Pipeline::user_logins().expect("the built-in mapping")]
         .map(|pipeline| Plan::compile(&pipeline, &keys, None).expect("a plan"))
 }
