@@ -18,7 +18,7 @@ pub use error::ConfigError;
 pub use file::ANNOTATED_FILE;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
-pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};
+pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys, PasswordSource};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -39,6 +39,7 @@ pub struct Config {
     pub keys: MaskingKeys,
     queue_url: Option<String>,
     database_url: Option<DatabaseUrl>,
+    password_source: Option<PasswordSource>,
 }
 
 /// How the queue is drained: `[queue]`.
@@ -114,6 +115,7 @@ impl Config {
             keys: keys_from_environment()?,
             queue_url: overrides.queue_url.or(file.queue_url),
             database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
+            password_source: file.database.password_source,
         })
     }
 
@@ -138,16 +140,19 @@ impl Config {
 
     /// Where Postgres is, for commands that need it. Libpq's variables alone are enough: then the URL is empty.
     pub fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
-        match &self.database_url {
-            Some(url) if !url.expose().is_empty() => Ok(url.clone()),
+        let url = match &self.database_url {
+            Some(url) if !url.expose().is_empty() => url.clone(),
             _ if ["PGHOST", "PGDATABASE", "PGSERVICE"].iter().any(|name| env::var_os(name).is_some()) => {
-                Ok(DatabaseUrl::from(String::new()))
+                DatabaseUrl::from(String::new())
             }
-            _ => Err(ConfigError::Missing {
-                setting: "the database's URL",
-                hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
-            }),
-        }
+            _ => {
+                return Err(ConfigError::Missing {
+                    setting: "the database's URL",
+                    hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
+                });
+            }
+        };
+        Ok(url.with_password_from(self.password_source))
     }
 }
 
