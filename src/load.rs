@@ -22,6 +22,7 @@ mod message_keys;
 mod preflight;
 mod readmit;
 mod rejects;
+mod roles;
 mod savepoint;
 mod search;
 mod target;
@@ -42,6 +43,7 @@ pub use error::LoadError;
 pub use ledger::{Forgotten, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, Selection, init, init_sql};
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
+pub use roles::{Role, role_sql};
 
 use crate::blocking::blocking;
 use crate::chunk::{ChunkError, Manifest};

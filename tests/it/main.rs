@@ -42,6 +42,7 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod roles;
 mod soak;
 mod sqs_faults;
 mod stages;
