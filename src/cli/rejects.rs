@@ -1,4 +1,7 @@
-//! `pgsluice rejects list` and `rejects retry`: what could not become rows, and a second try.
+//! `pgsluice rejects`: what could not become rows. `list` and `retry` are here.
+
+mod drop;
+mod show;
 
 use clap::{Args, Subcommand};
 use futures::{Stream, TryStreamExt};
@@ -20,8 +23,12 @@ use crate::staging::StagingError;
 pub(super) enum Command {
     /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; bodies are never listed
     List(ListFlags),
+    /// Print one reject: its record to stderr, its body to stdout
+    Show(show::Flags),
     /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
     Retry(RetryFlags),
+    /// Give up the rejects of one reason, here and in the ledger: nobody can load them any more
+    Drop(drop::Flags),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -47,6 +54,8 @@ pub(super) struct RetryFlags {
 pub(super) fn run(flags: &SharedFlags, command: &Command) -> Result<ExitCode, Error> {
     match command {
         Command::List(list) => runtime()?.block_on(print_list(flags, list)),
+        Command::Show(show) => show::run(flags, show),
+        Command::Drop(drop) => drop::run(flags, drop),
         Command::Retry(retry) => runtime()?.block_on(retry_all(flags, &retry.segments)),
     }
 }
@@ -88,7 +97,7 @@ async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode,
 
 /// Whether it was stopped before the last one.
 async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
-    let plan = session.plan()?;
+    let plan = session.plan().await?;
     let mut loader = session.connect_loaders(1).await?.remove(0);
     for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
         tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");
@@ -101,7 +110,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         let staging = session.staging();
         let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
         match retried {
-            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
             None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }

@@ -40,7 +40,7 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let pipeline = replay.from.clone().unwrap_or_else(|| session.config.pipeline.name.clone());
         let owner = Owner { pipeline, queue_url: None };
         let segments = chosen(session.staging(), &owner, &replay.segments)?;
-        let plan = Arc::new(session.plan()?.accepting(&owner.pipeline));
+        let plan = Arc::new(session.plan().await?.accepting(&owner.pipeline));
         let mut loaders = session.connect_loaders(session.config.load.connections).await?;
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.id).collect();
         if replay.again {

@@ -9,6 +9,7 @@ use super::output::DataLines;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::keyring;
 use crate::mask::reveal;
 
 #[derive(Debug, Clone, Args)]
@@ -18,13 +19,14 @@ pub(super) struct Flags {
     values: Vec<String>,
 }
 
-pub(super) fn run(flags: &SharedFlags, reveal_flags: &Flags) -> Result<ExitCode, Error> {
+pub(super) async fn run(flags: &SharedFlags, reveal_flags: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
+    let keys = keyring::read(&config.keys).await?;
     let mut lines = DataLines::new();
     let mut number = 0;
     let mut print = |masked: &str| {
         number += 1;
-        let revealed = reveal(&config.pipeline, &config.keys, masked);
+        let revealed = reveal(&config.pipeline, &keys, masked);
         lines.line(revealed.map_err(|source| Error::Reveal { number, source })?.value)
     };
     if reveal_flags.values.is_empty() {

@@ -17,7 +17,7 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let session = Session::open(flags)?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
-        let plan = session.plan()?;
+        let plan = session.plan().await?;
         let loaders = session.connect_loaders(session.config.load.connections).await?;
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;

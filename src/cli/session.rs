@@ -1,28 +1,28 @@
 //! What the commands that run stages share. At the start: the resolved configuration, the locked staging directory, the
 //! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
-use crate::config::{Config, QueueSettings};
+use crate::config::{Config, OnReject, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
+use crate::keyring;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::{ReceiveTimes, Sqs};
-use crate::report::{Report, RunInfo};
+use crate::report::{Report, Sampler, Surroundings};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -35,9 +35,8 @@ pub(super) struct Session {
     pub(super) stop: CancellationToken,
     counters: Arc<Counters>,
     progress: Progress,
-    run: RunInfo,
-    report: Option<PathBuf>,
-    is_reported: Arc<AtomicBool>,
+    sampler: Sampler,
+    account: Account,
     quiet: bool,
     _lock: StagingLock,
 }
@@ -46,15 +45,12 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
-        let run = RunInfo {
-            pipeline: Some(config.pipeline.name.clone()),
-            queue: config.queue_url().ok().map(str::to_owned),
-            ..flags.run.clone()
-        };
+        flags.account.start(&config.pipeline.name, config.queue_url().ok());
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
+        let sampler = Sampler::start(Arc::clone(&counters));
         let stop = stop_on_signal()?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         Ok(Self {
@@ -63,9 +59,8 @@ impl Session {
             stop,
             counters,
             progress,
-            run,
-            report: flags.report.clone(),
-            is_reported: Arc::clone(&flags.is_reported),
+            sampler,
+            account: flags.account.clone(),
             quiet: flags.quiet,
             _lock: lock,
         })
@@ -76,9 +71,10 @@ impl Session {
         self.stages.staging()
     }
 
-    /// Compiles the mapping; needs the masking keys.
-    pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
-        Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
+    /// Compiles the mapping; reads the masking keys.
+    pub(super) async fn plan(&self) -> Result<Arc<Plan>, Error> {
+        let keys = keyring::read(&self.config.keys).await?;
+        Ok(Arc::new(Plan::compile(&self.config.pipeline, &keys, self.config.queue_name())?))
     }
 
     /// Nothing is said except errors.
@@ -163,7 +159,8 @@ impl Session {
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
-        let counted = Report::of(self.run.clone(), &self.counters);
+        let samples = self.sampler.finish();
+        let counted = Report { samples, ..Report::of(self.account.run(), &self.counters) };
         let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());
         let report = match &end {
             Err(error) => counted.failed(error),
@@ -172,12 +169,15 @@ impl Session {
                 Report { queue_empty: end.queue_empty, ..counted.ended(ended_by, code) }
             }
         };
-        self.is_reported.store(true, Ordering::Release);
-        let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
+        let reported = self.account.close(&report);
         if !self.quiet {
-            say_text(&report.summary(title));
+            let around = Surroundings {
+                staging: &self.config.staging_dir,
+                report: self.account.report(),
+                records_rejects: self.config.pipeline.rejects.on_reject != OnReject::Leave,
+            };
+            say_text(&report.summary(title, around));
         }
-        let reported = reported.map_err(Error::Report);
         if let (Err(_), Err(error)) = (&end, &reported) {
             tracing::warn!("{}", error.one_line());
         }

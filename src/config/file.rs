@@ -25,6 +25,7 @@ pub(super) struct ConfigFile {
     pub(super) queue_url: Option<String>,
     pub(super) database_url: Option<String>,
     pub(super) staging_dir: Option<PathBuf>,
+    pub(super) key_command: Option<Vec<String>>,
     #[serde(default)]
     pub(super) database: DatabaseTable,
     #[serde(default)]
@@ -98,6 +99,7 @@ struct ColumnTable {
     max_length: Option<usize>,
     scale: Option<u16>,
     mask: Option<Mask>,
+    mask_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -256,6 +258,9 @@ impl ColumnTable {
         if kind != ColumnType::Text && (self.mask.is_some() || self.max_length.is_some()) {
             return invalid("`mask` and `max_length` go with type = \"text\"");
         }
+        if self.mask_name.is_some() && self.mask != Some(Mask::Siv) {
+            return invalid("`mask_name` goes with mask = \"siv\"");
+        }
         if kind != ColumnType::Numeric && self.scale.is_some() {
             return invalid("`scale` goes with type = \"numeric\"");
         }
@@ -267,12 +272,19 @@ impl ColumnTable {
             max_length: self.max_length,
             scale: self.scale,
             mask: self.mask,
+            mask_name: self.mask_name.clone(),
         })
     }
 
     fn message_column(&self, value: MessageValue) -> Result<Column, ConfigError> {
-        if self.from.is_some() || self.max_length.is_some() || self.scale.is_some() || self.mask.is_some() {
-            return Err(invalid_column(&self.name, "`value` excludes `from`, `max_length`, `scale` and `mask`"));
+        let is_told_more = self.from.is_some()
+            || self.max_length.is_some()
+            || self.scale.is_some()
+            || self.mask.is_some()
+            || self.mask_name.is_some();
+        if is_told_more {
+            let problem = "`value` excludes `from`, `max_length`, `scale`, `mask` and `mask_name`";
+            return Err(invalid_column(&self.name, problem));
         }
         Ok(Column {
             name: self.name.clone(),
@@ -283,6 +295,7 @@ impl ColumnTable {
             max_length: None,
             scale: None,
             mask: None,
+            mask_name: None,
         })
     }
 

@@ -33,6 +33,10 @@ pub enum LoadError {
     OtherTable { pipeline: String, table: String, known: String },
     #[error("table {table} is not empty, so loading segments again would make second rows")]
     TableNotEmpty { table: String },
+    #[error("no message with this id is a reject of pipeline {pipeline}")]
+    NoSuchReject { pipeline: String },
+    #[error("the body of {rejects} of these rejects is not in the staging directory's rejects/")]
+    NoKeptBody { rejects: usize },
     /// Passing: it is made before the next attempt.
     #[error("a partition of the ledger was removed meanwhile")]
     NoMessagePartition,
@@ -120,6 +124,10 @@ impl Advised for LoadError {
             Self::TableNotEmpty { .. } => {
                 usage("empty the table first, or give --keep-rows if its rows are not of these segments")
             }
+            Self::NoSuchReject { .. } => fatal("`pgsluice rejects list --entries` lists the ids of all rejects"),
+            Self::NoKeptBody { .. } => fatal(
+                "the host that recorded the reject keeps its body for rejects_days; see also the queue of pipeline.dlq_url",
+            ),
             Self::CountsDiffer { .. } => {
                 fatal("nothing of the segment is deleted; see where the file came from, and move it away")
             }

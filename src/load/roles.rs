@@ -74,7 +74,7 @@ grant usage on sequence pgsluice.segment_no to pgsluice_loader;
 grant execute on function pgsluice.ensure_message_partitions(integer[]), pgsluice.prune() to pgsluice_loader;
 grant insert ({columns}) on {table} to pgsluice_loader;
 
--- on_reject = \"leave\", `rejects retry` and `replay --again` need these, too.
+-- on_reject = \"leave\", `rejects retry`, `rejects drop` and `replay --again` need these, too.
 grant update, delete on pgsluice.segment, pgsluice.message, pgsluice.reject to pgsluice_loader;
 grant update on pgsluice.pipeline to pgsluice_loader;
 

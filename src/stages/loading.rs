@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::chunks::StagedChunk;
 use super::{OwnMessages, Stages};
 use crate::ack;
+use crate::counters::RunStage;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
 use crate::load::{Committed, Loader};
@@ -59,6 +60,7 @@ impl Stages {
             } else {
                 self.gate.prove();
             }
+            self.counters.passed(RunStage::Load, manifest.segment, started);
             counters.finished(started, manifest.messages);
             counters.wrote(manifest.row_bytes());
             self.counters.commit(&done);

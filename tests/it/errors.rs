@@ -324,9 +324,9 @@ fn a_value_to_reveal_is_not_masked_or_of_another_column() {
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.pgsluice(&["reveal", &masked, "199.172.111.135"]).fails(FAILED, "value 2: not a masked value", "masked column");
     let outcome = env.pgsluice_with_input(&["reveal"], &format!("{masked}\n{}\n", "00".repeat(16)));
-    outcome.fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
+    outcome.fails(FAILED, "value 2: there is no key for `fixed`", "key and the IV");
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
-    env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "PGSLUICE_FIXED_IV");
+    env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "key and the IV");
 
     env.configure("[[column]]\nname = \"user_id\"\nmask = \"siv\"\n");
     env.pgsluice(&["reveal", &masked]).fails(FAILED, "not masked for a column of", "--config");

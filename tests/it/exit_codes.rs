@@ -111,13 +111,13 @@ ends! {
     a_drain_that_received_its_max_messages: 0, NotEmpty, "  received as many messages as --max-messages allows", |env| {
         holding_messages(env).job(&["drain", "--max-messages", "2"])
     };
-    a_transform: 0, NoQueue, "  busy          transform ", |env| drained(env).job(&["transform"]);
-    a_transform_of_nothing: 0, NoQueue, "  acknowledged              0", |env| env.job(&["transform"]);
-    a_load: 0, NoQueue, "  busy          load ", |env| {
+    a_transform: 0, NoQueue, "  next          `pgsluice run` loads what is pending", |env| drained(env).job(&["transform"]);
+    a_transform_of_nothing: 0, NoQueue, "  report        report.json", |env| env.job(&["transform"]);
+    a_load: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         drained(env).job(&["transform"]);
         env.job(&["load"])
     };
-    an_acknowledgement: 0, NoQueue, "  busy          ack ", |env| {
+    an_acknowledgement: 0, NoQueue, "  report        report.json", |env| {
         drained(env).job(&["transform"]);
         env.job(&["load"]);
         env.job(&["ack"])
@@ -125,18 +125,18 @@ ends! {
 
     an_import: 0, Nothing, "logins.ndjson: 6 messages in 1 segments", |env| import(env);
     an_import_of_no_file: 1, Nothing, "hint: ", |env| env.job(&["import", "nowhere.ndjson"]);
-    a_replay: 0, NoQueue, "  busy          transform ", |env| {
+    a_replay: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         import(env);
         env.job(&["replay"])
     };
-    a_replay_of_what_is_loaded: 0, NoQueue, "  acknowledged              0", |env| {
+    a_replay_of_what_is_loaded: 0, NoQueue, "  report        report.json", |env| {
         import(env);
         env.job(&["replay"]);
         env.job(&["replay"])
     };
 
     a_list_of_rejects: 0, Nothing, "", |env| env.job(&["rejects", "list"]);
-    a_retry_of_rejects: 0, NoQueue, "  acknowledged              0", |env| {
+    a_retry_of_rejects: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         env.queue.send(&[misfit("bad")]);
         env.run();
         env.job(&["rejects", "retry"])

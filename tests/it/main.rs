@@ -16,19 +16,23 @@ macro_rules! on_each_server {
     };
 }
 
+mod account;
 mod books;
 mod cautions;
 mod commands;
+mod compose;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod disk;
 mod documentation;
+mod dropped_rejects;
 mod errors;
 mod exit_codes;
 mod help;
 mod histories;
 mod hygiene;
+mod keys;
 mod logins;
 mod main_job;
 mod model;

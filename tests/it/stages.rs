@@ -38,6 +38,26 @@ fn each_stage_does_its_part_and_no_more() {
     assert_eq!(env.staged_objects("archive").len(), MESSAGES);
 }
 
+/// It called what the first one had spooled messages in flight with other consumers, and ended with 3. What others hold
+/// beside it still is.
+#[test]
+fn a_second_drain_knows_what_the_first_one_spooled() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    let outcome = env.job(&["drain", "--idle", "1s"]).succeeds();
+    assert_eq!(outcome.counts().received, 0);
+    assert_eq!(outcome.report().queue_empty, Some(true));
+    env.job(&["transform"]).succeeds();
+    env.job(&["load"]).succeeds();
+    env.job(&["drain", "--idle", "1s"]).succeeds();
+
+    env.queue.send(&[login("held elsewhere").to_string()]);
+    env.queue.receive_next();
+    let outcome = env.job(&["drain", "--idle", "1s"]).ends_with(3);
+    assert!(outcome.stderr.contains("the queue is not empty"), "{outcome}");
+}
+
 #[test]
 fn the_report_shows_which_stage_sets_the_pace() {
     let env = TestEnv::new(Server::Embedded);

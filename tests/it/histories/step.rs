@@ -100,7 +100,7 @@ pub(super) enum Kind {
 /// What histories are made of; `Kind::ALL` switches everything on. The variable PGSLUICE_HISTORY_STEPS wins: `all`, or
 /// names with commas between them.
 ///
-/// Each of the others stands for something that is known to be missing: `rejects drop`, and the refusal of another key.
+/// The other one stands for something that is known to be missing: the refusal of another key.
 pub(super) const ENABLED: &[Kind] = &[
     Kind::Send,
     Kind::Import,
@@ -113,6 +113,7 @@ pub(super) const ENABLED: &[Kind] = &[
     Kind::Stages,
     Kind::Replay,
     Kind::Retry,
+    Kind::Drop,
     Kind::Look,
     Kind::Prune,
     Kind::Kill,

@@ -100,13 +100,14 @@ impl Running {
         if outcome.was_killed() { outcome } else { outcome.succeeds() }
     }
 
-    /// What it did, once it has ended by itself. Its report's sum must hold, the exit code must be the reported one,
-    /// and no delete may have failed.
+    /// What it did, once it has ended by itself. Its report's sum must hold, each reject must have a reason, the
+    /// exit code must be the reported one, and no delete may have failed.
     pub(crate) fn wait(self) -> Outcome {
         let outcome = self.ended();
         if let Some(report) = outcome.find_report() {
             assert!(report.sum_holds(), "the sum does not hold: {report:?}");
             assert_eq!(report.exit_code, outcome.code, "{outcome}");
+            assert_eq!(report.reasons(), report.counts.rejected, "a reject without a reason: {report:?}");
             assert_eq!(report.ack_failed, 0, "{outcome}");
         }
         outcome
