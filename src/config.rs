@@ -20,7 +20,7 @@ pub use file::ANNOTATED_FILE;
 pub use key_source::KeySource;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
-pub use secrets::{DatabaseUrl, Secret};
+pub use secrets::{DatabaseUrl, PasswordSource, Secret};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -41,6 +41,7 @@ pub struct Config {
     pub keys: KeySource,
     queue_url: Option<String>,
     database_url: Option<DatabaseUrl>,
+    password_source: Option<PasswordSource>,
 }
 
 /// How the queue is drained: `[queue]`.
@@ -118,6 +119,7 @@ impl Config {
             keys: KeySource::resolve(overrides.key_file.as_deref(), file.key_command)?,
             queue_url: overrides.queue_url.or(file.queue_url),
             database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
+            password_source: file.database.password_source,
         })
     }
 
@@ -142,16 +144,19 @@ impl Config {
 
     /// Where Postgres is, for commands that need it. Libpq's variables alone are enough: then the URL is empty.
     pub fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
-        match &self.database_url {
-            Some(url) if !url.expose().is_empty() => Ok(url.clone()),
+        let url = match &self.database_url {
+            Some(url) if !url.expose().is_empty() => url.clone(),
             _ if ["PGHOST", "PGDATABASE", "PGSERVICE"].iter().any(|name| env::var_os(name).is_some()) => {
-                Ok(DatabaseUrl::from(String::new()))
+                DatabaseUrl::from(String::new())
             }
-            _ => Err(ConfigError::Missing {
-                setting: "the database's URL",
-                hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
-            }),
-        }
+            _ => {
+                return Err(ConfigError::Missing {
+                    setting: "the database's URL",
+                    hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
+                });
+            }
+        };
+        Ok(url.with_password_from(self.password_source))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
 const ORDER: [&[&str]; 15] = [
-    &["crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
+    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],

@@ -19,12 +19,13 @@
 //! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config, queue → keyring →
+//! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config, queue → keyring →
 //! spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
 pub mod advice;
+mod aws;
 mod blocking;
 pub mod chunk;
 pub mod cli;

@@ -25,6 +25,7 @@ mod preflight;
 mod readmit;
 mod redelivered;
 mod rejects;
+mod roles;
 mod savepoint;
 mod search;
 mod target;
@@ -48,6 +49,7 @@ pub use ledger::{
 };
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
+pub use roles::{Role, role_sql};
 
 use crate::blocking::blocking;
 use crate::chunk::{ChunkError, ColumnKey, Manifest};

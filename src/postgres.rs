@@ -14,6 +14,7 @@ mod identifier;
 mod negotiation;
 mod parameters;
 mod passfile;
+mod rds;
 mod refusal;
 mod retry;
 mod service;

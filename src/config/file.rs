@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::column_type::ColumnType;
 use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
-use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
+use super::{ConfigError, LoadSettings, PasswordSource, QueueSettings, SpoolSettings};
 
 /// The annotated `pgsluice.toml`, which declares the built-in pipeline. It is part of the program, because neither
 /// `cargo install` nor the container image has the file.
@@ -27,6 +27,8 @@ pub(super) struct ConfigFile {
     pub(super) staging_dir: Option<PathBuf>,
     pub(super) key_command: Option<Vec<String>>,
     #[serde(default)]
+    pub(super) database: DatabaseTable,
+    #[serde(default)]
     pub(super) queue: QueueTable,
     #[serde(default)]
     pub(super) spool: SpoolTable,
@@ -36,6 +38,12 @@ pub(super) struct ConfigFile {
     pipeline: PipelineTable,
     #[serde(default, rename = "column")]
     columns: Vec<ColumnTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DatabaseTable {
+    pub(super) password_source: Option<PasswordSource>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -357,6 +365,17 @@ mod tests {
         assert_eq!(file.queue.checked().unwrap(), QueueTable::default().checked().unwrap());
         assert_eq!(file.spool.checked().unwrap(), SpoolTable::default().checked().unwrap());
         assert_eq!(file.load.checked().unwrap(), LoadTable::default().checked().unwrap());
+    }
+
+    #[test]
+    fn the_only_other_source_of_a_password_is_rds() {
+        let source = |text: &str| parse(text).map(|file| file.database.password_source);
+        assert_eq!(source("[database]").unwrap(), None);
+        assert_eq!(source("[database]\npassword_source = \"rds-iam\"").unwrap(), Some(PasswordSource::RdsIam));
+        assert!(
+            source("[database]\npassword_source = \"S3cr3t\"")
+                .is_err_and(|error| !error.to_string().contains("S3cr3t"))
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 /// A secret as text, such as a key. Wiped from memory when dropped, never shown by `Debug`.
@@ -30,19 +31,52 @@ impl fmt::Debug for Secret {
 
 /// A connection string, which may hold a password: never shown by `Debug`.
 #[derive(Clone)]
-pub struct DatabaseUrl(String);
+pub struct DatabaseUrl {
+    text: String,
+    /// Where the password comes from instead.
+    password_source: Option<PasswordSource>,
+}
+
+/// Where the password of a connection comes from, if not from the connection string, libpq's variables and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum PasswordSource {
+    /// A token of AWS for Amazon RDS, made for each connection.
+    RdsIam,
+}
+
+impl TryFrom<String> for PasswordSource {
+    type Error = &'static str;
+
+    /// The error does not quote the text, which may be a password.
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "rds-iam" { Ok(Self::RdsIam) } else { Err("expected \"rds-iam\"") }
+    }
+}
 
 impl DatabaseUrl {
     /// The connection string itself, for the one place that connects.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The same database, with the password from there.
+    #[must_use]
+    pub fn with_password_from(self, password_source: Option<PasswordSource>) -> Self {
+        Self { password_source, ..self }
+    }
+
+    /// Where the password comes from, if not from the connection string, libpq's variables and files.
+    #[must_use]
+    pub const fn password_source(&self) -> Option<PasswordSource> {
+        self.password_source
     }
 }
 
 impl From<String> for DatabaseUrl {
-    fn from(url: String) -> Self {
-        Self(url)
+    fn from(text: String) -> Self {
+        Self { text, password_source: None }
     }
 }
 

@@ -13,9 +13,10 @@ use super::conninfo::{Parameters, is_connection_string};
 use super::error::invalid_setting as invalid;
 use super::parameters::{self, Effect, Parameter};
 use super::passfile::{Login, PasswordFile};
+use super::rds::Tokens;
 use super::sslmode::Encryption;
 use super::{caution, service, timeouts};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, PasswordSource};
 
 const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 5432;
@@ -30,13 +31,19 @@ pub(super) struct Settings {
     /// Ways of asking who we are that are allowed, and what the driver would have done of TLS by itself; then the driver
     /// must be told to begin TLS at once.
     pub(super) watched: Option<(SslMode, Methods)>,
+    /// Make the password of each connection.
+    pub(super) tokens: Option<Tokens>,
     /// What a person should know.
     pub(super) cautions: Vec<String>,
 }
 
 impl Settings {
     /// Reads a connection string, which may be empty; `environment` looks up a variable.
-    pub(super) fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(super) fn parse(
+        text: &str,
+        source: Option<PasswordSource>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         // An empty variable is as if it were not set.
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
         let parameters = read_parameters(text, &environment)?;
@@ -48,7 +55,7 @@ impl Settings {
         let home = environment("HOME");
         let mut encryption = Encryption::resolve(&parameters, home.as_deref())?;
         let mut cautions = Vec::new();
-        if config.get_password().is_none() {
+        if config.get_password().is_none() && source.is_none() {
             let default = home.map(|home| Path::new(&home).join(DEFAULT_PASSWORD_FILE));
             let file = parameters.non_empty("passfile").map(PathBuf::from).or(default);
             if let Some(password) = file.map(|file| password_of(&file, &config, &mut cautions)).transpose()?.flatten() {
@@ -64,7 +71,8 @@ impl Settings {
             encryption.client = None;
         }
         let methods = Methods::parse(parameters.get("require_auth").unwrap_or_default())?;
-        if config.get_password().is_some() {
+        let tokens = source.map(|PasswordSource::RdsIam| Tokens::of(&config)).transpose()?;
+        if config.get_password().is_some() || tokens.is_some() {
             cautions.extend(caution::of_unverified(&config, &encryption, methods.as_ref()));
         }
         if methods.is_some() {
@@ -73,7 +81,7 @@ impl Settings {
             }
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         }
-        Ok(Self { config, encryption, watched: methods.map(|methods| (mode, methods)), cautions })
+        Ok(Self { config, encryption, watched: methods.map(|methods| (mode, methods)), tokens, cautions })
     }
 }
 

@@ -14,8 +14,6 @@ use std::collections::HashMap;
 use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::ProvideCredentials;
 use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -23,7 +21,6 @@ use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     Message as SqsMessage, MessageAttributeValue, MessageSystemAttributeName as SystemAttribute, QueueAttributeName,
 };
-use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
 use md5::{Digest, Md5};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
@@ -31,11 +28,9 @@ use serde_json::value::{RawValue, to_raw_value};
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
 use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
+use crate::aws;
 use crate::host::is_local;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer may take as long as the long poll, and this.
-const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
 /// receive: given back at once, it would be received again at once, without end.
 const DAMAGED_RECEIVES: u32 = 3;
@@ -69,7 +64,7 @@ impl Sqs {
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
     /// the queue's URL.
     pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
-        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into())).await;
+        let config = aws::load_config(Duration::from_secs(times.wait_seconds.into())).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -232,18 +227,6 @@ impl Queue for Sqs {
             delayed: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesDelayed),
         })
     }
-}
-
-async fn load_sdk_config(wait: Duration) -> SdkConfig {
-    let http = HttpClientBuilder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .build_https();
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(wait + ANSWER_MARGIN)
-        .operation_attempt_timeout(wait + ANSWER_MARGIN)
-        .build();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await
 }
 
 /// aws-sdk-sqs leaves this check to its users. Without an MD5 there is nothing to check.

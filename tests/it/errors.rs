@@ -58,6 +58,24 @@ fn the_password_is_wrong() {
 }
 
 #[test]
+fn a_token_for_rds_cannot_be_made_or_would_cross_a_network_in_clear() {
+    let mut env = env_with_messages();
+    env.configure("[database]\npassword_source = \"rds-iam\"");
+    let address = format!("localhost:{}", closed_port());
+    let mut refused = |parameters: &str, code: i32, problem: &str, hint: &str| {
+        env.set("DATABASE_URL", format!("postgres://{parameters}"));
+        env.pgsluice(&["prune"]).fails(code, problem, hint)
+    };
+    refused(&format!("u@{address}/d"), USAGE, "it must have an sslmode from require on", "--help");
+    refused(&format!("u:a-password@{address}/d?sslmode=require"), USAGE, "it must have no password", "--help");
+    let reached = format!("u@{address}/d?sslmode=require");
+    refused(&reached, FAILED, &format!("cannot connect to Postgres at {address}"), "DATABASE_URL");
+    env.unset("AWS_ACCESS_KEY_ID");
+    env.unset("AWS_SECRET_ACCESS_KEY");
+    env.pgsluice(&["prune"]).fails(FAILED, &format!("cannot make a token for {address}"), "AWS credentials");
+}
+
+#[test]
 fn the_database_does_not_exist() {
     let mut env = env_with_messages();
     env.set("DATABASE_URL", postgres().url("no_such_database"));

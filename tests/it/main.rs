@@ -49,6 +49,7 @@ mod reject_commands;
 mod reject_policy;
 mod rejects;
 mod reveal;
+mod roles;
 mod soak;
 mod sqs_faults;
 mod stages;

@@ -10,6 +10,7 @@ mod outcome;
 mod process;
 mod proxy;
 mod queue;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::fs;

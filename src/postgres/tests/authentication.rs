@@ -2,11 +2,14 @@
 
 use std::error::Error;
 
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+
 use super::super::Database;
 use super::super::authentication::{Methods, Watch};
 use super::super::error::PostgresError;
 use super::authority::Authority;
 use super::server::{Asks, Seen, Server};
+use crate::config::{DatabaseUrl, PasswordSource};
 
 const PASSWORD: &str = "S3cr3t";
 
@@ -153,6 +156,63 @@ async fn a_client_shows_its_certificate_where_it_has_one() {
         connect(format!("{url}{parameters}")).await.unwrap();
         assert_eq!(server.client().await.certificate, shown, "{parameters}");
     }
+}
+
+/// The server recomputes the signature by the published rules, as RDS does.
+#[tokio::test]
+async fn each_connection_to_rds_has_a_token_of_its_own() {
+    let authority = Authority::new();
+    let mut server = Server::start(Asks::Cleartext, Some(&authority.server(&["localhost"])), None).await;
+    let roots = authority.file("authority.pem", &authority.pem);
+    let aws = aws_config::SdkConfig::builder()
+        .region(aws_config::Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("AKID", KEY, None, None, "a test")))
+        .build();
+    let url = |parameters: &str| {
+        DatabaseUrl::from(format!("postgres://{parameters}")).with_password_from(Some(PasswordSource::RdsIam))
+    };
+    let place = format!("localhost:{}", server.port);
+    let verified = format!("u@{place}/d?sslmode=verify-full&sslrootcert={}", roots.display());
+    let database = Database::new(&url(&verified)).unwrap().signing_by(&aws);
+    for _ in 0..2 {
+        database.connect().await.unwrap();
+        let token = server.client().await.answer.unwrap();
+        let (signed, signature) = token.split_once("&X-Amz-Signature=").unwrap();
+        let query = signed.strip_prefix(&format!("{place}/?Action=connect&DBUser=u&")).unwrap();
+        assert_eq!(signature, expected_signature(&place, &format!("Action=connect&DBUser=u&{query}")));
+    }
+
+    for (parameters, problem) in [
+        (format!("{place}/d?sslmode=require"), "name the user"),
+        (format!("u:p@{place}/d?sslmode=require"), "have no password"),
+        (format!("u@{place}/d"), "have an sslmode from require on"),
+        ("u@a,b/d?sslmode=require".to_owned(), "name one host"),
+        ("u@/d?host=/run/pg".to_owned(), "name one host"),
+    ] {
+        let error = Database::new(&url(&parameters)).err().unwrap().to_string();
+        assert!(error.contains(problem), "{parameters}: {error}");
+    }
+}
+
+const KEY: &str = "a secret key";
+
+/// Signature Version 4 of a request without a body, step by step.
+fn expected_signature(place: &str, query: &str) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::{Digest, Sha256};
+    let hmac = |key: &[u8], text: &str| {
+        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes().to_vec()
+    };
+    let date_time = query.split('&').find_map(|part| part.strip_prefix("X-Amz-Date=")).unwrap();
+    let date = &date_time[..8];
+    let empty = hex::encode(Sha256::digest(b""));
+    let request = format!("GET\n/\n{query}\nhost:{place}\n\nhost\n{empty}");
+    let request = hex::encode(Sha256::digest(request));
+    let to_sign = format!("AWS4-HMAC-SHA256\n{date_time}\n{date}/eu-west-1/rds-db/aws4_request\n{request}");
+    let key = ["eu-west-1", "rds-db", "aws4_request"]
+        .iter()
+        .fold(hmac(format!("AWS4{KEY}").as_bytes(), date), |key, text| hmac(&key, text));
+    hex::encode(hmac(&key, &to_sign))
 }
 
 #[test]

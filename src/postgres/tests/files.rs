@@ -31,7 +31,7 @@ impl Home {
     }
 
     fn parse(&self, text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        Settings::parse(text, |name| {
+        Settings::parse(text, None, |name| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             let home = (name == "HOME").then(|| self.0.path().display().to_string());
             found.map(|(_, value)| (*value).to_owned()).or(home)

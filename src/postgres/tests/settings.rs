@@ -9,7 +9,7 @@ use super::super::sslmode::{Roots, Verify};
 use crate::config::ConfigError;
 
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-    Settings::parse(text, |name| {
+    Settings::parse(text, None, |name| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     })

@@ -254,7 +254,7 @@ fn a_role_that_could_load_with_version_1_still_can() {
 
     env.database.execute("truncate user_logins");
     // Version 1 did not look whether the table was empty.
-    env.job(&["replay", "--again"]).fails(1, "42501", "`pgsluice init --print` lists");
+    env.job(&["replay", "--again"]).fails(1, "42501", "`pgsluice init --role loader --print` prints");
     env.database.execute(&format!("grant select on user_logins to {role}"));
     env.job(&["replay", "--again"]).succeeds();
     assert_eq!(users(&env), all_users);
