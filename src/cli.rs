@@ -24,6 +24,7 @@ mod session;
 mod status;
 mod transform;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,8 +44,10 @@ const ENVIRONMENT: &str = "\
 Environment:
   PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL,
+  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE
+                     As --config, --queue-url, --staging-dir, --database-url, --metrics-listen,
+                     --metrics-file; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
   PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
   PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
@@ -83,6 +86,12 @@ struct SharedFlags {
     /// Write the run report to this file, as JSON
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Answer /metrics, /healthz and /readyz at this address while messages are moved
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Keep Prometheus metrics in this file, for the node exporter's textfile collector
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_FILE", value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
     /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -187,7 +196,7 @@ pub fn run() -> Result<ExitCode, Error> {
     let matches = with_environment(Cli::command()).get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if command.runs_stages() {
-        shared.account = Account::of_run(shared.report.clone());
+        shared.account = Account::of_run(&shared);
     }
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))

@@ -52,6 +52,7 @@ impl Session {
         let sampler = Sampler::start(Arc::clone(&counters));
         let stop = stop_on_signal()?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
+        flags.account.show_metrics(&counters, &stages)?;
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -93,7 +94,9 @@ impl Session {
 
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        connect_queue(&self.config).await
+        let queue = connect_queue(&self.config).await?;
+        self.account.connected();
+        Ok(queue)
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
@@ -108,6 +111,7 @@ impl Session {
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
+        self.account.connected();
         Ok(loaders)
     }
 

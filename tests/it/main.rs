@@ -31,6 +31,7 @@ mod histories;
 mod hygiene;
 mod logins;
 mod main_job;
+mod metrics;
 mod model;
 mod output;
 mod pollers;
