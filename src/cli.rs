@@ -45,9 +45,9 @@ Environment:
   PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
   PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL,
-  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE
+  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE, PGSLUICE_NOTIFY_URL
                      As --config, --queue-url, --staging-dir, --database-url, --metrics-listen,
-                     --metrics-file; a flag wins
+                     --metrics-file, --notify-url; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
   PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
   PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
@@ -92,6 +92,9 @@ struct SharedFlags {
     /// Keep Prometheus metrics in this file, for the node exporter's textfile collector
     #[arg(long, global = true, env = "PGSLUICE_METRICS_FILE", value_name = "FILE")]
     metrics_file: Option<PathBuf>,
+    /// POST the report to this URL when messages were moved, or could not be
+    #[arg(long, global = true, env = "PGSLUICE_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    notify_url: Option<String>,
     /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -205,6 +208,7 @@ pub fn run() -> Result<ExitCode, Error> {
     if let Err(error) = &outcome {
         shared.account.fail(error);
     }
+    shared.account.notify();
     outcome
 }
 

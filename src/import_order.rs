@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
 const ORDER: [&[&str]; 14] = [
-    &["crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
+    &["crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],

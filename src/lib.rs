@@ -44,6 +44,7 @@ pub mod load;
 pub mod local;
 pub mod mask;
 pub mod metrics;
+pub mod notify;
 pub mod postgres;
 pub mod progress;
 pub mod queue;

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::SharedFlags;
+use super::session::{first_signal, runtime};
 use crate::config::ConfigError;
 use crate::counters::Counters;
 use crate::durable::FileError;
 use crate::error::Error;
 use crate::metrics::{Metrics, keep_written, listen, serve, write_file};
+use crate::notify::NotifyUrl;
 use crate::report::{Report, RunInfo, log_failed_command};
 use crate::stages::Stages;
 
@@ -24,6 +26,7 @@ pub(super) struct Account {
     report: Option<PathBuf>,
     metrics_file: Option<Arc<Path>>,
     metrics_listen: Option<SocketAddr>,
+    notify_url: Option<String>,
     state: Arc<State>,
 }
 
@@ -34,6 +37,9 @@ struct State {
     /// It is said how the run ended.
     is_closed: AtomicBool,
     metrics: OnceLock<Arc<Metrics>>,
+    notify: OnceLock<NotifyUrl>,
+    /// The report of a run that has ended.
+    last_report: OnceLock<Report>,
 }
 
 impl Account {
@@ -44,16 +50,23 @@ impl Account {
             report: flags.report.clone(),
             metrics_file: flags.metrics_file.as_deref().map(Arc::from),
             metrics_listen: flags.metrics_listen,
+            notify_url: flags.notify_url.clone(),
             ..Self::default()
         }
     }
 
     /// Writes the report of a run that begins.
     pub(super) fn begin(&self) -> Result<(), Error> {
-        match &self.report {
-            Some(path) => Ok(Report::of(self.run.clone(), &Counters::default()).begin(path)?),
-            None => Ok(()),
+        if let Some(path) = &self.report {
+            Report::of(self.run.clone(), &Counters::default()).begin(path)?;
         }
+        if let Some(url) = &self.notify_url {
+            let invalid =
+                |problem: &str| ConfigError::InvalidSetting { setting: "--notify-url", problem: problem.to_owned() };
+            let url: NotifyUrl = url.parse().map_err(invalid)?;
+            self.state.notify.get_or_init(|| url);
+        }
+        Ok(())
     }
 
     /// The configuration is read: says that the run has started.
@@ -111,6 +124,7 @@ impl Account {
         let written = self.report().map_or(Ok(()), |path| report.write(path)).map_err(Error::Report);
         report.log_end();
         self.end_metrics(report);
+        self.state.last_report.get_or_init(|| report.clone());
         written
     }
 
@@ -123,6 +137,22 @@ impl Account {
             && let Err(error) = write_file(metrics, path)
         {
             tracing::warn!("{}", Error::from(error).one_line());
+        }
+    }
+
+    /// Posts the report of a run that has ended, where that is asked for. A signal ends that at once.
+    pub(super) fn notify(&self) {
+        let (Some(url), Some(report)) = (self.state.notify.get(), self.state.last_report.get()) else { return };
+        let Ok(runtime) = runtime() else { return };
+        let json = report.to_json();
+        let posted = runtime.block_on(async {
+            tokio::select! {
+                posted = url.post(&json) => posted.map_err(|error| error.to_string()),
+                _ = first_signal() => Err("a signal ended that".to_owned()),
+            }
+        });
+        if let Err(problem) = posted {
+            tracing::warn!("the report was not delivered to {}: {problem}", url.host());
         }
     }
 

@@ -221,6 +221,16 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
+/// Waits for SIGINT or SIGTERM; for ever where signals cannot be listened for.
+pub(super) async fn first_signal() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
 fn stop_on_signal() -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));

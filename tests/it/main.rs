@@ -33,6 +33,7 @@ mod logins;
 mod main_job;
 mod metrics;
 mod model;
+mod notify;
 mod output;
 mod pollers;
 mod pooler;
