@@ -46,7 +46,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack pgloader faucet archive wheel
+.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ help: ## list the targets
 demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its own
 	$(CARGO) run --release --locked -- demo
 
-test: postgres localstack ## all tests, against real servers
+test: postgres localstack prometheus ## all tests, against real servers
 	$(CARGO) test --locked --features crash-points
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
@@ -146,6 +146,17 @@ $(LOCALSTACK): tests/localstack/requirements.txt
 
 $(PEERS): benches/compare/requirements.txt
 	$(call create-venv,the Python peers,half a minute and 230 MB)
+
+prometheus: ## install Prometheus, which reads the metrics in a test, where it is missing
+	@if command -v prometheus >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends prometheus || \
+			echo "Prometheus could not be installed; its test is skipped" >&2; \
+	elif command -v brew >/dev/null; then \
+		brew install prometheus || echo "Prometheus could not be installed; its test is skipped" >&2; \
+	else \
+		echo "neither apt-get nor brew is here; the test with Prometheus is skipped" >&2; \
+	fi
 
 pgloader: ## install pgloader, a peer of `make compare`, where it is missing
 	@if command -v pgloader >/dev/null; then :; \

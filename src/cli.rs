@@ -28,6 +28,7 @@ mod session;
 mod status;
 mod transform;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,8 +50,10 @@ const ENVIRONMENT: &str = "\
 Environment:
   PGSLUICE_KEY       Instead of a keyring: the masking key, 32 or 64 hex digits
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --key-file, --database-url; a flag wins
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL,
+  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE, PGSLUICE_NOTIFY_URL
+                     As --config, --queue-url, --staging-dir, --key-file, --database-url,
+                     --metrics-listen, --metrics-file, --notify-url; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
   PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
   PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
@@ -96,6 +99,15 @@ struct SharedFlags {
     /// Write the run report to this file, as JSON; for commands that move messages
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Answer /metrics, /healthz and /readyz at this address while messages are moved
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Keep Prometheus metrics in this file, for the node exporter's textfile collector
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_FILE", value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// POST the report to this URL when messages were moved, or could not be
+    #[arg(long, global = true, env = "PGSLUICE_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    notify_url: Option<String>,
     /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -216,7 +228,7 @@ pub fn run() -> Result<ExitCode, Error> {
     let matches = command_line().get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if command.moves_messages() {
-        shared.account = Account::of_run(shared.report.clone());
+        shared.account = Account::of_run(&shared);
     }
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))
@@ -231,6 +243,7 @@ pub fn run() -> Result<ExitCode, Error> {
     if let Err(error) = &outcome {
         shared.account.fail(error);
     }
+    shared.account.notify();
     outcome
 }
 

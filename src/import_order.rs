@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
 const ORDER: [&[&str]; 15] = [
-    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
+    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],
@@ -19,7 +19,7 @@ const ORDER: [&[&str]; 15] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress"],
+    &["stages", "progress", "metrics"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.

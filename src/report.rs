@@ -174,6 +174,15 @@ impl Report {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
     }
 
+    /// As `report.json` has it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // A report holds nothing that JSON has no form for.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
     /// Writes the report of a run that begins, which replaces that of an earlier run, and finds before anything moves that
     /// it cannot be written. A stream is left alone: its reader would take this for the end.
     pub fn begin(&self, path: &Path) -> Result<(), ConfigError> {
@@ -187,8 +196,7 @@ impl Report {
     }
 
     fn write_file(&self, path: &Path) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(io::Error::from)? + "\n";
-        given::open_to_replace(path)?.write_all(text.as_bytes())
+        given::open_to_replace(path)?.write_all(&self.to_json())
     }
 }
 

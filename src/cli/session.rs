@@ -53,6 +53,7 @@ impl Session {
         let sampler = Sampler::start(Arc::clone(&counters));
         let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
+        flags.account.show_metrics(&counters, &stages)?;
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -95,7 +96,9 @@ impl Session {
 
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        connect_queue(&self.config).await
+        let queue = connect_queue(&self.config).await?;
+        self.account.connected();
+        Ok(queue)
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
@@ -130,6 +133,7 @@ impl Session {
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
+        self.account.connected();
         Ok(loaders)
     }
 
@@ -261,6 +265,16 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     let _context = runtime.enter();
     let handled = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
     handled.map(drop).map_err(Error::system("listen for signals"))
+}
+
+/// Waits for SIGINT or SIGTERM; for ever where signals cannot be listened for.
+pub(super) async fn first_signal() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
