@@ -3,12 +3,15 @@
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
 mod ack;
+mod check;
 mod config;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
 mod end;
+mod find;
 mod import;
+mod infer;
 mod init;
 mod keygen;
 mod load;
@@ -24,12 +27,12 @@ mod status;
 mod transform;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::{DatabaseUrl, Overrides};
 use crate::counters::Counters;
@@ -38,6 +41,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::progress::ProgressMode;
 use crate::report::{Report, RunInfo};
+use crate::staging::Staging;
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
@@ -46,6 +50,8 @@ Environment:
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
   PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
                      As --config, --queue-url, --staging-dir, --database-url; a flag wins
+  PGSLUICE_QUEUE_POLLERS and the like
+                     Any setting of [queue], [spool], [load] and [pipeline]; wins over the file
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
   PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
   PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
@@ -72,7 +78,7 @@ struct SharedFlags {
     /// Configuration file [default: pgsluice.toml where there is one]
     #[arg(long, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The queue's URL
+    /// The queue's URL, its ARN, or its name
     #[arg(long, global = true, env = "PGSLUICE_QUEUE_URL", value_name = "URL")]
     queue_url: Option<String>,
     /// The database, as a libpq URL; PG* variables work too
@@ -104,6 +110,9 @@ struct SharedFlags {
     /// The report says how the run ended.
     #[arg(skip)]
     is_reported: Arc<AtomicBool>,
+    /// The staging directory that keeps the report, once a run has opened it.
+    #[arg(skip)]
+    kept_in: Arc<OnceLock<Staging>>,
 }
 
 /// How log lines look.
@@ -133,8 +142,14 @@ enum Command {
     Load,
     /// Only acknowledge: delete from the queue what is committed
     Ack,
-    /// Show segments by state, ledger totals and queue depth
-    Status,
+    /// Draft a mapping and its table from samples
+    Infer(infer::Flags),
+    /// Look at all that a run needs, try the mapping, and estimate the whole; moves nothing
+    Check(check::Flags),
+    /// Show segments by state, the last run, ledger totals and queue depth
+    Status(status::Flags),
+    /// Say what became of one message, and where it lies
+    Find(find::Flags),
     /// List messages that could not become rows, or try them again
     #[command(subcommand)]
     Rejects(rejects::Command),
@@ -167,11 +182,27 @@ struct LimitFlags {
     /// Go on when the queue is empty
     #[arg(long)]
     follow: bool,
+    /// When to end: when the queue is empty, or when nothing is left that was sent before this command began
+    #[arg(long, value_enum, default_value_t = Until::Empty, conflicts_with = "follow")]
+    until: Until,
+}
+
+/// What is to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Until {
+    /// All that the queue holds.
+    Empty,
+    /// What was sent before the command began, while others go on sending.
+    Started,
 }
 
 impl LimitFlags {
-    fn drain_limits(&self) -> DrainLimits {
-        DrainLimits { idle: (!self.follow).then_some(self.idle), max_messages: self.max_messages }
+    fn drain_limits(&self, started_at: Timestamp) -> DrainLimits {
+        DrainLimits {
+            idle: (!self.follow).then_some(self.idle),
+            max_messages: self.max_messages,
+            started_at_ms: (self.until == Until::Started).then(|| started_at.as_millisecond()),
+        }
     }
 }
 
@@ -197,11 +228,13 @@ pub fn run() -> Result<ExitCode, Error> {
         Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
     }
     let outcome = command.run(&shared);
-    if let (Err(error), Some(path)) = (&outcome, report)
+    if let Err(error) = &outcome
         && !shared.is_reported.load(Ordering::Acquire)
     {
         // Nothing was counted yet. That it cannot be written is less than why the run failed.
-        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+        let failed = Report::of(shared.run.clone(), &Counters::default()).failed(error);
+        _ = report.map(|path| failed.write(&path));
+        session::keep(&failed, &shared.kept_in);
     }
     outcome
 }
@@ -231,7 +264,10 @@ impl Command {
             Self::Transform => transform::run(shared),
             Self::Load => load::run(shared),
             Self::Ack => ack::run(shared),
-            Self::Status => status::run(shared),
+            Self::Infer(flags) => infer::run(shared, &flags),
+            Self::Check(flags) => check::run(shared, &flags),
+            Self::Status(flags) => status::run(shared, &flags),
+            Self::Find(flags) => find::run(shared, &flags),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
             Self::Reveal(flags) => reveal::run(shared, &flags),

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 17] = [
     &["crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
     &["advice"],
     &["durable"],
-    &["staging", "config", "queue"],
+    &["staging", "config"],
+    &["queue"],
     &["spool", "mask"],
     &["chunk", "import"],
     &["transform", "postgres"],
@@ -19,6 +20,8 @@ const ORDER: [&[&str]; 14] = [
     &["counters"],
     &["drain", "ack", "report"],
     &["stages", "progress"],
+    &["status", "find", "check"],
+    &["infer"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.

@@ -26,6 +26,7 @@
 pub mod ack;
 pub mod advice;
 mod blocking;
+pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod config;
@@ -35,10 +36,12 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+pub mod find;
 pub mod gate;
 mod host;
 pub mod import;
 pub mod in_flight;
+pub mod infer;
 pub mod load;
 #[cfg(feature = "local")]
 pub mod local;
@@ -52,6 +55,7 @@ pub mod segment;
 pub mod spool;
 pub mod stages;
 pub mod staging;
+pub mod status;
 pub mod transform;
 mod unescape;
 mod workers;

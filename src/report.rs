@@ -1,6 +1,7 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
 mod in_flight;
+mod last;
 mod run;
 mod summary;
 
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 
 pub use in_flight::InFlightReport;
+pub use last::LastRun;
 pub use run::{EndedBy, ErrorReport, RunInfo};
 
 /// `report.json`: the names are a contract.

@@ -178,6 +178,18 @@ impl Staging {
         self.root.join(format!("rejects/{segment}.ndjson"))
     }
 
+    /// The report of the last run.
+    #[must_use]
+    pub fn last_run(&self) -> PathBuf {
+        self.root.join("last-run.json")
+    }
+
+    /// The report of the last run that ended with exit code 0.
+    #[must_use]
+    pub fn last_done(&self) -> PathBuf {
+        self.root.join("last-done.json")
+    }
+
     /// Sealed segments in the spool, oldest first.
     pub fn sealed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in("spool", ".ndjson")

@@ -14,7 +14,9 @@ use crate::stages::stop_after;
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     let runtime = runtime()?;
     let code = runtime.block_on(async {
-        let session = Session::open(flags)?;
+        let mut session = Session::open(flags)?;
+        session.keep_report();
+        session.find_queue().await?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
         let plan = session.plan()?;

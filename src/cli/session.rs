@@ -2,8 +2,8 @@
 //! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{LimitFlags, SharedFlags};
-use crate::config::{Config, QueueSettings};
+use crate::config::{Config, QueueAddress, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
@@ -28,6 +28,9 @@ use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
 
+/// What is peeked at stays invisible for this time, should it not be given back.
+pub(super) const PEEK: ReceiveTimes = ReceiveTimes { wait_seconds: 1, visibility_seconds: 30 };
+
 /// A command that runs stages, from its configuration to its exit code.
 pub(super) struct Session {
     pub(super) config: Config,
@@ -39,6 +42,8 @@ pub(super) struct Session {
     report: Option<PathBuf>,
     is_reported: Arc<AtomicBool>,
     quiet: bool,
+    /// Set where the staging directory keeps the report.
+    kept_in: Arc<OnceLock<Staging>>,
     _lock: StagingLock,
 }
 
@@ -67,8 +72,15 @@ impl Session {
             report: flags.report.clone(),
             is_reported: Arc::clone(&flags.is_reported),
             quiet: flags.quiet,
+            kept_in: Arc::clone(&flags.kept_in),
             _lock: lock,
         })
+    }
+
+    /// From now on, the staging directory keeps the report as that of the last run.
+    pub(super) fn keep_report(&self) {
+        _ = self.kept_in.set(self.staging().clone());
+        keep(&Report::of(self.run.clone(), &self.counters), &self.kept_in);
     }
 
     /// Where the files lie.
@@ -95,6 +107,17 @@ impl Session {
     pub(super) fn take_inventory(&self, owner: &Owner) -> Result<Inventory, Error> {
         spool::recover(self.staging())?;
         Inventory::take(self.staging(), owner)
+    }
+
+    /// Asks for the queue's URL, where the queue is named otherwise: files are compared by it.
+    pub(super) async fn find_queue(&mut self) -> Result<(), Error> {
+        let address = self.config.queue_address()?;
+        if !matches!(address, QueueAddress::Url(_)) {
+            let found = Sqs::find(&address, receive_times(&self.config)).await?;
+            self.config.set_queue_url(found.url());
+            self.run.queue = Some(found.url().to_owned());
+        }
+        Ok(())
     }
 
     /// Connects to the queue.
@@ -145,7 +168,7 @@ impl Session {
             origin,
             settings: self.config.queue,
             spool: self.config.spool,
-            limits: limits.drain_limits(),
+            limits: limits.drain_limits(self.run.started_at),
             proof,
             gate: self.stages.gate().watch(),
             in_flight: Arc::clone(in_flight),
@@ -173,6 +196,7 @@ impl Session {
             }
         };
         self.is_reported.store(true, Ordering::Release);
+        keep(&report, &self.kept_in);
         let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
         if !self.quiet {
             say_text(&report.summary(title));
@@ -192,10 +216,23 @@ impl Session {
     }
 }
 
+/// Keeps a report for `status`. For nothing else, so a failure is said, and no more.
+pub(super) fn keep(report: &Report, kept_in: &OnceLock<Staging>) {
+    if let Some(staging) = kept_in.get()
+        && let Err(error) = report.keep(staging)
+    {
+        tracing::warn!("the report of this run could not be kept: {}", Error::from(error).one_line());
+    }
+}
+
 /// Connects to the configured queue.
 pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
+    Ok(Sqs::connect(&config.queue_address()?, receive_times(config)).await?)
+}
+
+const fn receive_times(config: &Config) -> ReceiveTimes {
     let QueueSettings { wait_seconds, visibility_seconds, .. } = config.queue;
-    Ok(Sqs::connect(config.queue_url()?, ReceiveTimes { wait_seconds, visibility_seconds }).await?)
+    ReceiveTimes { wait_seconds, visibility_seconds }
 }
 
 /// A runtime for one command: one thread on which everything waits. Work that computes or blocks has threads of its

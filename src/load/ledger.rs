@@ -7,6 +7,7 @@
 //!   transaction another session.
 
 mod again;
+mod fate;
 mod messages;
 mod pipeline;
 mod reject_list;
@@ -19,6 +20,7 @@ use tokio_postgres::{Row, SimpleQueryMessage, Transaction};
 
 pub(super) use again::TableState;
 pub use again::{Forgotten, NotHere};
+pub use fate::{Fate, LoadedSegment};
 pub(super) use pipeline::{PipelineRow, check_version};
 pub use reject_list::{ListedReject, RejectGroup, Selection};
 pub(super) use rejects::NewReject;

@@ -9,12 +9,17 @@
 //! never counts.
 
 mod dead_letters;
+mod facts;
+mod peek;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::ProvideCredentials;
 use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -28,6 +33,9 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
+pub use facts::{QueueFacts, Right};
+
+use crate::config::QueueAddress;
 
 use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
 
@@ -51,9 +59,16 @@ impl Sqs {
     /// Finds region, credentials and endpoint the way AWS tools do, and checks that the queue is there.
     ///
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
-    /// the queue's URL.
-    pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
-        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into())).await;
+    /// the queue's URL; and a region that he gave over the one in its URL or ARN.
+    pub async fn connect(address: &QueueAddress, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let sqs = Self::find(address, times).await?;
+        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
+        Ok(sqs)
+    }
+
+    /// The same, without a look at the queue. Only a queue that is not named by its URL is asked for.
+    pub async fn find(address: &QueueAddress, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into()), address.region()).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -65,10 +80,30 @@ impl Sqs {
             .ok()
             .or_else(|| config.endpoint_url().map(str::to_owned))
             .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
-        let queue_url = queue_url.to_owned();
-        let sqs = Self { client, queue_url, endpoint, times };
-        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
-        Ok(sqs)
+        let (account, named) = match address {
+            QueueAddress::Url(url) => {
+                return Ok(Self { client, queue_url: url.clone(), endpoint, times });
+            }
+            QueueAddress::Arn { account, name, .. } => (Some(account.clone()), name),
+            QueueAddress::Name(name) => (None, name),
+        };
+        let sqs = Self { client, queue_url: named.clone(), endpoint, times };
+        let request = sqs.client.get_queue_url().queue_name(named).set_queue_owner_aws_account_id(account);
+        let answer = request.send().await.map_err(|error| sqs.error("GetQueueUrl", error))?;
+        let missing = || QueueError::NoSuchQueue { queue_url: named.clone() };
+        Ok(Self { queue_url: answer.queue_url.ok_or_else(missing)?, ..sqs })
+    }
+
+    /// The queue's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.queue_url
+    }
+
+    /// The same queue with other times of a receive.
+    #[must_use]
+    pub fn peeking(&self, times: ReceiveTimes) -> Self {
+        Self { times, ..self.clone() }
     }
 
     /// The suffix is part of every FIFO queue's name, and of no other's.
@@ -217,7 +252,9 @@ impl Queue for Sqs {
     }
 }
 
-async fn load_sdk_config(wait: Duration) -> SdkConfig {
+/// `region`: the one that the queue's URL or ARN tells, for where the user says none. What the machine that this runs on
+/// says of its own region is asked last, because that is another matter.
+async fn load_sdk_config(wait: Duration, region: Option<&str>) -> SdkConfig {
     let http = HttpClientBuilder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
         .build_https();
@@ -226,7 +263,12 @@ async fn load_sdk_config(wait: Duration) -> SdkConfig {
         .read_timeout(wait + ANSWER_MARGIN)
         .operation_attempt_timeout(wait + ANSWER_MARGIN)
         .build();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await
+    let regions = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new())
+        .or_else(region.map(|region| Region::new(region.to_owned())))
+        .or_default_provider();
+    let defaults = aws_config::defaults(BehaviorVersion::latest()).region(regions);
+    defaults.http_client(http).timeout_config(timeouts).load().await
 }
 
 /// aws-sdk-sqs leaves this check to its users. Without an MD5 there is nothing to check.

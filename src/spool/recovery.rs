@@ -115,11 +115,16 @@ fn checksum_of(path: &Path, bytes: u64) -> Result<crc32fast::Hasher, FileError> 
 /// the line feeds do. No message is parsed.
 pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment, SpoolError> {
     let path = staging.find_segment(id).ok_or(StagingError::NoSuchSegment { segment: id })?;
-    if let Some(seal) = Seal::at_end_of(&path)? {
-        let bytes = fs::metadata(&path).map_err(FileError::of("inspect", &path))?.len();
+    sealed_segment_at(&path, id)
+}
+
+/// The same, of a segment that lies at `path`.
+pub fn sealed_segment_at(path: &Path, id: SegmentId) -> Result<SealedSegment, SpoolError> {
+    if let Some(seal) = Seal::at_end_of(path)? {
+        let bytes = fs::metadata(path).map_err(FileError::of("inspect", path))?.len();
         return Ok(SealedSegment { id, messages: seal.messages, bytes, seal: Some(seal) });
     }
-    let mut reader = SegmentReader::open(&path)?;
+    let mut reader = SegmentReader::open(path)?;
     let mut segment = SealedSegment { id, messages: 0, bytes: 0, seal: None };
     let is_sealed = reader.header().is_some();
     loop {

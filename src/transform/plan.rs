@@ -120,6 +120,12 @@ impl Plan {
         &self.pipeline
     }
 
+    /// Which key each masked column has.
+    #[must_use]
+    pub fn keys(&self) -> &[ColumnKey] {
+        &self.keys
+    }
+
     /// Whether a chunk with this manifest is what this plan would make of the segment.
     #[must_use]
     pub fn made(&self, manifest: &Manifest) -> bool {

@@ -16,7 +16,9 @@ macro_rules! on_each_server {
     };
 }
 
+mod addressing;
 mod books;
+mod check;
 mod commands;
 mod consumers;
 #[cfg(feature = "crash-points")]
@@ -24,10 +26,13 @@ mod crash;
 mod disk;
 mod documentation;
 mod errors;
+mod estimate;
 mod exit_codes;
+mod find;
 mod help;
 mod histories;
 mod hygiene;
+mod infer;
 mod logins;
 mod main_job;
 mod model;
@@ -44,6 +49,8 @@ mod rejects;
 mod soak;
 mod sqs_faults;
 mod stages;
+mod status;
 mod summary;
 mod testenv;
+mod until;
 mod visibility;
