@@ -125,6 +125,15 @@ pub(crate) fn private_options() -> OpenOptions {
     options
 }
 
+/// Replaces a small file that nothing depends on: complete or as before, but not flushed, so a power loss may take it.
+pub(crate) fn replace_unflushed(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = path.with_added_extension("tmp");
+    let file = private_options().write(true).create(true).truncate(true).open(&temporary);
+    let written = file.and_then(|mut file| file.write_all(bytes));
+    written.map_err(FileError::of("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(FileError::of("rename", &temporary))
+}
+
 /// Renames within the staging directory and flushes the directories, so that the new name survives a power loss.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(FileError::of("rename", from))?;

@@ -19,8 +19,9 @@
 //! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config, queue → spool,
-//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → cli.
+//! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config → queue → spool,
+//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → status,
+//! find, check → infer → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;

@@ -42,6 +42,8 @@ pub(super) struct Session {
     report: Option<PathBuf>,
     is_reported: Arc<AtomicBool>,
     quiet: bool,
+    /// The queue, where its URL had to be asked for.
+    found: Option<Sqs>,
     /// Set where the staging directory keeps the report.
     kept_in: Arc<OnceLock<Staging>>,
     _lock: StagingLock,
@@ -72,6 +74,7 @@ impl Session {
             report: flags.report.clone(),
             is_reported: Arc::clone(&flags.is_reported),
             quiet: flags.quiet,
+            found: None,
             kept_in: Arc::clone(&flags.kept_in),
             _lock: lock,
         })
@@ -116,13 +119,21 @@ impl Session {
             let found = Sqs::find(&address, receive_times(&self.config)).await?;
             self.config.set_queue_url(found.url());
             self.run.queue = Some(found.url().to_owned());
+            self.found = Some(found);
         }
         Ok(())
     }
 
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        connect_queue(&self.config).await
+        match &self.found {
+            // The URL need not tell the region, as the ARN did.
+            Some(found) => {
+                found.look().await?;
+                Ok(found.clone())
+            }
+            None => connect_queue(&self.config).await,
+        }
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.

@@ -87,12 +87,11 @@ impl Status {
         lines.line(format_args!("staging {}", self.staging.directory.display()))?;
         for status in &self.staging.states {
             let (name, segments) = (shown_name(status.state), grouped(status.segments));
-            let mut line = format!("  {name:<20}{segments:>13} segments");
-            if let Some(oldest) = status.oldest_at {
-                let (messages, oldest) = (grouped(status.messages), at_second(oldest));
-                line += &format!(", {messages} messages, {} bytes, the oldest of {oldest}", grouped(status.bytes));
-            }
-            lines.line(line)?;
+            let more = status.oldest_at.map(|oldest| {
+                let (messages, bytes) = (grouped(status.messages), grouped(status.bytes));
+                format!(", {messages} messages, {bytes} bytes, the oldest of {}", at_second(oldest))
+            });
+            lines.line(format_args!("  {name:<20}{segments:>13} segments{}", more.unwrap_or_default()))?;
         }
         for damaged in &self.staging.damaged {
             lines.line(format_args!("  damaged: {}", damaged.file.display()))?;

@@ -60,7 +60,7 @@ impl QueueAddress {
                 match host.rsplit_once('.') {
                     None if host == "queue" => Some("us-east-1"),
                     Some((region, "queue")) => Some(region),
-                    Some((before, region)) if before == "sqs" || before.ends_with(".sqs") || before == "sqs-fips" => {
+                    Some((before, region)) if matches!(before.rsplit('.').next(), Some("sqs" | "sqs-fips")) => {
                         Some(region)
                     }
                     _ => None,

@@ -115,22 +115,19 @@ fn column(leaf: &Seen, others: &[Column]) -> Column {
 
 fn describe(leaf: &Seen, messages: u64) -> String {
     let missing = messages.saturating_sub(leaf.values + leaf.nulls);
-    let mut text = format!(
-        "{} values, {} distinct; {} null, {} missing",
+    let characters = match leaf.characters {
+        Some((shortest, longest)) if shortest == longest => format!(" of {longest} characters"),
+        Some((shortest, longest)) => format!(" of {shortest} to {longest} characters"),
+        None => String::new(),
+    };
+    let kinds = if leaf.kinds.is_empty() { String::new() } else { format!("; {}", leaf.kinds.join(" and ")) };
+    format!(
+        "{} values, {} distinct; {} null, {} missing{kinds}{characters}",
         grouped(leaf.values),
         grouped(leaf.distinct() as u64),
         grouped(leaf.nulls),
         grouped(missing)
-    );
-    if !leaf.kinds.is_empty() {
-        text += &format!("; {}", leaf.kinds.join(" and "));
-    }
-    match leaf.characters {
-        Some((shortest, longest)) if shortest == longest => text += &format!(" of {longest} characters"),
-        Some((shortest, longest)) => text += &format!(" of {shortest} to {longest} characters"),
-        None => {}
-    }
-    text
+    )
 }
 
 /// Lowercase ASCII letters, digits and underscores, which Postgres needs no quotes for.

@@ -62,8 +62,13 @@ impl Sqs {
     /// the queue's URL; and a region that he gave over the one in its URL or ARN.
     pub async fn connect(address: &QueueAddress, times: ReceiveTimes) -> Result<Self, QueueError> {
         let sqs = Self::find(address, times).await?;
-        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
+        sqs.look().await?;
         Ok(sqs)
+    }
+
+    /// Checks that the queue is there.
+    pub async fn look(&self) -> Result<(), QueueError> {
+        self.attributes(&[QueueAttributeName::VisibilityTimeout]).await.map(|_| ())
     }
 
     /// The same, without a look at the queue. Only a queue that is not named by its URL is asked for.
@@ -263,12 +268,15 @@ async fn load_sdk_config(wait: Duration, region: Option<&str>) -> SdkConfig {
         .read_timeout(wait + ANSWER_MARGIN)
         .operation_attempt_timeout(wait + ANSWER_MARGIN)
         .build();
-    let regions = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+    let said = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
-        .or_else(region.map(|region| Region::new(region.to_owned())))
-        .or_default_provider();
-    let defaults = aws_config::defaults(BehaviorVersion::latest()).region(regions);
-    defaults.http_client(http).timeout_config(timeouts).load().await
+        .region()
+        .await;
+    let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts);
+    match (said, region) {
+        (None, Some(region)) => defaults.region(Region::new(region.to_owned())).load().await,
+        _ => defaults.load().await,
+    }
 }
 
 /// aws-sdk-sqs leaves this check to its users. Without an MD5 there is nothing to check.

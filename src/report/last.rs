@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Report;
-use crate::durable::{AtomicFile, FileError};
+use crate::durable::{FileError, replace_unflushed};
 use crate::staging::Staging;
 
 /// What a kept report says of its run.
@@ -34,16 +34,11 @@ pub struct LastRun {
 impl Report {
     /// Keeps the report as that of the last run and, where it ended with exit code 0, of the last that did.
     pub fn keep(&self, staging: &Staging) -> Result<(), FileError> {
-        self.write_durably(&staging.last_run())?;
-        if self.exit_code == Some(0) { self.write_durably(&staging.last_done()) } else { Ok(()) }
-    }
-
-    fn write_durably(&self, path: &Path) -> Result<(), FileError> {
-        let json = serde_json::to_vec_pretty(self).map_err(io::Error::from).map_err(FileError::of("write", path))?;
-        let mut file = AtomicFile::create(path)?;
-        file.write(&json)?;
-        file.write(b"\n")?;
-        file.finish()
+        let path = staging.last_run();
+        let json = serde_json::to_string_pretty(self).map_err(io::Error::from);
+        let json = json.map_err(FileError::of("write", &path))? + "\n";
+        replace_unflushed(&path, json.as_bytes())?;
+        if self.exit_code == Some(0) { replace_unflushed(&staging.last_done(), json.as_bytes()) } else { Ok(()) }
     }
 }
 

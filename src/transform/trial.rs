@@ -40,8 +40,7 @@ fn fields(line: &[u8]) -> Vec<Option<String>> {
         while let Some(&byte) = rest.get(position) {
             match (byte, is_quoted) {
                 (b'"', true) if rest.get(position + 1) == Some(&b'"') => position += 1,
-                (b'"', true) => break,
-                (b',', false) => break,
+                (b'"', true) | (b',', false) => break,
                 _ => {}
             }
             field.push(byte);

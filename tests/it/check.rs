@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::logins::{generated, login};
 use crate::reject_policy::{logins, misfit};
-use crate::testenv::{Outcome, QueueKind, Server, TestEnv};
+use crate::testenv::{KEY, Outcome, QueueKind, Server, TestEnv};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
@@ -259,6 +259,7 @@ fn wrong_configuration_is_no_check_but_an_error() {
     let mut env = TestEnv::new(Server::Embedded);
     env.unset("PGSLUICE_KEY");
     env.pgsluice(&["check"]).fails(USAGE, "PGSLUICE_KEY", "keygen");
+    env.set("PGSLUICE_KEY", KEY);
     env.pgsluice(&["check", "--sample", "missing"]).fails(USAGE, "cannot read missing", "--sample");
 }
 
