@@ -4,13 +4,16 @@
 
 mod account;
 mod ack;
+mod check;
 mod completions;
 mod config;
 #[cfg(feature = "local")]
 mod demo;
 mod drain;
 mod end;
+mod find;
 mod import;
+mod infer;
 mod init;
 mod keygen;
 mod load;
@@ -34,7 +37,7 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use account::Account;
 
@@ -54,6 +57,8 @@ Environment:
   PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE, PGSLUICE_NOTIFY_URL
                      As --config, --queue-url, --staging-dir, --key-file, --database-url,
                      --metrics-listen, --metrics-file, --notify-url; a flag wins
+  PGSLUICE_QUEUE_POLLERS and the like
+                     Any setting of [queue], [spool], [load] and [pipeline]; wins over the file
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
   PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
   PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
@@ -84,7 +89,7 @@ struct SharedFlags {
     /// Configuration file [default: pgsluice.toml where there is one]
     #[arg(long, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The queue's URL
+    /// The queue's URL, its ARN, or its name
     #[arg(long, global = true, env = "PGSLUICE_QUEUE_URL", value_name = "URL")]
     queue_url: Option<String>,
     /// The database, as a libpq URL; PG* variables work too
@@ -154,8 +159,14 @@ enum Command {
     Load(KeyFlags),
     /// Only acknowledge: delete from the queue what is committed
     Ack,
-    /// Show segments by state, ledger totals and queue depth
-    Status,
+    /// Draft a mapping and its table from samples
+    Infer(infer::Flags),
+    /// Look at all that a run needs, try the mapping, and estimate the whole; moves nothing
+    Check(check::Flags),
+    /// Show segments by state, the last run, ledger totals and queue depth
+    Status(status::Flags),
+    /// Say what became of one message, and where it lies
+    Find(find::Flags),
     /// List messages that could not become rows, show one, try them again, or give them up
     #[command(subcommand)]
     Rejects(rejects::Command),
@@ -194,6 +205,18 @@ struct LimitFlags {
     /// Go on when the queue is empty
     #[arg(long, conflicts_with = "idle")]
     follow: bool,
+    /// When to end: when the queue is empty, or when nothing is left that was sent before this command began
+    #[arg(long, value_enum, default_value_t = Until::Empty, conflicts_with = "follow")]
+    until: Until,
+}
+
+/// What is to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Until {
+    /// All that the queue holds.
+    Empty,
+    /// What was sent before the command began, while others go on sending.
+    Started,
 }
 
 /// Which masking keys may be written.
@@ -205,8 +228,12 @@ struct KeyFlags {
 }
 
 impl LimitFlags {
-    fn drain_limits(&self) -> DrainLimits {
-        DrainLimits { idle: (!self.follow).then_some(self.idle), max_messages: self.max_messages }
+    fn drain_limits(&self, started_at: Timestamp) -> DrainLimits {
+        DrainLimits {
+            idle: (!self.follow).then_some(self.idle),
+            max_messages: self.max_messages,
+            started_at_ms: (self.until == Until::Started).then(|| started_at.as_millisecond()),
+        }
     }
 }
 
@@ -273,7 +300,10 @@ impl Command {
             Self::Transform => transform::run(shared),
             Self::Load(keys) => load::run(shared, keys),
             Self::Ack => ack::run(shared),
-            Self::Status => status::run(shared),
+            Self::Infer(flags) => infer::run(shared, &flags),
+            Self::Check(flags) => check::run(shared, &flags),
+            Self::Status(flags) => status::run(shared, &flags),
+            Self::Find(flags) => find::run(shared, &flags),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
             Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),

@@ -3,10 +3,12 @@
 //! The rest of the program never sees a flag, an environment variable or the file. Secrets do not `Debug`-print.
 
 mod column_type;
+mod environment;
 mod error;
 mod file;
 mod key_source;
 mod pipeline;
+mod queue_address;
 mod rejects;
 mod secrets;
 
@@ -19,6 +21,7 @@ pub use error::ConfigError;
 pub use file::ANNOTATED_FILE;
 pub use key_source::KeySource;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
+pub use queue_address::QueueAddress;
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 pub use secrets::{DatabaseUrl, PasswordSource, Secret};
 
@@ -102,8 +105,9 @@ impl Config {
         let file = match &overrides.config {
             Some(path) => file::read(path)?,
             None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE))?,
-            None => file::ConfigFile::default(),
+            None => file::Read::default(),
         };
+        let file = file.with_environment(env::vars_os())?;
         let pipeline = file.pipeline()?;
         let staging_dir = overrides.staging_dir.or(file.staging_dir).unwrap_or_else(|| "staging".into());
         if staging_dir.as_os_str().is_empty() {
@@ -123,23 +127,33 @@ impl Config {
         })
     }
 
-    /// The queue's URL, for commands that need SQS.
-    pub fn queue_url(&self) -> Result<&str, ConfigError> {
-        let url = self.queue_url.as_deref().filter(|url| !url.is_empty()).ok_or(ConfigError::Missing {
-            setting: "the queue's URL",
-            hint: "give --queue-url or PGSLUICE_QUEUE_URL",
-        })?;
-        if is_queue_url(url) {
-            return Ok(url);
-        }
-        let problem = "expected a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue".to_owned();
-        Err(ConfigError::InvalidSetting { setting: "the queue's URL", problem })
+    /// The queue, for commands that need SQS.
+    pub fn queue_address(&self) -> Result<QueueAddress, ConfigError> {
+        QueueAddress::parse(self.queue_url()?).ok_or_else(|| ConfigError::InvalidSetting {
+            setting: "the queue",
+            problem:
+                "expected a URL such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue, an ARN, or a name"
+                    .to_owned(),
+        })
     }
 
-    /// The queue's name: the last part of its URL.
+    /// The queue as it is configured: its URL, unless it is named otherwise and [`Self::set_queue_url`] was not called.
+    pub fn queue_url(&self) -> Result<&str, ConfigError> {
+        self.queue_url
+            .as_deref()
+            .filter(|url| !url.is_empty())
+            .ok_or(ConfigError::Missing { setting: "the queue's URL", hint: "give --queue-url or PGSLUICE_QUEUE_URL" })
+    }
+
+    /// The queue's URL was asked for.
+    pub fn set_queue_url(&mut self, url: &str) {
+        self.queue_url = Some(url.to_owned());
+    }
+
+    /// The queue's name: the last part of its URL or ARN.
     #[must_use]
     pub fn queue_name(&self) -> Option<&str> {
-        self.queue_url.as_deref().and_then(|url| url.rsplit('/').next()).filter(|name| !name.is_empty())
+        self.queue_url.as_deref().and_then(|url| url.rsplit(['/', ':']).next()).filter(|name| !name.is_empty())
     }
 
     /// Where Postgres is, for commands that need it. Libpq's variables alone are enough: then the URL is empty.
@@ -157,27 +171,5 @@ impl Config {
             }
         };
         Ok(url.with_password_from(self.password_source))
-    }
-}
-
-/// A queue's URL ends in its name, after a host at least.
-fn is_queue_url(url: &str) -> bool {
-    let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let parts = address.and_then(|address| address.rsplit_once('/'));
-    parts.is_some_and(|(before, name)| !before.is_empty() && !name.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_queue_url;
-
-    #[test]
-    fn a_queues_url_has_a_host_and_ends_in_a_name() {
-        for url in ["https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue", "http://127.0.0.1:4566/0/q.fifo"] {
-            assert!(is_queue_url(url), "{url}");
-        }
-        for other in ["login-queue", "ftp://host/0/q", "https://", "http://host", "https://host/", "https:///q", ""] {
-            assert!(!is_queue_url(other), "{other}");
-        }
     }
 }

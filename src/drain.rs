@@ -8,7 +8,7 @@
 //! Pollers receive and hand their messages to one spooler, which appends them to the open segment and seals it at
 //! its limits, and at once when every poller came back empty. `crew` decides how many pollers there are, `budget` how
 //! many messages they may receive, `memory` how many bytes may wait, and `proof` when the queue is empty, by what
-//! `emptiness` knows of the pollers.
+//! `emptiness` knows of the pollers; `started` when it holds nothing that was sent before the run began.
 
 mod budget;
 mod crew;
@@ -17,6 +17,7 @@ mod memory;
 mod polling;
 mod proof;
 mod spooler;
+mod started;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,9 @@ pub struct DrainLimits {
     pub idle: Option<Duration>,
     /// Stop after this many messages.
     pub max_messages: Option<u64>,
+    /// Only what was sent before this time, in milliseconds since the epoch, is to be drained. Where others go on sending,
+    /// the queue need not become empty.
+    pub started_at_ms: Option<i64>,
 }
 
 /// How a drain ended.
@@ -61,6 +65,8 @@ pub enum DrainEnd {
         /// What was set aside.
         set_aside: SetAside,
     },
+    /// Nothing shows that the queue still holds a message that was sent before the run began.
+    Started,
     /// Nothing came any more, but the queue did not tell its counts.
     Unproven,
     /// `max_messages` were received.

@@ -131,6 +131,14 @@ impl Drop for AtomicFile {
     }
 }
 
+/// Replaces a small file that nothing depends on: complete or as before, but not flushed, so a power loss may take it.
+pub(crate) fn replace_unflushed(place: &Place, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = place.with_suffix(TEMPORARY);
+    remove_if_present(&temporary)?;
+    temporary.create_new()?.write_all(bytes).map_err(temporary.failed("write"))?;
+    temporary.rename(place)
+}
+
 /// Renames within the staging directory and flushes the directories, so that the new name survives a power loss.
 pub(crate) fn rename_durably(from: &Place, to: &Place) -> Result<(), FileError> {
     from.rename(to)?;

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 18] = [
     &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
     &["advice"],
     &["durable"],
-    &["staging", "config", "queue"],
+    &["staging", "config"],
+    &["queue"],
     &["keyring"],
     &["spool", "mask"],
     &["chunk", "import"],
@@ -20,6 +21,8 @@ const ORDER: [&[&str]; 15] = [
     &["counters"],
     &["drain", "ack", "report"],
     &["stages", "progress", "metrics"],
+    &["status", "find", "check"],
+    &["infer"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.

@@ -19,14 +19,16 @@
 //! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config, queue → keyring →
-//! spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress, metrics → cli.
+//! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config → queue →
+//! keyring → spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages,
+//! progress, metrics → status, find, check → infer → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
 pub mod advice;
 mod aws;
 mod blocking;
+pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod config;
@@ -36,12 +38,14 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+pub mod find;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 pub mod gate;
 mod host;
 pub mod import;
 pub mod in_flight;
+pub mod infer;
 pub mod keyring;
 pub mod load;
 #[cfg(feature = "local")]
@@ -58,6 +62,7 @@ pub mod segment;
 pub mod spool;
 pub mod stages;
 pub mod staging;
+pub mod status;
 pub mod transform;
 mod unescape;
 mod workers;

@@ -13,6 +13,7 @@
 
 mod allowance;
 mod committed;
+mod create_table;
 mod dropping;
 mod error;
 mod evidence;
@@ -28,28 +29,36 @@ mod rejects;
 mod roles;
 mod savepoint;
 mod search;
+mod survey;
 mod target;
 #[cfg(test)]
 #[cfg(feature = "local")]
 mod tests;
 mod transaction;
+mod trial;
 mod turn;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
+pub use create_table::create_table;
 pub use error::LoadError;
 pub use ledger::{
-    Forgotten, FoundReject, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, RejectedSegment, Selection,
-    init, init_sql,
+    Fate, Forgotten, FoundReject, LedgerTotals, ListedReject, LoadedSegment, NotHere, RejectGroup, RejectRow,
+    RejectedSegment, Selection, init, init_sql,
 };
+pub use preflight::Misfit;
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
 pub use roles::{Role, role_sql};
+pub use survey::{LedgerSurvey, Server, Survey, TableSurvey};
+pub use trial::{CopyTrial, try_copy};
 
 use crate::blocking::blocking;
 use crate::chunk::{ChunkError, ColumnKey, Manifest};
@@ -300,6 +309,18 @@ impl Loader {
     pub async fn totals(&mut self) -> Result<LedgerTotals, LoadError> {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.totals(client).await).await
+    }
+
+    /// What became of a message. `times`: those that its identity may have, where they are known; without them the keys of
+    /// all days are read. `segments`: where a delivery of it lies.
+    pub async fn fate(
+        &mut self,
+        message_id: Uuid,
+        times: &[SystemTime],
+        segments: &[SegmentId],
+    ) -> Result<Fate, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.fate(client, message_id, times, segments).await).await
     }
 
     /// Asks something that may be asked twice, and asks it again where that can help.

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 pub use attempt::ReceiveAttempt;
 pub use error::QueueError;
-pub use sqs::{DeadLetter, DeadLetterQueue, Sqs};
+pub use sqs::{DeadLetter, DeadLetterQueue, QueueFacts, Right, Sqs};
 
 /// SQS's limit for receives, deletes and visibility changes alike.
 pub const BATCH_MESSAGES: usize = 10;

@@ -2,6 +2,7 @@
 
 mod events;
 mod in_flight;
+mod last;
 mod rejects;
 mod run;
 mod samples;
@@ -23,6 +24,7 @@ use crate::exit_code::ExitCode;
 
 pub use events::{EVENTS, log_failed_command};
 pub use in_flight::InFlightReport;
+pub use last::LastRun;
 pub use rejects::RejectCount;
 pub use run::{EndedBy, ErrorReport, RunInfo};
 pub use samples::{SAMPLES, Sample, Sampler};

@@ -36,7 +36,7 @@ pub use reader::{Block, Line, SegmentReader};
 pub use receipts::Receipts;
 use record::line_fields;
 pub use record::{Receipt, Record, identity_time_ms, message_uuid};
-pub use recovery::{recover, sealed_segment};
+pub use recovery::{recover, sealed_segment, sealed_segment_at};
 pub use rejects::{RejectEntry, Rejects, push_reject, read_rejects};
 pub use seal::Seal;
 pub(crate) use seal::hex_digits;

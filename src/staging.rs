@@ -252,6 +252,18 @@ impl Staging {
         self.place(Part::Rejects, format!("{segment}.ndjson"))
     }
 
+    /// The report of the last run.
+    #[must_use]
+    pub fn last_run(&self) -> Place {
+        self.root.place("last-run.json")
+    }
+
+    /// The report of the last run that ended with exit code 0.
+    #[must_use]
+    pub fn last_done(&self) -> Place {
+        self.root.place("last-done.json")
+    }
+
     /// Sealed segments in the spool, oldest first.
     pub fn sealed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         self.segments_in(Part::Spool, ".ndjson")

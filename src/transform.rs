@@ -19,13 +19,22 @@ mod numeric;
 mod output;
 mod pass;
 mod plan;
+mod trial;
 
 pub use plan::Plan;
+pub use trial::TriedRow;
 
 use crate::chunk::{ChunkWriter, Manifest};
+use crate::config::ColumnType;
 use crate::segment::SegmentId;
 use crate::spool::SpoolError;
 use crate::staging::{Staging, StagingError};
+
+/// Whether a column of this type takes a JSON value that is not null.
+#[must_use]
+pub fn takes(kind: ColumnType, json: &str) -> bool {
+    field::from_json(kind, json, &mut field::Buffers::default()).is_ok()
+}
 
 /// Turns a segment into a chunk, on all threads of the current rayon pool. Blocks.
 ///

@@ -17,6 +17,7 @@ use crate::metrics::{Metrics, keep_written, listen, serve, write_file};
 use crate::notify::NotifyUrl;
 use crate::report::{EndedBy, Report, RunInfo, log_failed_command};
 use crate::stages::Stages;
+use crate::staging::Staging;
 
 /// The account of one command. All clones are the same account.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,8 @@ struct State {
     is_closed: AtomicBool,
     metrics: OnceLock<Arc<Metrics>>,
     notify: OnceLock<NotifyUrl>,
+    /// Where the report is kept for `status`.
+    kept_in: OnceLock<Staging>,
     /// The report of a run that has ended.
     last_report: OnceLock<Report>,
 }
@@ -102,6 +105,21 @@ impl Account {
         Ok(())
     }
 
+    /// From now on the staging directory keeps the report as that of the last run, for `status`.
+    pub(super) fn keep_report(&self, staging: &Staging, counters: &Counters) {
+        self.state.kept_in.get_or_init(|| staging.clone());
+        self.keep(&Report::of(self.run(), counters));
+    }
+
+    /// Nothing depends on it, so a failure is said, and no more.
+    fn keep(&self, report: &Report) {
+        if let Some(staging) = self.state.kept_in.get()
+            && let Err(error) = report.keep(staging)
+        {
+            tracing::warn!("the report of this run could not be kept: {}", Error::from(error).one_line());
+        }
+    }
+
     /// The run is connected to the queue, or to Postgres.
     pub(super) fn connected(&self) {
         if let Some(metrics) = self.state.metrics.get() {
@@ -122,6 +140,7 @@ impl Account {
     /// The run has ended.
     pub(super) fn close(&self, report: &Report) -> Result<(), Error> {
         self.state.is_closed.store(true, Ordering::Release);
+        self.keep(report);
         let written = self.report().map_or(Ok(()), |path| report.write(path)).map_err(Error::Report);
         report.log_end();
         self.end_metrics(report);

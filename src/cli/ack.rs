@@ -11,7 +11,8 @@ use crate::exit_code::ExitCode;
 
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
-        let session = Session::open(flags)?;
+        let mut session = Session::open(flags)?;
+        session.find_queue().await?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
         let mut loaders = session.connect_loaders(1).await?;

@@ -16,7 +16,8 @@ use crate::stages::stop_after;
 
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
-        let session = Session::open(flags)?;
+        let mut session = Session::open(flags)?;
+        session.find_queue().await?;
         let inventory = session.take_inventory(&session.owner(Some(session.config.queue_url()?)))?;
         let queue = session.connect_queue().await?;
         let stop = stop_after(&session.stop, limits.max_duration);

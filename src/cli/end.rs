@@ -44,7 +44,7 @@ impl End {
     /// done.
     pub(super) fn of_drain(end: DrainEnd, told: Told, unfinished: bool) -> Self {
         let ended_by = match end {
-            DrainEnd::Empty => EndedBy::Done,
+            DrainEnd::Empty | DrainEnd::Started => EndedBy::Done,
             DrainEnd::NotEmpty { .. } | DrainEnd::Unproven => EndedBy::InFlightElsewhere,
             DrainEnd::Stopped if told.to_stop => EndedBy::Signal,
             DrainEnd::Stopped | DrainEnd::Limit | DrainEnd::AtCap => EndedBy::Limit,
@@ -70,6 +70,9 @@ impl End {
 fn remark(end: DrainEnd, told: Told) -> String {
     match end {
         DrainEnd::Empty => "the queue is empty".to_owned(),
+        DrainEnd::Started => {
+            "what was sent before this run began is no longer in the queue, as far as it shows".to_owned()
+        }
         DrainEnd::NotEmpty { depth: Depth { visible, in_flight, delayed }, set_aside } => {
             let own = in_flight.min(set_aside.messages);
             let others = in_flight - own;
@@ -141,6 +144,8 @@ mod tests {
             (DrainEnd::Empty, UNTOLD, false, Done, false),
             (DrainEnd::Empty, UNTOLD, true, Done, true),
             (DrainEnd::Empty, STOPPED, false, Done, false),
+            (DrainEnd::Started, UNTOLD, false, Done, false),
+            (DrainEnd::Started, UNTOLD, true, Done, true),
             (NOT_EMPTY, UNTOLD, false, InFlightElsewhere, true),
             (DrainEnd::Unproven, UNTOLD, false, InFlightElsewhere, true),
             (DrainEnd::Limit, UNTOLD, false, Limit, false),

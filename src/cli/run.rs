@@ -30,7 +30,9 @@ pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
     let (limits, keys) = (&run.limits, run.keys);
     let runtime = runtime()?;
     let code = runtime.block_on(async {
-        let session = Session::open(flags)?;
+        let mut session = Session::open(flags)?;
+        session.keep_report();
+        session.find_queue().await?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
         let plan = session.plan().await?;

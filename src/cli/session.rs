@@ -12,7 +12,7 @@ use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{KeyFlags, LimitFlags, SharedFlags};
-use crate::config::{Config, OnReject, QueueSettings};
+use crate::config::{Config, OnReject, QueueAddress, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
@@ -28,6 +28,9 @@ use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
 
+/// What is peeked at stays invisible for this time, should it not be given back.
+pub(super) const PEEK: ReceiveTimes = ReceiveTimes { wait_seconds: 1, visibility_seconds: 30 };
+
 /// A command that runs stages, from its configuration to its exit code.
 pub(super) struct Session {
     pub(super) config: Config,
@@ -38,6 +41,8 @@ pub(super) struct Session {
     sampler: Sampler,
     account: Account,
     quiet: bool,
+    /// The queue, where its URL had to be asked for.
+    found: Option<Sqs>,
     _lock: StagingLock,
 }
 
@@ -63,8 +68,14 @@ impl Session {
             sampler,
             account: flags.account.clone(),
             quiet: flags.quiet,
+            found: None,
             _lock: lock,
         })
+    }
+
+    /// From now on, the staging directory keeps the report as that of the last run.
+    pub(super) fn keep_report(&self) {
+        self.account.keep_report(self.staging(), &self.counters);
     }
 
     /// Where the files lie.
@@ -94,9 +105,27 @@ impl Session {
         Inventory::take(self.staging(), owner)
     }
 
+    /// Asks for the queue's URL, where the queue is named otherwise: files are compared by it.
+    pub(super) async fn find_queue(&mut self) -> Result<(), Error> {
+        let address = self.config.queue_address()?;
+        if !matches!(address, QueueAddress::Url(_)) {
+            let found = Sqs::find(&address, receive_times(&self.config)).await?;
+            self.config.set_queue_url(found.url());
+            self.found = Some(found);
+        }
+        Ok(())
+    }
+
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        let queue = connect_queue(&self.config).await?;
+        let queue = match &self.found {
+            // The URL need not tell the region, as the ARN did.
+            Some(found) => {
+                found.look().await?;
+                found.clone()
+            }
+            None => connect_queue(&self.config).await?,
+        };
         self.account.connected();
         Ok(queue)
     }
@@ -174,7 +203,7 @@ impl Session {
             origin,
             settings: self.config.queue,
             spool: self.config.spool,
-            limits: limits.drain_limits(),
+            limits: limits.drain_limits(self.account.run().started_at),
             proof,
             gate: self.stages.gate().watch(),
             in_flight: Arc::clone(in_flight),
@@ -242,8 +271,12 @@ fn warn_of(expired: Result<(), Error>) {
 
 /// Connects to the configured queue.
 pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
+    Ok(Sqs::connect(&config.queue_address()?, receive_times(config)).await?)
+}
+
+const fn receive_times(config: &Config) -> ReceiveTimes {
     let QueueSettings { wait_seconds, visibility_seconds, .. } = config.queue;
-    Ok(Sqs::connect(config.queue_url()?, ReceiveTimes { wait_seconds, visibility_seconds }).await?)
+    ReceiveTimes { wait_seconds, visibility_seconds }
 }
 
 /// A runtime for one command: one thread on which everything waits. Work that computes or blocks has threads of its

@@ -15,6 +15,8 @@ pub enum ConfigError {
     GivenFile { action: &'static str, path: PathBuf, hint: &'static str, source: io::Error },
     #[error("{} line {line}: {problem}", path.display())]
     Invalid { path: PathBuf, line: usize, problem: String },
+    #[error("{variable} is not valid: {problem}")]
+    InvalidVariable { variable: String, problem: String },
     #[error("{setting} is not set")]
     Missing { setting: &'static str, hint: &'static str },
     #[error("{setting} is not valid: {problem}")]
@@ -51,6 +53,9 @@ impl Advised for ConfigError {
                 usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }
             Self::NoReport { .. } => usage("leave out --report"),
+            Self::InvalidVariable { .. } => {
+                usage("PGSLUICE_QUEUE_POLLERS is `pollers` in [queue]; `pgsluice config example` lists all settings")
+            }
             Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
             Self::SharedKey => {
                 usage("`fixed` needs a key of its own: a keyring holds one for each, see `pgsluice keygen --add`")

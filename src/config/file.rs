@@ -1,6 +1,7 @@
 //! The configuration file as written, and its checks: TOML in, checked settings out.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::column_type::ColumnType;
+use super::environment::overlaid;
 use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
 use super::{ConfigError, LoadSettings, PasswordSource, QueueSettings, SpoolSettings};
@@ -133,14 +135,31 @@ impl Default for LoadTable {
     }
 }
 
+/// A configuration file that was read, and is right by itself.
+#[derive(Debug, Default)]
+pub(super) struct Read(toml::Table);
+
+impl Read {
+    /// The file, with what the environment says in place of its settings.
+    pub(super) fn with_environment(
+        self,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<ConfigFile, ConfigError> {
+        let texts = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        overlaid(self.0, texts)
+    }
+}
+
 /// Reads a configuration file.
-pub(super) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     let text = fs::read_to_string(path).map_err(ConfigError::of_given_file(
         "read",
         path,
         "check --config and PGSLUICE_CONFIG",
     ))?;
-    parse(path, &text)
+    // For the error, which names the line.
+    parse(path, &text)?;
+    Ok(Read(text.parse().unwrap_or_default()))
 }
 
 fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {

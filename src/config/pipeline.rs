@@ -74,7 +74,7 @@ pub enum Source {
 }
 
 /// A value that the message has beside its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageValue {
     /// The UTC date the message was sent.

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use super::{ConfigError, is_queue_url};
+use super::ConfigError;
+use super::queue_address::is_url;
 
 /// A smaller run counts as one of this number of messages, so that a share means something from the first segment on.
 const SMALLEST_SAMPLE: u64 = 100;
@@ -129,7 +130,7 @@ impl OnRejectName {
             (Self::Keep, None) => Ok(OnReject::Keep),
             (Self::Leave, None) => Ok(OnReject::Leave),
             (Self::Keep | Self::Leave, Some(_)) => invalid("it goes with on_reject = \"dlq\""),
-            (Self::Dlq, Some(url)) if is_queue_url(url) => Ok(OnReject::Send { dlq_url: url.to_owned() }),
+            (Self::Dlq, Some(url)) if is_url(url) => Ok(OnReject::Send { dlq_url: url.to_owned() }),
             (Self::Dlq, _) => invalid("on_reject = \"dlq\" needs the URL of a queue here"),
         }
     }

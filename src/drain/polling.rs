@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::budget::{Budget, Draw};
 use super::crew::{Crew, Receive, Seat};
-use super::emptiness::Emptiness;
+use super::emptiness::{Emptiness, Parked};
 use super::memory::{Memory, Room};
 use super::proof::{prove, until_open};
+use super::started::Started;
 use super::{Drain, DrainEnd};
 use crate::advice::Advised;
 use crate::crash_point::CrashPoint;
@@ -38,6 +39,8 @@ pub(super) struct Polling<Q> {
     pub(super) drain: Drain<Q>,
     pub(super) crew: Arc<Crew>,
     pub(super) emptiness: Arc<Emptiness>,
+    /// Where the drain is to end with what was sent before the run began.
+    started: Option<Started>,
     most: usize,
     budget: Budget,
     /// How the drain ends once the budget is spent.
@@ -69,6 +72,7 @@ impl<Q: Queue> Polling<Q> {
         Self {
             crew: Arc::new(Crew::of_at_most(most)),
             emptiness: Arc::new(Emptiness::of_pollers(most)),
+            started: drain.limits.started_at_ms.map(|at_ms| Started::at(at_ms, most)),
             most,
             budget: Budget::of(messages),
             end_at_limit,
@@ -98,18 +102,40 @@ impl<Q: Queue> Polling<Q> {
 
     async fn proven(&self) -> Result<DrainEnd, Error> {
         let Drain { queue, in_flight, proof, gate, limits, .. } = &self.drain;
-        match limits.idle {
-            Some(idle) => Ok(prove(&**queue, &self.emptiness, in_flight, *proof, gate, idle).await?.into()),
-            None => std::future::pending().await,
+        match (limits.idle, &self.started) {
+            (Some(idle), Some(started)) => Ok(started.prove(&**queue, &self.emptiness, in_flight, gate, idle).await?),
+            (Some(idle), None) => Ok(prove(&**queue, &self.emptiness, in_flight, *proof, gate, idle).await?.into()),
+            (None, _) => std::future::pending().await,
+        }
+    }
+
+    /// From now on this poller may have a receive under way.
+    fn polls(&self, index: usize) {
+        self.emptiness.polls(index);
+        if let Some(started) = &self.started {
+            started.older.polls(index);
+        }
+    }
+
+    /// It has no receive under way, and begins none.
+    fn parks(&self, index: usize) -> (Parked, Option<Parked>) {
+        (self.emptiness.parks(index), self.started.as_ref().map(|started| started.older.parks(index)))
+    }
+
+    /// It goes on where it parked.
+    fn goes_on(&self, index: usize, (parked, of_older): (Parked, Option<Parked>)) {
+        self.emptiness.goes_on(index, parked);
+        if let (Some(started), Some(of_older)) = (&self.started, of_older) {
+            started.older.goes_on(index, of_older);
         }
     }
 
     /// Receives whenever there is a seat for it, until nothing is left to do for it.
     async fn poll(self: Arc<Self>, index: usize) -> Result<(), Error> {
         while let Some(Some(seat)) = self.drain.stop.run_until_cancelled(self.crew.seat()).await {
-            self.emptiness.polls(index);
+            self.polls(index);
             let parks = self.poll_seated(index, seat).await;
-            self.emptiness.parks(index);
+            self.parks(index);
             if !parks? {
                 self.crew.dismiss_parked();
             }
@@ -125,6 +151,9 @@ impl<Q: Queue> Polling<Q> {
         {
             let (began, asked) = (Instant::now(), draw.messages());
             let Some(messages) = self.receive(asked).await? else { break };
+            if let Some(started) = &self.started {
+                started.came_back(index, &messages);
+            }
             let receive = Receive { began, ended: Instant::now(), asked, brought: messages.len() };
             if messages.is_empty() {
                 self.drain.counters.drain.waited(began.into_std());
@@ -165,7 +194,7 @@ impl<Q: Queue> Polling<Q> {
         loop {
             if !*gate.borrow() {
                 // What the queue was before is no proof any more.
-                self.emptiness.polls(index);
+                self.polls(index);
                 counters.drain.wait_for(until_open(gate)).await;
             }
             let draw = match self.budget.try_draw() {
@@ -195,9 +224,9 @@ impl<Q: Queue> Polling<Q> {
 
     /// Receives under way have asked for all that is left of the budget. This one is not waited for meanwhile.
     async fn draw_when_others_are_back(&self, index: usize) -> Option<Draw<'_>> {
-        let parked = self.emptiness.parks(index);
+        let parked = self.parks(index);
         let draw = self.drain.counters.drain.wait_for(self.budget.draw()).await;
-        self.emptiness.goes_on(index, parked);
+        self.goes_on(index, parked);
         draw
     }
 

@@ -159,7 +159,7 @@ impl Books {
 }
 
 /// The queue's counts; `None` where it does not tell them, however often it is asked.
-async fn ask<Q: Queue>(queue: &Q) -> Result<Option<Depth>, QueueError> {
+pub(super) async fn ask<Q: Queue>(queue: &Q) -> Result<Option<Depth>, QueueError> {
     let retries = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(PATIENT_RECHECK)

@@ -15,8 +15,8 @@ const MOST: usize = 64;
 const FEWEST: usize = 2;
 /// More than any test receives.
 const PLENTY: u64 = 1_000_000_000;
-const FOLLOW: DrainLimits = DrainLimits { idle: None, max_messages: None };
-const UNTIL_EMPTY: DrainLimits = DrainLimits { idle: Some(Duration::from_secs(10)), max_messages: None };
+const FOLLOW: DrainLimits = DrainLimits { idle: None, max_messages: None, started_at_ms: None };
+const UNTIL_EMPTY: DrainLimits = DrainLimits { idle: Some(Duration::from_secs(10)), ..FOLLOW };
 
 /// What the next stage does with a sealed segment.
 enum Behind {

@@ -8,6 +8,7 @@
 
 mod again;
 mod dropped;
+mod fate;
 mod masking;
 mod messages;
 mod pipeline;
@@ -22,6 +23,7 @@ use tokio_postgres::{Row, SimpleQueryMessage, Transaction};
 pub(super) use again::TableState;
 pub use again::{Forgotten, NotHere};
 pub use dropped::RejectedSegment;
+pub use fate::{Fate, LoadedSegment};
 pub(super) use pipeline::{PipelineRow, check_version};
 pub use reject_list::{FoundReject, ListedReject, RejectGroup, Selection};
 pub(super) use rejects::NewReject;

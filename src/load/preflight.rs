@@ -3,6 +3,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::create_table::{add_column, change_type};
 use super::fitting::{TableType, misfit};
 use super::target::quoted_table;
 use super::{LoadError, ledger};
@@ -41,24 +42,41 @@ struct TableColumn {
     may_insert: bool,
 }
 
+/// Something of the table that does not fit the mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// What it is.
+    pub problem: String,
+    /// SQL that mends it, where the table is what should change.
+    pub sql: Option<String>,
+    /// The role may not write the column; otherwise column and mapping do not fit each other.
+    is_denied: bool,
+}
+
 /// Checks the ledger, the table, and each column of the mapping.
 pub(super) async fn check(client: &Client, pipeline: &Pipeline) -> Result<(), LoadError> {
     ledger::check(client).await?;
+    let (denied, misfits): (Vec<_>, Vec<_>) =
+        misfits(client, pipeline).await?.into_iter().partition(|misfit| misfit.is_denied);
+    if !misfits.is_empty() {
+        let problems: Vec<String> = misfits.into_iter().map(|misfit| misfit.problem).collect();
+        let (table, problem) = (pipeline.table.to_string(), problems.join("; "));
+        return Err(ConfigError::MappingMismatch { table, problem }.into());
+    }
+    if let Some(denied) = denied.into_iter().next() {
+        let place = format!(", {}", denied.problem);
+        return Err(PostgresError::forbidden(&format!("INSERT into {}", pipeline.table), place).into());
+    }
+    Ok(())
+}
+
+/// All of the table that does not fit the mapping.
+pub(super) async fn misfits(client: &Client, pipeline: &Pipeline) -> Result<Vec<Misfit>, LoadError> {
     let columns = read_columns(client, pipeline).await?;
     if columns.is_empty() {
         return Err(LoadError::NoTable { table: pipeline.table.to_string() });
     }
-    let problems = problems(pipeline, &columns);
-    if !problems.is_empty() {
-        let (table, problem) = (pipeline.table.to_string(), problems.join("; "));
-        return Err(ConfigError::MappingMismatch { table, problem }.into());
-    }
-    let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
-    if let Some(column) = columns.iter().filter(mapped).find(|column| !column.may_insert) {
-        let place = format!(", column {}", column.name);
-        return Err(PostgresError::forbidden(&format!("INSERT into {}", pipeline.table), place).into());
-    }
-    Ok(())
+    Ok(problems(pipeline, &columns))
 }
 
 /// The table's name as `schema.table`, whatever the role's `search_path` is.
@@ -95,25 +113,37 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
     columns.map_err(|error| PostgresError::of_statement(&action, error).into())
 }
 
-fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<String> {
+fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<Misfit> {
     let find = |name: &str| table.iter().find(|candidate| candidate.name == name);
-    let mut problems: Vec<String> =
-        pipeline.columns.iter().filter_map(|column| mismatch(column, find(&column.name)?)).collect();
-    let missing: Vec<&str> =
-        pipeline.columns.iter().map(|column| column.name.as_str()).filter(|name| find(name).is_none()).collect();
+    let mut problems: Vec<Misfit> =
+        pipeline.columns.iter().filter_map(|column| mismatch(pipeline, column, find(&column.name)?)).collect();
+    let missing: Vec<&Column> = pipeline.columns.iter().filter(|column| find(&column.name).is_none()).collect();
     if !missing.is_empty() {
+        let missing_names: Vec<&str> = missing.iter().map(|column| column.name.as_str()).collect();
         let names: Vec<&str> = table.iter().map(|column| column.name.as_str()).collect();
-        problems.push(format!("there is no column {} (there are {})", missing.join(", "), names.join(", ")));
+        let sql: Vec<String> = missing.iter().map(|column| add_column(pipeline, column)).collect();
+        problems.push(Misfit {
+            problem: format!("there is no column {} (there are {})", missing_names.join(", "), names.join(", ")),
+            sql: Some(sql.join(" ")),
+            is_denied: false,
+        });
     }
     let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
     for column in table.iter().filter(|column| column.needed && !mapped(column)) {
-        problems.push(format!("column {} is NOT NULL without a default and not mapped", column.name));
+        let problem = format!("column {} is NOT NULL without a default and not mapped", column.name);
+        problems.push(Misfit { problem, sql: None, is_denied: false });
+    }
+    for column in table.iter().filter(mapped).filter(|column| !column.may_insert) {
+        problems.push(Misfit { problem: format!("column {}", column.name), sql: None, is_denied: true });
     }
     problems
 }
 
-fn mismatch(column: &Column, found: &TableColumn) -> Option<String> {
-    let problem =
-        if found.generated { Some("is generated by the table".to_owned()) } else { misfit(column, &found.kind) };
-    problem.map(|problem| format!("column {} {problem}", column.name))
+fn mismatch(pipeline: &Pipeline, column: &Column, found: &TableColumn) -> Option<Misfit> {
+    let (problem, sql) = if found.generated {
+        ("is generated by the table".to_owned(), None)
+    } else {
+        (misfit(column, &found.kind)?, Some(change_type(pipeline, column)))
+    };
+    Some(Misfit { problem: format!("column {} {problem}", column.name), sql, is_denied: false })
 }

@@ -52,7 +52,7 @@ impl Tokens {
 
     /// A new token.
     pub(super) async fn token(&self) -> Result<String, BoxedError> {
-        let config = self.aws.get_or_init(|| aws::load_config(Duration::ZERO)).await;
+        let config = self.aws.get_or_init(|| aws::load_config(Duration::ZERO, None)).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or("no AWS region is set")?;
         let provider = config.credentials_provider().ok_or("there are no AWS credentials")?;

@@ -43,7 +43,7 @@ pub enum QueueError {
 impl Advised for QueueError {
     fn advice(&self) -> Advice {
         match self {
-            Self::NoRegion => usage("set AWS_REGION, or a region in the AWS profile"),
+            Self::NoRegion => usage("set AWS_REGION, or name the queue by its URL or ARN, which tell the region"),
             Self::NoCredentials { .. } => {
                 usage("set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role")
             }

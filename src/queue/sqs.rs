@@ -9,6 +9,8 @@
 //! never counts.
 
 mod dead_letters;
+mod facts;
+mod peek;
 
 use std::collections::HashMap;
 use std::sync::Once;
@@ -26,9 +28,11 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
+pub use facts::{QueueFacts, Right};
 
 use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
 use crate::aws;
+use crate::config::QueueAddress;
 use crate::host::is_local;
 
 /// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
@@ -62,9 +66,21 @@ impl Sqs {
     /// Finds region, credentials and endpoint the way AWS tools do, and checks that the queue is there.
     ///
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
-    /// the queue's URL.
-    pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
-        let config = aws::load_config(Duration::from_secs(times.wait_seconds.into())).await;
+    /// the queue's URL; and a region that he gave over the one in its URL or ARN.
+    pub async fn connect(address: &QueueAddress, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let sqs = Self::find(address, times).await?;
+        sqs.look().await?;
+        Ok(sqs)
+    }
+
+    /// Checks that the queue is there.
+    pub async fn look(&self) -> Result<(), QueueError> {
+        self.attributes(&[QueueAttributeName::VisibilityTimeout]).await.map(|_| ())
+    }
+
+    /// The same, without a look at the queue. Only a queue that is not named by its URL is asked for.
+    pub async fn find(address: &QueueAddress, times: ReceiveTimes) -> Result<Self, QueueError> {
+        let config = aws::load_config(Duration::from_secs(times.wait_seconds.into()), address.region()).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -73,14 +89,38 @@ impl Sqs {
         }
         let client = Client::new(&config);
         let given = std::env::var("AWS_ENDPOINT_URL_SQS").ok().or_else(|| config.endpoint_url().map(str::to_owned));
-        if is_readable_on_the_way(given.as_deref().unwrap_or(queue_url)) {
+        let url = match address {
+            QueueAddress::Url(url) => url,
+            QueueAddress::Arn { .. } | QueueAddress::Name(_) => "",
+        };
+        if is_readable_on_the_way(given.as_deref().unwrap_or(url)) {
             SAY_ONCE.call_once(|| tracing::warn!("{UNENCRYPTED}"));
         }
         let endpoint = given.unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
-        let queue_url = queue_url.to_owned();
-        let sqs = Self { client, queue_url, endpoint, times };
-        sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
-        Ok(sqs)
+        let (account, named) = match address {
+            QueueAddress::Url(url) => {
+                return Ok(Self { client, queue_url: url.clone(), endpoint, times });
+            }
+            QueueAddress::Arn { account, name, .. } => (Some(account.clone()), name),
+            QueueAddress::Name(name) => (None, name),
+        };
+        let sqs = Self { client, queue_url: named.clone(), endpoint, times };
+        let request = sqs.client.get_queue_url().queue_name(named).set_queue_owner_aws_account_id(account);
+        let answer = request.send().await.map_err(|error| sqs.error("GetQueueUrl", error))?;
+        let missing = || QueueError::NoSuchQueue { queue_url: named.clone() };
+        Ok(Self { queue_url: answer.queue_url.ok_or_else(missing)?, ..sqs })
+    }
+
+    /// The queue's URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.queue_url
+    }
+
+    /// The same queue with other times of a receive.
+    #[must_use]
+    pub fn peeking(&self, times: ReceiveTimes) -> Self {
+        Self { times, ..self.clone() }
     }
 
     /// The suffix is part of every FIFO queue's name, and of no other's.

@@ -116,11 +116,16 @@ fn checksum_of(open: &Place, bytes: u64) -> Result<crc32fast::Hasher, FileError>
 /// the line feeds do. No message is parsed.
 pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment, SpoolError> {
     let place = staging.find_segment(id).ok_or(StagingError::NoSuchSegment { segment: id })?;
-    if let Some(seal) = Seal::at_end_of(&place)? {
+    sealed_segment_at(&place, id)
+}
+
+/// The same, of a segment that lies there.
+pub fn sealed_segment_at(place: &Place, id: SegmentId) -> Result<SealedSegment, SpoolError> {
+    if let Some(seal) = Seal::at_end_of(place)? {
         let bytes = place.open()?.metadata().map_err(place.failed("inspect"))?.len();
         return Ok(SealedSegment { id, messages: seal.messages, bytes, seal: Some(seal) });
     }
-    let mut reader = SegmentReader::open(&place)?;
+    let mut reader = SegmentReader::open(place)?;
     let mut segment = SealedSegment { id, messages: 0, bytes: 0, seal: None };
     let is_sealed = reader.header().is_some();
     loop {

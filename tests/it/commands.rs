@@ -123,7 +123,7 @@ fn status_changes_nothing() {
     let before = listed();
     let outcome = env.pgsluice(&["status"]).succeeds();
     let mut lines = outcome.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    assert!(lines.any(|line| line == ["acknowledged", "1", "segments"]), "{outcome}");
+    assert!(lines.any(|line| line.starts_with(&["acknowledged", "1", "segments,"])), "{outcome}");
     assert_eq!(listed(), before);
 }
 

@@ -16,6 +16,10 @@
 //! | a second signal | 3 | `visibility::a_second_signal_stops_at_once` |
 //! | too many rejects | 4 | `reject_policy::beyond_max_rejects_*`, `reject_policy::a_replay_stops_at_max_rejects_*` |
 //! | a part of what status shows is not reachable | 0 | `commands::status_says_what_it_cannot_reach` |
+//! | with --check, that or something that waits for too long | 1 | `status::the_check_fails_*` |
+//! | check finds a failure, or warnings alone | 1, 0 | `check::*` |
+//! | the ledger cannot be asked for a message | 1 | `find::what_could_not_be_asked_is_said` |
+//! | nothing is left that was sent before the run | 0 | `until::*` |
 
 use std::fs;
 

@@ -17,8 +17,10 @@ macro_rules! on_each_server {
 }
 
 mod account;
+mod addressing;
 mod books;
 mod cautions;
+mod check;
 mod commands;
 mod compose;
 mod consumers;
@@ -28,11 +30,14 @@ mod disk;
 mod documentation;
 mod dropped_rejects;
 mod errors;
+mod estimate;
 mod exit_codes;
 mod files;
+mod find;
 mod help;
 mod histories;
 mod hygiene;
+mod infer;
 mod keys;
 mod logins;
 mod main_job;
@@ -55,6 +60,8 @@ mod roles;
 mod soak;
 mod sqs_faults;
 mod stages;
+mod status;
 mod summary;
 mod testenv;
+mod until;
 mod visibility;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::Serialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 use uuid::Uuid;
@@ -24,7 +25,7 @@ const INSERT: &str = "INSERT INTO pgsluice.segment (pipeline, id, segment_no, re
      VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING loaded_at";
 
 /// What the ledger holds of a pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LedgerTotals {
     /// Segments that are loaded.
     pub segments: u64,
@@ -35,7 +36,7 @@ pub struct LedgerTotals {
     /// Messages that could not become rows.
     pub rejected: u64,
     /// When the last one was loaded, if any was.
-    pub last_loaded_at: Option<SystemTime>,
+    pub last_loaded_at: Option<jiff::Timestamp>,
 }
 
 impl Ledger {
@@ -65,7 +66,7 @@ impl Ledger {
                 loaded: count(&row, 1)?,
                 duplicates: count(&row, 2)?,
                 rejected: count(&row, 3)?,
-                last_loaded_at: row.try_get(4)?,
+                last_loaded_at: row.try_get::<_, Option<SystemTime>>(4)?.and_then(|time| time.try_into().ok()),
             })
         };
         let totals = client.query_typed_one(TOTALS, &[(&self.pipeline, Type::INT4)]).await;

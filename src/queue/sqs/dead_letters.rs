@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Sqs, failed_entries, incomplete_entry};
+use crate::config::QueueAddress;
 use crate::queue::{FailedEntry, QueueError};
 use crate::reason::Reason;
 
@@ -38,7 +39,7 @@ impl DeadLetterQueue {
     /// Checks that the queue is there, and that it is not `source`, the queue that the rejects come from. Region,
     /// credentials and endpoint are those of every queue.
     pub async fn connect(queue_url: &str, source: &Sqs) -> Result<Self, QueueError> {
-        let queue = Sqs::connect(queue_url, source.times).await?;
+        let queue = Sqs::connect(&QueueAddress::Url(queue_url.to_owned()), source.times).await?;
         if queue.is_same_queue_as(source).await? {
             return Err(QueueError::DeadLettersToTheirSource { queue_url: queue_url.to_owned() });
         }
@@ -80,10 +81,15 @@ impl Sqs {
         let ask = self.client.get_queue_attributes().queue_url(&self.queue_url).attribute_names(name.clone());
         let answer = ask.send().await.map_err(|error| self.error("GetQueueAttributes", error))?;
         let policy = answer.attributes.and_then(|mut attributes| attributes.remove(&name));
-        let policy: Option<RedrivePolicy> = policy.and_then(|json| serde_json::from_str(&json).ok());
-        let receives = policy.and_then(|policy| policy.max_receive_count.to_string().trim_matches('"').parse().ok());
+        let receives = policy.and_then(|policy| max_receives(&policy));
         receives.ok_or_else(|| QueueError::NoRedrivePolicy { queue_url: self.queue_url.clone() })
     }
+}
+
+/// The `maxReceiveCount` of a redrive policy.
+pub(super) fn max_receives(policy: &str) -> Option<u32> {
+    let policy: RedrivePolicy = serde_json::from_str(policy).ok()?;
+    policy.max_receive_count.to_string().trim_matches('"').parse().ok()
 }
 
 #[derive(Deserialize)]

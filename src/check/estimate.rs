@@ -1,0 +1,157 @@
+//! What a run over the whole queue will take, by the arithmetic of docs/sizing.md. The constants are that page's.
+
+use serde::Serialize;
+
+use crate::config::{Config, Dedupe};
+
+/// A run that finds its queue empty: its attributes twice, and the receives that prove it. Measured.
+const REQUESTS_OF_AN_EMPTY_RUN: f64 = 4.0;
+const BATCH: f64 = 10.0;
+/// Each 64 KB of a request count as one. AWS's pricing page.
+const BILLED_BYTES: f64 = 65_536.0;
+/// Dollars a million requests: us-east-1, first tier, without the free million. AWS's pricing page.
+const STANDARD_DOLLARS: f64 = 0.40;
+const FIFO_DOLLARS: f64 = 0.50;
+/// Messages a second of a process: 25 µs of CPU for receive and delete. Measured.
+const SQS_CPU_RATE: f64 = 40_000.0;
+/// Messages a second of a core that transforms. Measured with masking by `siv`.
+const TRANSFORM_RATE: f64 = 550_000.0;
+/// Rows a second that Postgres takes by COPY, with the ledger's ids beside and without. Measured.
+const LOAD_RATE: f64 = 562_000.0;
+const LOAD_RATE_WITHOUT_IDS: f64 = 1_130_000.0;
+/// Messages a second of a FIFO queue for each action in batches of ten. AWS's quotas.
+const FIFO_RATE: f64 = 3_000.0;
+/// Seconds for the start and for the proof that the queue is empty, beside one long poll. Measured.
+const FIXED_SECONDS: f64 = 1.0;
+/// A spool line beside its body: ids, times, receipt handle, checksum. Measured: 531 - 155.
+const SPOOL_LINE_BYTES: f64 = 376.0;
+/// Of a row in the heap, beside its CSV. Measured: 234 - 208.
+const HEAP_ROW_BYTES: f64 = 26.0;
+/// WAL of a row beside its CSV, and of the ledger's id with its index. Measured: 213 - 208, 352 - 213.
+const WAL_ROW_BYTES: f64 = 5.0;
+const WAL_ID_BYTES: f64 = 139.0;
+/// An id in `pgsluice.message`, index included. Measured.
+const LEDGER_ID_BYTES: f64 = 115.0;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backlog {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Mean size of a body, in bytes.
+    pub body_bytes: f64,
+    /// Mean size of a row, in bytes of CSV; 0 where no sample told.
+    pub row_bytes: f64,
+    /// Seconds that a call to SQS takes.
+    pub call_seconds: f64,
+    /// The queue is FIFO.
+    pub is_fifo: bool,
+}
+
+/// What it will take.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Messages.
+    pub messages: u64,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// Messages a second.
+    pub rate: f64,
+    /// What sets the rate.
+    pub bound_by: &'static str,
+    /// Requests to SQS.
+    pub requests: u64,
+    /// Requests as AWS bills them: a large one counts as several.
+    pub billed_requests: u64,
+    /// What these cost.
+    pub dollars: f64,
+    /// Spool, which becomes the archive.
+    pub spool_bytes: u64,
+    /// Write-ahead log of Postgres.
+    pub wal_bytes: u64,
+    /// The table, without its indexes.
+    pub table_bytes: u64,
+    /// The ledger's ids.
+    pub ledger_bytes: u64,
+}
+
+impl Estimate {
+    /// Works out what the backlog takes with these settings on this number of cores.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "estimates"
+    )]
+    pub fn of(backlog: &Backlog, config: &Config, cores: usize) -> Self {
+        let messages = backlog.messages as f64;
+        let has_ids = config.pipeline.dedupe == Dedupe::Message;
+        let call_seconds = backlog.call_seconds.max(0.000_5);
+        let mut limits = vec![
+            ("receives (pollers × 10 ÷ the time of a call)", config.queue.pollers as f64 * BATCH / call_seconds),
+            ("the CPU of SQS calls", SQS_CPU_RATE),
+            ("the transform", TRANSFORM_RATE * cores as f64),
+            ("Postgres", if has_ids { LOAD_RATE } else { LOAD_RATE_WITHOUT_IDS }),
+        ];
+        if backlog.is_fifo {
+            limits.push(("SQS's quota for FIFO queues", FIFO_RATE));
+        }
+        let (bound_by, rate) =
+            limits.into_iter().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("", SQS_CPU_RATE));
+        let batches = (messages / BATCH).ceil();
+        let requests = 2.0 * batches + REQUESTS_OF_AN_EMPTY_RUN;
+        let billed_receives = batches * (BATCH * backlog.body_bytes / BILLED_BYTES).ceil().max(1.0);
+        let billed_requests = billed_receives + batches + REQUESTS_OF_AN_EMPTY_RUN;
+        let dollars = if backlog.is_fifo { FIFO_DOLLARS } else { STANDARD_DOLLARS };
+        let id_bytes = |bytes: f64| if has_ids { bytes } else { 0.0 };
+        let of_all = |bytes: f64| (messages * bytes).round() as u64;
+        Self {
+            messages: backlog.messages,
+            seconds: messages / rate + FIXED_SECONDS + f64::from(config.queue.wait_seconds),
+            rate,
+            bound_by,
+            requests: requests.round() as u64,
+            billed_requests: billed_requests.round() as u64,
+            dollars: billed_requests * dollars / 1_000_000.0,
+            spool_bytes: of_all(backlog.body_bytes + SPOOL_LINE_BYTES),
+            wal_bytes: of_all(backlog.row_bytes + WAL_ROW_BYTES + id_bytes(WAL_ID_BYTES)),
+            table_bytes: of_all(backlog.row_bytes + HEAP_ROW_BYTES),
+            ledger_bytes: of_all(id_bytes(LEDGER_ID_BYTES)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn config() -> Config {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/pgsluice.toml");
+        Config::resolve(Overrides { config: Some(example.into()), ..Overrides::default() }).unwrap()
+    }
+
+    const MILLION: Backlog =
+        Backlog { messages: 1_000_000, body_bytes: 155.0, row_bytes: 208.0, call_seconds: 0.1, is_fifo: false };
+
+    /// The rows of docs/sizing.md.
+    #[test]
+    fn the_estimate_is_the_arithmetic_of_the_page() {
+        let estimate = Estimate::of(&MILLION, &config(), 2);
+        assert_eq!((estimate.rate, estimate.bound_by.split(' ').next()), (6_400.0, Some("receives")));
+        assert_eq!(estimate.requests, 200_004);
+        assert_eq!([estimate.spool_bytes, estimate.wal_bytes], [531_000_000, 352_000_000]);
+        assert_eq!([estimate.table_bytes, estimate.ledger_bytes], [234_000_000, 115_000_000]);
+        let ten = Estimate::of(&Backlog { messages: 10_000_000, ..MILLION }, &config(), 2);
+        assert!((ten.dollars - 0.80).abs() < 0.001 && (25.0..27.0).contains(&(ten.seconds / 60.0)), "{ten:?}");
+    }
+
+    #[test]
+    fn large_bodies_are_billed_by_64_kb() {
+        let of = |body_bytes| Estimate::of(&Backlog { body_bytes, ..MILLION }, &config(), 2).billed_requests;
+        assert_eq!([6_500.0, 64_000.0].map(of), [200_004, 1_100_004]);
+        let fifo = Estimate::of(&Backlog { is_fifo: true, ..MILLION }, &config(), 2);
+        assert_eq!(fifo.bound_by, "SQS's quota for FIFO queues");
+    }
+}
