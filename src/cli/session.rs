@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
@@ -27,6 +28,9 @@ use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
+
+/// How long a run whose work is done waits for a database that does not answer any more.
+const EXPIRE_AT_MOST: Duration = Duration::from_secs(30);
 
 /// A command that runs stages, from its configuration to its exit code.
 pub(super) struct Session {
@@ -129,11 +133,16 @@ impl Session {
         if self.stop.is_cancelled() {
             return;
         }
-        let expired = match self.config.database_url() {
-            Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
-            Err(error) => Err(error.into()),
+        let expired = async {
+            match self.config.database_url() {
+                Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
+                Err(error) => Err(error.into()),
+            }
         };
-        warn_of(expired);
+        match tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
+            Ok(expired) => warn_of(expired),
+            Err(_) => tracing::warn!("the database is silent; what was kept for long enough is left to the next run"),
+        }
     }
 
     /// The same, of files alone; for a command that needs no database, where none may be configured.
