@@ -139,9 +139,10 @@ impl Session {
                 Err(error) => Err(error.into()),
             }
         };
-        match tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
-            Ok(expired) => warn_of(expired),
-            Err(_) => tracing::warn!("the database is silent; what was kept for long enough is left to the next run"),
+        if let Ok(expired) = tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
+            warn_of(expired);
+        } else {
+            tracing::warn!("the database is silent; what was kept for long enough is left to the next run");
         }
     }
 
