@@ -2,6 +2,7 @@
 //! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
@@ -30,6 +31,8 @@ use crate::transform::Plan;
 
 /// What is peeked at stays invisible for this time, should it not be given back.
 pub(super) const PEEK: ReceiveTimes = ReceiveTimes { wait_seconds: 1, visibility_seconds: 30 };
+/// How long a run whose work is done waits for a database that does not answer any more.
+const EXPIRE_AT_MOST: Duration = Duration::from_secs(30);
 
 /// A command that runs stages, from its configuration to its exit code.
 pub(super) struct Session {
@@ -172,11 +175,17 @@ impl Session {
         if self.stop.is_cancelled() {
             return;
         }
-        let expired = match self.config.database_url() {
-            Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
-            Err(error) => Err(error.into()),
+        let expired = async {
+            match self.config.database_url() {
+                Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
+                Err(error) => Err(error.into()),
+            }
         };
-        warn_of(expired);
+        if let Ok(expired) = tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
+            warn_of(expired);
+        } else {
+            tracing::warn!("the database is silent; what was kept for long enough is left to the next run");
+        }
     }
 
     /// The same, of files alone; for a command that needs no database, where none may be configured.
