@@ -48,7 +48,7 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 	$(CARGO) run --release --locked -- demo
 
 test: postgres localstack ## all tests, against real servers
-	$(CARGO) test --locked --features crash-points
+	$(CARGO) test --locked --features crash-points,aws-secretsmanager
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
@@ -57,7 +57,7 @@ soak: postgres ## 200 processes killed at random moments over one queue, then 20
 lint: ## formatting, lints and links in the documentation; a warning is an error
 	$(CARGO) fmt --check
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
-	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features crash-points,aws-secretsmanager -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 bench: postgres ## benchmarks of each stage; results in target/criterion

@@ -26,6 +26,7 @@ pub(super) struct ConfigFile {
     pub(super) database_url: Option<String>,
     pub(super) staging_dir: Option<PathBuf>,
     pub(super) key_command: Option<Vec<String>>,
+    pub(super) key_source: Option<String>,
     #[serde(default)]
     pub(super) queue: QueueTable,
     #[serde(default)]
