@@ -120,7 +120,7 @@ impl Config {
             queue: file.queue.checked()?,
             spool: file.spool.checked()?,
             load: file.load.checked()?,
-            keys: KeySource::resolve(overrides.key_file.as_deref(), file.key_command)?,
+            keys: KeySource::resolve(overrides.key_file.as_deref(), file.key_command, file.key_source.as_deref())?,
             queue_url: overrides.queue_url.or(file.queue_url),
             database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
             password_source: file.database.password_source,

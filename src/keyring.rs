@@ -8,6 +8,8 @@
 //! Keys have one source: a file, a command, the environment or AWS Secrets Manager ([`read`]). A file and what the others
 //! give are TOML, see [`Keyring::parse`]; only the environment gives a bare key.
 
+#[cfg(feature = "aws-secretsmanager")]
+mod aws;
 mod command;
 mod error;
 mod file;

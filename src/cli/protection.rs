@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -31,8 +32,9 @@ pub(super) fn protect() {
     // What cannot be set is as it would be without.
     _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     match env::var_os(PIPE) {
-        Some(path) => drop(take_keys(path)),
-        None => _ = hide_keys(),
+        // Where the environment holds keys, another pgsluice was handed over what this pipe brought.
+        Some(path) if KEYS.iter().all(|name| env::var_os(name).is_none()) => drop(take_keys(path)),
+        _ => drop(hide_keys()),
     }
     // Last: who may not be dumped has files in /proc that are root's.
     forbid_dumps();
@@ -65,6 +67,11 @@ fn hide_keys() -> io::Result<()> {
         return Ok(());
     }
     let (reader, mut writer) = io::pipe()?;
+    let path = format!("/dev/fd/{}", reader.as_raw_fd());
+    // Without /proc, what is handed over could not be read.
+    if !Path::new(&path).exists() {
+        return Ok(());
+    }
     // No variable holds a zero byte.
     writer.write_all(&keys[0])?;
     writer.write_all(&[0])?;
@@ -76,7 +83,7 @@ fn hide_keys() -> io::Result<()> {
     for name in KEYS {
         program.env_remove(name);
     }
-    program.env(PIPE, format!("/dev/fd/{}", reader.as_raw_fd()));
+    program.env(PIPE, path);
     drop(writer);
     // Returns only where it failed. Then the keys are used from where they are.
     Err(program.exec())

@@ -28,6 +28,7 @@ pub(super) struct ConfigFile {
     pub(super) database_url: Option<String>,
     pub(super) staging_dir: Option<PathBuf>,
     pub(super) key_command: Option<Vec<String>>,
+    pub(super) key_source: Option<String>,
     #[serde(default)]
     pub(super) database: DatabaseTable,
     #[serde(default)]

@@ -30,15 +30,22 @@ pub enum KeySource {
     File(PathBuf),
     /// `key_command`: a program and its arguments, which print a keyring.
     Command(Vec<String>),
+    /// `key_source = "aws-secretsmanager:ID"`: the name or ARN of a secret that holds a keyring.
+    AwsSecret(String),
 }
 
 impl KeySource {
     /// The source that is configured. Two are refused, and named.
-    pub(super) fn resolve(key_file: Option<&Path>, key_command: Option<Vec<String>>) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(
+        key_file: Option<&Path>,
+        key_command: Option<Vec<String>>,
+        key_source: Option<&str>,
+    ) -> Result<Self, ConfigError> {
         let environment = Self::of_environment();
         let file = key_file.map(|path| ("--key-file or PGSLUICE_KEY_FILE", Ok(Self::File(path.to_owned()))));
         let command = key_command.map(|command| ("key_command", checked(command)));
-        let mut sources = [file, command, environment].into_iter().flatten();
+        let elsewhere = key_source.map(|text| ("key_source", of_service(text)));
+        let mut sources = [file, command, elsewhere, environment].into_iter().flatten();
         let Some((name, source)) = sources.next() else { return Ok(Self::None) };
         match sources.next() {
             Some((second, _)) => Err(ConfigError::TwoKeySources { first: name, second }),
@@ -74,6 +81,13 @@ impl KeySource {
         let environment = Self::of_environment().and_then(|(_, source)| source.ok());
         environment.unwrap_or_default()
     }
+}
+
+fn of_service(text: &str) -> Result<KeySource, ConfigError> {
+    let id = text.strip_prefix("aws-secretsmanager:").filter(|id| !id.is_empty());
+    let problem = || "expected \"aws-secretsmanager:\" and the name or ARN of a secret".to_owned();
+    let invalid = || ConfigError::InvalidSetting { setting: "key_source", problem: problem() };
+    Ok(KeySource::AwsSecret(id.ok_or_else(invalid)?.to_owned()))
 }
 
 fn checked(command: Vec<String>) -> Result<KeySource, ConfigError> {

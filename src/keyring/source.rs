@@ -1,5 +1,7 @@
 //! From the one source of keys to the keyring.
 
+#[cfg(feature = "aws-secretsmanager")]
+use super::aws;
 use super::{Algorithm, Keyring, KeyringError, SecretKey, command, read_file, secret};
 use crate::config::KeySource;
 
@@ -25,5 +27,9 @@ async fn read_any(source: &KeySource) -> Result<Keyring, KeyringError> {
         }
         KeySource::File(path) => read_file(path),
         KeySource::Command(command) => command::read(command).await,
+        #[cfg(feature = "aws-secretsmanager")]
+        KeySource::AwsSecret(id) => aws::read(id).await,
+        #[cfg(not(feature = "aws-secretsmanager"))]
+        KeySource::AwsSecret(_) => Err(KeyringError::WithoutAwsSecrets),
     }
 }

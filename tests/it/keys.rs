@@ -316,3 +316,54 @@ fn a_public_key_is_warned_of() {
     let outcome = env.job(&["run", "--new-key"]).succeeds();
     assert!(outcome.stderr.contains("the key of docker-compose.yml, which is public"), "{outcome}");
 }
+
+/// The secret's text is a keyring, as a file's would be.
+#[cfg(feature = "aws-secretsmanager")]
+#[test]
+fn a_keyring_comes_from_aws_secrets_manager() {
+    let mut env = TestEnv::new(Server::LocalStack);
+    env.unset("PGSLUICE_KEY");
+    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
+    let ring = fs::read_to_string(env.path("keys.toml")).unwrap();
+    fs::remove_file(env.path("keys.toml")).unwrap();
+    let name = create_secret(&env, &ring);
+    env.configure(&format!("key_source = \"aws-secretsmanager:{name}\"\n"));
+    let masked = load_one(&env, "a");
+    assert!(ring.contains(&format!("\"{}\"", &masked[..8])));
+    assert_eq!(env.pgsluice(&["reveal", &masked]).succeeds().stdout, format!("{IP}\n"));
+    let outcome = env.pgsluice(&["-vv", "reveal", &masked]).succeeds();
+    let key = ring.split("key       = \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(!outcome.stderr.contains(key), "{outcome}");
+
+    env.configure("key_source = \"aws-secretsmanager:missing\"\n");
+    env.pgsluice(&["reveal", &masked]).fails(FAILED, "cannot read the secret missing", "GetSecretValue");
+}
+
+#[cfg(feature = "aws-secretsmanager")]
+fn create_secret(env: &TestEnv, text: &str) -> String {
+    use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
+    let config = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .endpoint_url(env.queue.endpoint())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let name = format!("test-{}", uuid::Uuid::now_v7());
+    let create =
+        aws_sdk_secretsmanager::Client::from_conf(config).create_secret().name(&name).secret_string(text).send();
+    tokio::runtime::Runtime::new().unwrap().block_on(create).unwrap();
+    name
+}
+
+/// A build without it says so by name.
+#[cfg(not(feature = "aws-secretsmanager"))]
+#[test]
+fn a_key_source_that_is_not_built_in_is_refused() {
+    let mut env = TestEnv::new(Server::Embedded);
+    env.unset("PGSLUICE_KEY");
+    env.configure("key_source = \"aws-secretsmanager:pgsluice\"\n");
+    env.pgsluice(&["reveal", "x"]).fails(USAGE, "built without the feature aws-secretsmanager", "--features");
+    env.configure("key_source = \"vault:pgsluice\"\n");
+    env.pgsluice(&["reveal", "x"]).fails(USAGE, "key_source is not valid: expected \"aws-secretsmanager:\"", "");
+}

@@ -1,4 +1,4 @@
-"""Serves SQS by LocalStack on a free port of 127.0.0.1 until standard input closes.
+"""Serves SQS and Secrets Manager by LocalStack on a free port of 127.0.0.1 until standard input closes.
 
 Prints the endpoint's URL, and nothing else, once it answers; LocalStack's own output goes to standard error. Its files
 lie in a temporary directory, which goes with the process.
@@ -30,7 +30,7 @@ def configure(address, root):
     os.environ.update(
         GATEWAY_LISTEN=address,
         LOCALSTACK_HOST=address,
-        SERVICES="sqs",
+        SERVICES="sqs,secretsmanager",
         EAGER_SERVICE_LOADING="0",
         SQS_DISABLE_CLOUDWATCH_METRICS="1",
         SQS_ENDPOINT_STRATEGY="path",
