@@ -14,6 +14,7 @@ export INSTA_UPDATE ?= no
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 LINTERS    := $(TARGET)/lint/ready
+FUZZER     := $(TARGET)/cargo-fuzz/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
@@ -45,7 +46,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak lint licenses bench compare flat hosts postgres localstack pgloader faucet archive wheel
+.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,12 +54,24 @@ help: ## list the targets
 demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its own
 	$(CARGO) run --release --locked -- demo
 
-test: postgres localstack ## all tests, against real servers
+test: postgres localstack prometheus ## all tests, against real servers
 	$(CARGO) test --locked --features crash-points
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
 	PGSLUICE_HISTORY_SEED=$${PGSLUICE_HISTORY_SEED:-$$(date +%s)} PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
+
+fuzz: $(FUZZER) ## random bytes for each target of src/fuzz.rs, guided by coverage; SECONDS=600 each, TARGETS="…" for some
+	cd fuzz && for target in $(TARGETS); do \
+		mkdir -p corpus/$$target && PATH="$(abspath $(FUZZER:%/ready=%/bin)):$$PATH" $(CARGO) fuzz run --sanitizer none $$target \
+			corpus/$$target seeds/$$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 || exit 1; \
+	done
+fuzz: SECONDS = 600
+fuzz: TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+$(FUZZER):
+	$(CARGO) install --locked --root $(@D) cargo-fuzz --version 0.13.2
+	@touch $@
 
 lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
@@ -133,6 +146,17 @@ $(LOCALSTACK): tests/localstack/requirements.txt
 
 $(PEERS): benches/compare/requirements.txt
 	$(call create-venv,the Python peers,half a minute and 230 MB)
+
+prometheus: ## install Prometheus, which reads the metrics in a test, where it is missing
+	@if command -v prometheus >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends prometheus || \
+			echo "Prometheus could not be installed; its test is skipped" >&2; \
+	elif command -v brew >/dev/null; then \
+		brew install prometheus || echo "Prometheus could not be installed; its test is skipped" >&2; \
+	else \
+		echo "neither apt-get nor brew is here; the test with Prometheus is skipped" >&2; \
+	fi
 
 pgloader: ## install pgloader, a peer of `make compare`, where it is missing
 	@if command -v pgloader >/dev/null; then :; \

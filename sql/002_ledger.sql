@@ -143,8 +143,8 @@ $$;
 -- Forgets messages that cannot be delivered any more. SQS keeps a message for at most 14 days after it was sent; a
 -- message is remembered for 15 days after it was loaded, and after it was sent.
 --
--- A partition that is still in use is left for the next time: dropping it waits for loads, and loads for it, for a second
--- at most.
+-- Runs call it at their end, so it costs little where nothing is to be forgotten. A partition that is still in use is left
+-- for the next time, and those after it: dropping one waits for loads, and loads for it, for a second at most.
 create or replace function pgsluice.prune()
 returns void
 language plpgsql
@@ -175,7 +175,7 @@ begin
         begin
             execute format('drop table pgsluice.%I', name);
         exception when lock_not_available then
-            null;
+            exit;
         end;
     end loop;
     with past as (
@@ -183,6 +183,9 @@ begin
         returning segment_no
     )
     select coalesce(array_agg(segment_no), '{}') into forgotten from past;
+    if cardinality(forgotten) = 0 then
+        return;
+    end if;
     if exists (select from pgsluice.ledger_version where since < now() - remembered) then
         forgotten := forgotten || 0;
     end if;

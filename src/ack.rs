@@ -17,7 +17,6 @@ mod rejected;
 mod tests;
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ pub use rejected::RejectRoute;
 use crate::advice::Advised;
 use crate::blocking::blocking;
 use crate::crash_point::CrashPoint;
+use crate::durable::Place;
 use crate::error::Error;
 use crate::load::{Committed, LoadError};
 use crate::queue::{Queue, QueueError};
@@ -86,17 +86,17 @@ pub async fn acknowledge<Q: Queue>(
     tell: &(impl Fn(Acknowledged) + Sync),
 ) -> Result<(), Error> {
     // Acknowledged before: it lies in the archive.
-    let Some(path) = staging.find_unacknowledged(committed.segment()) else { return Ok(()) };
+    let Some(file) = staging.find_unacknowledged(committed.segment()) else { return Ok(()) };
     check_counts(staging, committed).await?;
-    route.send(&path, committed).await?;
+    route.send(&file, committed).await?;
     let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
     let failed = AtomicU64::new(0);
     let tell = |part: Acknowledged| {
         failed.fetch_add(part.failed, Ordering::AcqRel);
         tell(part);
     };
-    delete_all(queue, &path, &left_in_queue, deletes, &tell).await?;
-    let receives = if left_in_queue.is_empty() { 0 } else { rejected::release(queue, &path, &left_in_queue).await? };
+    delete_all(queue, &file, &left_in_queue, deletes, &tell).await?;
+    let receives = if left_in_queue.is_empty() { 0 } else { rejected::release(queue, &file, &left_in_queue).await? };
     if failed.into_inner() == 0 {
         archive(staging, committed.segment()).await?;
     }
@@ -119,15 +119,15 @@ pub async fn archive(staging: &Staging, segment: SegmentId) -> Result<(), Error>
 
 /// No message of the segment has a receipt handle: it was imported.
 pub async fn has_nothing_to_delete(staging: &Staging, segment: SegmentId) -> Result<bool, SpoolError> {
-    let Some(path) = staging.find_unacknowledged(segment) else { return Ok(true) };
-    blocking(move || Ok(Receipts::open(&path)?.next().transpose()?.is_none())).await
+    let Some(file) = staging.find_unacknowledged(segment) else { return Ok(true) };
+    blocking(move || Ok(Receipts::open(&file)?.next().transpose()?.is_none())).await
 }
 
 /// Deletes the messages of a segment file, except those that are left in the queue. After a request that fails for good
 /// no further one begins; those under way are waited for, because SQS may carry them out.
 async fn delete_all<Q: Queue>(
     queue: &Q,
-    segment: &Path,
+    segment: &Place,
     left_in_queue: &HashSet<Uuid>,
     deletes: &Deletes,
     tell: &(impl Fn(Acknowledged) + Sync),

@@ -7,6 +7,8 @@
 
 pub mod csv;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod ids;
 mod manifest;
 mod rows;

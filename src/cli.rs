@@ -16,7 +16,9 @@ mod keygen;
 mod load;
 mod logging;
 mod man;
+mod mask;
 mod output;
+mod protection;
 mod prune;
 mod rejects;
 mod replay;
@@ -26,6 +28,7 @@ mod session;
 mod status;
 mod transform;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,7 +38,7 @@ use jiff::SignedDuration;
 
 use account::Account;
 
-use crate::config::{DatabaseUrl, Overrides};
+use crate::config::{ConfigError, DatabaseUrl, Overrides};
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -47,8 +50,10 @@ const ENVIRONMENT: &str = "\
 Environment:
   PGSLUICE_KEY       Instead of a keyring: the masking key, 32 or 64 hex digits
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --key-file, --database-url; a flag wins
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL,
+  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE, PGSLUICE_NOTIFY_URL
+                     As --config, --queue-url, --staging-dir, --key-file, --database-url,
+                     --metrics-listen, --metrics-file, --notify-url; a flag wins
   PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
   PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
   PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
@@ -91,9 +96,18 @@ struct SharedFlags {
     /// The keyring; `pgsluice keygen --out FILE` makes one
     #[arg(long, global = true, env = "PGSLUICE_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Write the run report to this file, as JSON
+    /// Write the run report to this file, as JSON; for commands that move messages
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Answer /metrics, /healthz and /readyz at this address while messages are moved
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Keep Prometheus metrics in this file, for the node exporter's textfile collector
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_FILE", value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// POST the report to this URL when messages were moved, or could not be
+    #[arg(long, global = true, env = "PGSLUICE_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    notify_url: Option<String>,
     /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -127,7 +141,7 @@ enum Command {
     /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
-    Run(LimitFlags),
+    Run(run::Flags),
     /// Load segments from the spool and the archive again; needs no AWS
     Replay(replay::Flags),
     /// Bring NDJSON files of message bodies into the spool
@@ -137,7 +151,7 @@ enum Command {
     /// Only transform: spool segments into CSV chunks
     Transform,
     /// Only load: chunks into Postgres
-    Load,
+    Load(KeyFlags),
     /// Only acknowledge: delete from the queue what is committed
     Ack,
     /// Show segments by state, ledger totals and queue depth
@@ -147,7 +161,9 @@ enum Command {
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
     Prune,
-    /// Decrypt masked values, given as arguments or one a line on stdin
+    /// Mask values under each key of the keyring, to find them in a masked column
+    Mask(mask::Flags),
+    /// Decrypt masked values: arguments, lines, or columns of CSV or JSON on stdin
     Reveal(reveal::Flags),
     /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
     Keygen(keygen::Flags),
@@ -176,8 +192,16 @@ struct LimitFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
     /// Go on when the queue is empty
-    #[arg(long)]
+    #[arg(long, conflicts_with = "idle")]
     follow: bool,
+}
+
+/// Which masking keys may be written.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct KeyFlags {
+    /// Write with a masking key that the columns have not been written with, and that no known key comes with
+    #[arg(long)]
+    new_key: bool,
 }
 
 impl LimitFlags {
@@ -200,34 +224,40 @@ impl SharedFlags {
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
+    protection::protect();
     let matches = command_line().get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if command.runs_stages() {
-        shared.account = Account::of_run(shared.report.clone());
+    if command.moves_messages() {
+        shared.account = Account::of_run(&shared);
     }
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))
         .and_then(|()| {
             warn_of_password(&matches, &shared);
+            if shared.report.is_some() && !command.moves_messages() {
+                return Err(ConfigError::NoReport { command: name_of(&matches) }.into());
+            }
             shared.account.begin()
         })
         .and_then(|()| command.run(&shared));
     if let Err(error) = &outcome {
         shared.account.fail(error);
     }
+    shared.account.notify();
     outcome
 }
 
 impl Command {
-    /// Whether it runs stages, and so has something to report.
-    const fn runs_stages(&self) -> bool {
+    /// Whether it moves messages, and so has something to report.
+    const fn moves_messages(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
                 | Self::Replay(_)
+                | Self::Import(_)
                 | Self::Drain(_)
                 | Self::Transform
-                | Self::Load
+                | Self::Load(_)
                 | Self::Ack
                 | Self::Rejects(rejects::Command::Retry(_))
         )
@@ -236,16 +266,17 @@ impl Command {
     fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
         match self {
             Self::Init(flags) => init::run(shared, &flags),
-            Self::Run(limits) => run::run(shared, &limits),
+            Self::Run(flags) => run::run(shared, &flags),
             Self::Replay(flags) => replay::run(shared, &flags),
             Self::Import(flags) => import::run(shared, &flags),
             Self::Drain(limits) => drain::run(shared, &limits),
             Self::Transform => transform::run(shared),
-            Self::Load => load::run(shared),
+            Self::Load(keys) => load::run(shared, keys),
             Self::Ack => ack::run(shared),
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
+            Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),
@@ -270,6 +301,17 @@ fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
 #[must_use]
 pub fn command_line() -> clap::Command {
     with_environment(Cli::command())
+}
+
+/// The command that was given: `rejects list`.
+fn name_of(matches: &ArgMatches) -> String {
+    let mut names = Vec::new();
+    let mut below = matches.subcommand();
+    while let Some((name, matches)) = below {
+        names.push(name);
+        below = matches.subcommand();
+    }
+    names.join(" ")
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].

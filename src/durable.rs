@@ -3,21 +3,34 @@
 //! Always true:
 //! - a file under its final name is complete: it was written under another name, flushed to disk, then renamed, and the
 //!   directory was flushed after that;
-//! - a file is readable and writable by its owner alone (0600).
+//! - a file is readable and writable by its owner alone (0600);
+//! - a file is reached by the handle of its directory and its name, see [`Directory`]: no link is followed on the way, and
+//!   one that is no regular file, or not of this user, is refused without waiting for anything.
 //!
-//! A crash leaves at worst a `*.tmp` file, which the next writer of the same name replaces.
+//! A crash leaves at worst a `*.tmp` file, which the next process that locks the directory removes. Files that a person names,
+//! for a report or log lines, are [`given`]'s.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+mod directory;
+pub(crate) mod given;
+mod refusal;
+
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
 
+pub use directory::{Directory, Place};
+pub(crate) use refusal::Refusal;
+
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
+/// How the name of an unfinished file ends.
+pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// An operation on a file failed.
 #[derive(Debug, Error)]
@@ -57,6 +70,9 @@ impl Advised for FileError {
         if self.is_disk_full() {
             return fatal("make room in the staging directory and run again; what is sealed is safe there");
         }
+        if let Some(refusal) = Refusal::of(&self.source) {
+            return refusal.advice();
+        }
         match self.source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 fatal("give the user that runs pgsluice read and write access, or choose another --staging-dir")
@@ -71,27 +87,24 @@ impl Advised for FileError {
 #[derive(Debug)]
 pub struct AtomicFile {
     writer: Option<BufWriter<File>>,
-    temporary: PathBuf,
-    path: PathBuf,
+    temporary: Place,
+    place: Place,
 }
 
 impl AtomicFile {
-    /// Starts the file, readable and writable by its owner alone. An unfinished one of the same name is replaced.
-    pub fn create(path: &Path) -> Result<Self, FileError> {
-        let temporary = path.with_added_extension("tmp");
-        let file = private_options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .map_err(FileError::of("create", &temporary))?;
-        Ok(Self { writer: Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, file)), temporary, path: path.to_owned() })
+    /// Starts the file, readable and writable by its owner alone. An unfinished one of the same name is removed: whoever
+    /// made it may still have it open.
+    pub fn create(place: &Place) -> Result<Self, FileError> {
+        let temporary = place.with_suffix(TEMPORARY);
+        remove_if_present(&temporary)?;
+        let writer = BufWriter::with_capacity(WRITE_BUFFER_BYTES, temporary.create_new()?);
+        Ok(Self { writer: Some(writer), temporary, place: place.clone() })
     }
 
     /// Appends to the file.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         match &mut self.writer {
-            Some(writer) => writer.write_all(bytes).map_err(FileError::of("write", &self.temporary)),
+            Some(writer) => writer.write_all(bytes).map_err(self.temporary.failed("write")),
             None => Ok(()),
         }
     }
@@ -101,10 +114,10 @@ impl AtomicFile {
         if let Some(writer) = self.writer.take() {
             let written = writer.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
             if let Err(source) = written {
-                _ = fs::remove_file(&self.temporary);
-                return Err(FileError::of("write", &self.temporary)(source));
+                _ = remove_if_present(&self.temporary);
+                return Err(self.temporary.failed("write")(source));
             }
-            rename_durably(&self.temporary, &self.path)?;
+            rename_durably(&self.temporary, &self.place)?;
         }
         Ok(())
     }
@@ -113,45 +126,33 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if self.writer.is_some() {
-            _ = fs::remove_file(&self.temporary);
+            _ = remove_if_present(&self.temporary);
         }
     }
 }
 
-/// Options for a file that only its owner may read: 0600.
-pub(crate) fn private_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
 /// Renames within the staging directory and flushes the directories, so that the new name survives a power loss.
-pub(crate) fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
-    fs::rename(from, to).map_err(FileError::of("rename", from))?;
+pub(crate) fn rename_durably(from: &Place, to: &Place) -> Result<(), FileError> {
+    from.rename(to)?;
     CrashPoint::Rename.pass();
-    let source_directory = from.parent();
-    let target_directory = to.parent();
-    sync_directory(target_directory)?;
+    to.directory().sync()?;
     CrashPoint::DirectorySync.pass();
-    if source_directory != target_directory {
-        sync_directory(source_directory)?;
-    }
-    Ok(())
+    if Arc::ptr_eq(from.directory(), to.directory()) { Ok(()) } else { from.directory().sync() }
 }
 
 /// Removes a file; one that is not there is as good as removed.
-pub(crate) fn remove_if_present(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::of("remove", path)(source)),
-        _ => Ok(()),
+pub(crate) fn remove_if_present(place: &Place) -> Result<(), FileError> {
+    match place.remove() {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
 /// Creates a directory that only its owner may use (0700), and those above it that are missing. Each is flushed into the
-/// one above: a file is durable only if the directories above it are. One that exists stays as it is.
+/// one above: a file is durable only if the directories above it are. What exists stays as it is.
 pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
     let create = || match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         created => created.map(|()| true),
     };
     let is_new = match (create(), path.parent()) {
@@ -165,7 +166,7 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
 }
 
 /// Flushes a directory, so that the names in it survive a power loss.
-pub(crate) fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> {
+fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> {
     let Some(directory) = directory else { return Ok(()) };
     // What stands above a relative path of one part: the working directory.
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
@@ -174,24 +175,48 @@ pub(crate) fn sync_directory(directory: Option<&Path>) -> Result<(), FileError> 
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
     #[test]
     fn a_dropped_file_leaves_nothing_and_a_finished_one_is_private() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("file");
+        let place = Place::in_test(&root, "file");
 
-        let mut dropped = AtomicFile::create(&path).unwrap();
+        let mut dropped = AtomicFile::create(&place).unwrap();
         dropped.write(b"half").unwrap();
         drop(dropped);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 
-        let mut finished = AtomicFile::create(&path).unwrap();
+        let mut finished = AtomicFile::create(&place).unwrap();
         finished.write(b"whole").unwrap();
         finished.finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&place).unwrap(), b"whole");
+        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// An unfinished file was opened and cut, whatever it was: through a link it emptied another file of this user, and
+    /// whoever had made it could read on.
+    #[test]
+    fn what_lies_under_the_temporary_name_is_removed_and_not_written_to() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::in_test(&root, "file");
+        let precious = root.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let plant: [&dyn Fn(&Path); 3] = [
+            &|path| symlink(&precious, path).unwrap(),
+            &|path| fs::hard_link(&precious, path).unwrap(),
+            &directory::make_fifo,
+        ];
+        for plant in plant {
+            plant(&root.path().join("file.tmp"));
+            let mut file = AtomicFile::create(&place).unwrap();
+            file.write(b"whole").unwrap();
+            file.finish().unwrap();
+            assert_eq!(fs::read(&precious).unwrap(), b"precious");
+            assert!(fs::symlink_metadata(&place).unwrap().is_file());
+        }
     }
 }

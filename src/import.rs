@@ -20,7 +20,7 @@ use thiserror::Error;
 use uuid::{Builder, Uuid};
 
 use crate::advice::{Advice, Advised, fatal};
-use crate::durable::FileError;
+use crate::durable::{FileError, given};
 use crate::segment::SegmentId;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter, Source};
 use crate::staging::Staging;
@@ -74,14 +74,15 @@ pub struct Imported {
 /// Imports one file for a pipeline; empty lines are skipped.
 ///
 /// A line that no SQS message can be (not UTF-8, or longer than 2 MiB) is an error with its offset, after all others are
-/// imported.
+/// imported. `on_sealed` is told each new segment, also where an error follows.
 pub fn import(
     staging: &Staging,
     pipeline: &str,
     path: &Path,
     sent_at: Option<Timestamp>,
+    mut on_sealed: impl FnMut(&SealedSegment),
 ) -> Result<Imported, ImportError> {
-    let file = File::open(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
+    let file = given::open_to_read(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
     let modified = modification_time(&file).map_err(FileError::of("inspect", path));
     let sent_at = sent_at.map_or(modified, Ok).map_err(ImportError::Unreadable)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -106,7 +107,9 @@ pub fn import(
                 writer.append(&record(&name, offset, sent_at, body))?;
             }
         }
-        imported.sealed.push(writer.seal()?);
+        let sealed = writer.seal()?;
+        on_sealed(&sealed);
+        imported.sealed.push(sealed);
     }
     match contents.unusable {
         None => Ok(imported),
@@ -206,7 +209,7 @@ enum Content<'a> {
 
 impl<'a> Lines<'a> {
     fn open(path: &'a Path) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+        let file = given::open_to_read(path).map_err(FileError::of("open", path))?;
         let file = BufReader::with_capacity(READ_BUFFER_BYTES, file);
         Ok(Self { path, file, line: Vec::new(), offset: 0, digest: Sha256::new() })
     }
@@ -318,7 +321,7 @@ mod tests {
             let path = self.root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
-            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()))
+            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()), |_| {})
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
 const ORDER: [&[&str]; 15] = [
-    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
+    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],
@@ -19,7 +19,7 @@ const ORDER: [&[&str]; 15] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress"],
+    &["stages", "progress", "metrics"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.
@@ -38,9 +38,9 @@ fn imports_run_one_way() {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        // Tests may set up their scene with modules above.
+        // Tests may set up their scene with modules above, and the properties of `fuzz` are tests.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let is_test = relative.components().any(|part| part.as_os_str() == "tests");
+        let is_test = relative.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "fuzz");
         for imported in code.split("crate::").skip(1).filter(|_| !is_test) {
             let end = imported.find(|character: char| !character.is_alphanumeric() && character != '_');
             let imported = &imported[..end.unwrap_or(imported.len())];

@@ -20,7 +20,7 @@
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
 //! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config, queue → keyring →
-//! spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → cli.
+//! spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress, metrics → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
@@ -36,6 +36,8 @@ pub mod drain;
 pub mod durable;
 pub mod error;
 pub mod exit_code;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod gate;
 mod host;
 pub mod import;
@@ -45,6 +47,8 @@ pub mod load;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod mask;
+pub mod metrics;
+pub mod notify;
 pub mod postgres;
 pub mod progress;
 pub mod queue;

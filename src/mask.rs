@@ -9,6 +9,8 @@
 
 mod aes_cbc;
 mod fixed;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod reveal;
 mod siv;
 
@@ -100,7 +102,7 @@ const fn missing_key(mask: Mask) -> ConfigError {
                    --key-file names",
         },
         Mask::Fixed => ConfigError::Missing {
-            setting: "the key and the IV of mask = \"fixed\"",
+            setting: "the key of mask = \"fixed\" (a keyring, or PGSLUICE_KEY and PGSLUICE_FIXED_IV)",
             hint: "mask = \"fixed\" is for existing tables and needs what the table was written with: an entry of the \
                    keyring, or PGSLUICE_KEY and PGSLUICE_FIXED_IV, 32 hex digits; a new table is better masked by \
                    \"siv\", which needs no IV",

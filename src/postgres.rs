@@ -8,6 +8,8 @@ mod connection;
 mod conninfo;
 mod copy;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod identifier;
 mod negotiation;
 mod parameters;

@@ -8,8 +8,7 @@ mod samples;
 mod segment_times;
 mod summary;
 
-use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use serde::Serialize;
 
 use crate::config::ConfigError;
 use crate::counters::{Counters, StageCounters};
-use crate::durable::FileError;
+use crate::durable::{FileError, given};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
@@ -175,13 +174,19 @@ impl Report {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
     }
 
+    /// As `report.json` has it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // A report holds nothing that JSON has no form for.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
     /// Writes the report of a run that begins, which replaces that of an earlier run, and finds before anything moves that
-    /// it cannot be written. A pipe is left alone: its reader would take this for the end.
+    /// it cannot be written. A stream is left alone: its reader would take this for the end.
     pub fn begin(&self, path: &Path) -> Result<(), ConfigError> {
-        let begun = match fs::metadata(path) {
-            Ok(found) if !found.is_file() && !found.is_dir() => Ok(()),
-            _ => self.write_file(path),
-        };
+        let begun = if given::is_stream(path) { Ok(()) } else { self.write_file(path) };
         begun.map_err(ConfigError::of_given_file("write", path, "check --report"))
     }
 
@@ -191,7 +196,7 @@ impl Report {
     }
 
     fn write_file(&self, path: &Path) -> io::Result<()> {
-        fs::write(path, serde_json::to_string_pretty(self).map_err(io::Error::from)? + "\n")
+        given::open_to_replace(path)?.write_all(&self.to_json())
     }
 }
 

@@ -18,6 +18,8 @@
 mod body;
 mod checksum;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod header;
 mod reader;
 mod receipts;

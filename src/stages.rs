@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use dropping::{Dropped, drop_rejects};
 pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
-pub use shutdown::stop_after;
+pub use shutdown::{beside, stop_after};
 
 use crate::ack::RejectRoute;
 use crate::blocking::blocking;
@@ -166,7 +166,7 @@ impl Stages {
         mut loaders: Vec<Loader>,
         route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
-        let known = known(&mut loaders, &inventory.ids()).await?;
+        let known = self.known_to_acknowledge(&mut loaders, &inventory.ids()).await?;
         let unfinished = [inventory.sealed, inventory.committed].concat();
         self.count_unfinished(&unfinished, &known);
         self.gate.doubt(unfinished.iter().filter(|segment| !known.contains_key(&segment.id)).count());
@@ -256,7 +256,7 @@ impl Stages {
         parallel: usize,
         route: RejectRoute,
     ) -> Result<(), Error> {
-        let known = known(loaders, &inventory.ids()).await?;
+        let known = self.known_to_acknowledge(loaders, &inventory.ids()).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
@@ -284,6 +284,28 @@ impl Stages {
     #[must_use]
     pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
         self.counters.is_any_pending(segments)
+    }
+
+    /// Which of these segments the ledger knows. Rejects among them that were delivered again are kept.
+    async fn known_to_acknowledge(
+        &self,
+        loaders: &mut [Loader],
+        segments: &[SegmentId],
+    ) -> Result<HashMap<SegmentId, Committed>, Error> {
+        let mut kept = HashMap::new();
+        let known = known(loaders, segments).await?;
+        let Some(loader) = loaders.first_mut() else { return Ok(kept) };
+        for (segment, committed) in known {
+            match loader.keep_redelivered_rejects(&self.staging, committed).await.map_err(Error::from) {
+                Ok(committed) => _ = kept.insert(segment, committed),
+                // Without this it is not acknowledged; the stage that cannot go on with it sets it aside.
+                Err(error) if error.is_damage() || error.is_disk_full() || error.stops_its_segment_alone() => {
+                    tracing::warn!(%segment, "{}", error.one_line());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(kept)
     }
 
     async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {

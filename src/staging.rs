@@ -22,19 +22,44 @@
 //! Files are written by [`crate::durable`]. A crash leaves at worst an open segment, which `spool` recovers, and a chunk
 //! without its manifest, which is made again.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, create_directory, private_options, remove_if_present, rename_durably, sync_directory};
+use crate::durable::{Directory, FileError, Place, TEMPORARY, create_directory, remove_if_present, rename_durably};
 use crate::segment::SegmentId;
 
-const PARTS: [&str; 6] = ["spool", "chunks", "rejects", "committed", "archive", "damaged"];
+/// The directories in the staging directory.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Spool,
+    Chunks,
+    Rejects,
+    Committed,
+    Archive,
+    Damaged,
+}
+
+impl Part {
+    /// In the order of the enum.
+    const ALL: [Self; 6] = [Self::Spool, Self::Chunks, Self::Rejects, Self::Committed, Self::Archive, Self::Damaged];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Spool => "spool",
+            Self::Chunks => "chunks",
+            Self::Rejects => "rejects",
+            Self::Committed => "committed",
+            Self::Archive => "archive",
+            Self::Damaged => "damaged",
+        }
+    }
+}
 
 /// The staging directory could not be used.
 #[derive(Debug, Error)]
@@ -44,6 +69,9 @@ pub enum StagingError {
     File(#[from] FileError),
     #[error("{} is in use by another process", path.display())]
     Locked { path: PathBuf },
+    /// As [`Self::Locked`], for a command whose work every run does as well.
+    #[error("{} is in use by another process", path.display())]
+    LockedByRun { path: PathBuf },
     #[error("no segment {segment} in the spool or the archive")]
     NoSuchSegment { segment: SegmentId },
 }
@@ -61,6 +89,10 @@ impl Advised for StagingError {
         match self {
             Self::File(error) => error.advice(),
             Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
+            Self::LockedByRun { .. } => fatal(
+                "there is nothing to do: `run`, `replay` and `ack` remove at their end what `prune` would, and `run --follow` \
+                 every hour",
+            ),
             Self::NoSuchSegment { .. } => fatal(
                 "the files in spool/ and archive/ of the staging directory begin with their segments' names; check --staging-dir",
             ),
@@ -68,172 +100,214 @@ impl Advised for StagingError {
     }
 }
 
-/// The staging directory and the paths in it.
+/// The staging directory and the places of files in it.
 #[derive(Debug, Clone)]
 pub struct Staging {
-    root: PathBuf,
+    root: Arc<Directory>,
+    /// As in [`Part::ALL`].
+    parts: [Arc<Directory>; 6],
 }
 
 impl Staging {
-    /// Opens the staging directory, creating it and its parts where they are missing.
+    /// Opens the staging directory, creating it and its parts where they are missing. Parts that exist must be
+    /// directories of this user, and are closed to others. The directory itself may be another's, as a volume is that
+    /// Kubernetes mounts, but not one in which everybody may rename everything.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        PARTS.iter().try_for_each(|part| create_directory(&root.join(part)))?;
+        create_directory(root)?;
+        Self::in_directory(Directory::open(root)?)
+    }
+
+    fn in_directory(root: Directory) -> Result<Self, FileError> {
+        let staging = Self::of_parts(root, Directory::own)?;
         // Whoever made the parts may have died before it flushed them.
-        sync_directory(Some(root))?;
-        Ok(Self { root: root.to_owned() })
+        staging.root.sync()?;
+        Ok(staging)
     }
 
-    /// The staging directory as it is, to be looked at: nothing is created. A part that is missing holds nothing.
-    #[must_use]
-    pub fn existing(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    /// The staging directory as it is, to be looked at: nothing is created or changed. A part that is missing holds
+    /// nothing.
+    pub fn existing(root: &Path) -> Result<Self, FileError> {
+        Self::of_parts(Directory::existing(root)?, Directory::existing_within)
     }
 
-    /// Claims the directory for this process until the lock is dropped or the process ends, however it ends.
+    fn of_parts(
+        root: Directory,
+        open: impl Fn(&Directory, &str) -> Result<Directory, FileError>,
+    ) -> Result<Self, FileError> {
+        let [spool, chunks, rejects, committed, archive, damaged] =
+            Part::ALL.map(|part| open(&root, part.name()).map(Arc::new));
+        Ok(Self { parts: [spool?, chunks?, rejects?, committed?, archive?, damaged?], root: Arc::new(root) })
+    }
+
+    /// A staging directory within this one, which is empty: what has that name is removed.
+    pub(crate) fn emptied_within(&self, name: &str) -> Result<Self, FileError> {
+        self.remove_within(name)?;
+        Self::in_directory(self.root.own(name)?)
+    }
+
+    /// Removes a staging directory within this one.
+    pub(crate) fn remove_within(&self, name: &str) -> Result<(), FileError> {
+        self.root.remove_tree(name)
+    }
+
+    /// Claims the directory for this process until the lock is dropped or the process ends, however it ends. Files that
+    /// a process left unfinished are removed.
     pub fn lock(&self) -> Result<StagingLock, StagingError> {
-        let path = self.root.join("lock");
-        let file = private_options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(FileError::of("open", &path))?;
+        let place = self.root.place("lock");
+        let file = place.open_or_create()?;
         match file.try_lock() {
-            Ok(()) => Ok(StagingLock { _file: file }),
-            Err(fs::TryLockError::WouldBlock) => Err(StagingError::Locked { path: self.root.clone() }),
-            Err(fs::TryLockError::Error(source)) => Err(FileError::of("lock", &path)(source).into()),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StagingError::Locked { path: self.root().to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(place.failed("lock")(source).into()),
         }
+        self.remove_unfinished()?;
+        Ok(StagingLock { _file: file })
+    }
+
+    /// Only under the lock is every `*.tmp` a dead process's.
+    fn remove_unfinished(&self) -> Result<(), FileError> {
+        for part in &self.parts {
+            for name in part.names()? {
+                let (id, _) = name.to_str().and_then(|name| name.strip_suffix(TEMPORARY)?.split_once('.')).unzip();
+                if id.is_some_and(|id| id.parse::<SegmentId>().is_ok()) {
+                    remove_if_present(&part.place(&name))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The directory itself.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        self.root.path()
     }
 
     /// Whether the disk has room for this number of bytes. A file system that does not tell its size counts as roomy.
     pub fn has_room(&self, bytes: u64) -> Result<bool, FileError> {
-        let disk = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
-        let disk = disk.map_err(FileError::of("inspect", &self.root))?;
-        Ok(disk.f_blocks == 0 || disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes)
+        self.root.has_room(bytes)
+    }
+
+    fn place(&self, part: Part, name: String) -> Place {
+        self.parts[part as usize].place(name)
     }
 
     /// A segment that is being written.
     #[must_use]
-    pub fn open_segment(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("spool/{segment}.ndjson.open"))
+    pub fn open_segment(&self, segment: SegmentId) -> Place {
+        self.place(Part::Spool, format!("{segment}.ndjson.open"))
     }
 
     /// A sealed segment of which no COMMIT is known.
     #[must_use]
-    pub fn spool(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("spool/{segment}.ndjson"))
+    pub fn spool(&self, segment: SegmentId) -> Place {
+        self.place(Part::Spool, format!("{segment}.ndjson"))
     }
 
     /// A committed segment that is not acknowledged yet.
     #[must_use]
-    pub fn committed(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("committed/{segment}.ndjson"))
+    pub fn committed(&self, segment: SegmentId) -> Place {
+        self.place(Part::Committed, format!("{segment}.ndjson"))
     }
 
     /// An acknowledged segment, kept for replay.
     #[must_use]
-    pub fn archive(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("archive/{segment}.ndjson"))
+    pub fn archive(&self, segment: SegmentId) -> Place {
+        self.place(Part::Archive, format!("{segment}.ndjson"))
     }
 
     /// A segment that cannot be read to its end.
     #[must_use]
-    pub fn damaged(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("damaged/{segment}.ndjson"))
+    pub fn damaged(&self, segment: SegmentId) -> Place {
+        self.place(Part::Damaged, format!("{segment}.ndjson"))
     }
 
     /// The manifest of a segment's chunk: written last, so its presence says "staged".
     #[must_use]
-    pub fn manifest(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("chunks/{segment}.json"))
+    pub fn manifest(&self, segment: SegmentId) -> Place {
+        self.place(Part::Chunks, format!("{segment}.json"))
     }
 
     /// A segment's rows, as the target table gets them by COPY.
     #[must_use]
-    pub fn chunk(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("chunks/{segment}.csv"))
+    pub fn chunk(&self, segment: SegmentId) -> Place {
+        self.place(Part::Chunks, format!("{segment}.csv"))
     }
 
     /// The identities of the chunk's rows, in the chunk's order.
     #[must_use]
-    pub fn ids(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("chunks/{segment}.ids.csv"))
+    pub fn ids(&self, segment: SegmentId) -> Place {
+        self.place(Part::Chunks, format!("{segment}.ids.csv"))
     }
 
     /// The messages that the transform refused.
     #[must_use]
-    pub fn chunk_rejects(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("chunks/{segment}.rejects.ndjson"))
+    pub fn chunk_rejects(&self, segment: SegmentId) -> Place {
+        self.place(Part::Chunks, format!("{segment}.rejects.ndjson"))
     }
 
     /// The messages of a segment that could not become rows, kept.
     #[must_use]
-    pub fn rejects(&self, segment: SegmentId) -> PathBuf {
-        self.root.join(format!("rejects/{segment}.ndjson"))
+    pub fn rejects(&self, segment: SegmentId) -> Place {
+        self.place(Part::Rejects, format!("{segment}.ndjson"))
     }
 
     /// Sealed segments in the spool, oldest first.
     pub fn sealed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("spool", ".ndjson")
+        self.segments_in(Part::Spool, ".ndjson")
     }
 
     /// Segments that a process left open, oldest first.
     pub fn open_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("spool", ".ndjson.open")
+        self.segments_in(Part::Spool, ".ndjson.open")
     }
 
     /// Segments whose chunk is complete, oldest first.
     pub fn staged_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("chunks", ".json")
+        self.segments_in(Part::Chunks, ".json")
     }
 
     /// Segments that are committed and not acknowledged, oldest first. A segment that also lies in the spool, because
     /// somebody copied a directory into another, is sealed: the file there says less.
     pub fn committed_segments(&self) -> Result<Vec<SegmentId>, FileError> {
         let sealed = self.sealed_segments()?;
-        let mut committed = self.segments_in("committed", ".ndjson")?;
+        let mut committed = self.segments_in(Part::Committed, ".ndjson")?;
         committed.retain(|segment| sealed.binary_search(segment).is_err());
         Ok(committed)
     }
 
     /// Acknowledged segments that are still kept, oldest first.
     pub fn archived_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("archive", ".ndjson")
+        self.segments_in(Part::Archive, ".ndjson")
     }
 
     /// Segments that cannot be read to their end, oldest first.
     pub fn damaged_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("damaged", ".ndjson")
+        self.segments_in(Part::Damaged, ".ndjson")
     }
 
     /// Segments that have a reject file, oldest first.
     pub fn rejected_segments(&self) -> Result<Vec<SegmentId>, FileError> {
-        self.segments_in("rejects", ".ndjson")
+        self.segments_in(Part::Rejects, ".ndjson")
     }
 
     /// Where a segment's messages lie now: in the spool, committed, or in the archive.
     #[must_use]
-    pub fn find_segment(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(|path| is_there(path))
+    pub fn find_segment(&self, segment: SegmentId) -> Option<Place> {
+        [self.spool(segment), self.committed(segment), self.archive(segment)].into_iter().find(Place::is_taken)
     }
 
     /// Where a segment lies whose messages a queue may still have: in the spool, or committed.
     #[must_use]
-    pub fn find_unacknowledged(&self, segment: SegmentId) -> Option<PathBuf> {
-        [self.spool(segment), self.committed(segment)].into_iter().find(|path| is_there(path))
+    pub fn find_unacknowledged(&self, segment: SegmentId) -> Option<Place> {
+        [self.spool(segment), self.committed(segment)].into_iter().find(Place::is_taken)
     }
 
     /// The segment's COMMIT is known: moves it to `committed/` and removes its chunk. A segment that was acknowledged before
     /// stays in the archive.
     pub fn commit_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let spool = self.spool(segment);
-        if is_there(&spool) {
+        if spool.is_taken() {
             rename_durably(&spool, &self.committed(segment))?;
         }
         self.remove_chunk(segment)
@@ -241,18 +315,17 @@ impl Staging {
 
     /// All deletes of a committed segment are done: moves it to the archive. Its retention begins now.
     pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
-        let Some(path) = self.find_unacknowledged(segment) else { return Ok(()) };
-        let file = private_options().write(true).open(&path).map_err(FileError::of("open", &path))?;
-        file.set_modified(SystemTime::now()).map_err(FileError::of("date", &path))?;
-        rename_durably(&path, &self.archive(segment))?;
+        let Some(place) = self.find_unacknowledged(segment) else { return Ok(()) };
+        place.open_for_writing()?.set_modified(SystemTime::now()).map_err(place.failed("date"))?;
+        rename_durably(&place, &self.archive(segment))?;
         CrashPoint::Archive.pass();
         Ok(())
     }
 
     /// A segment cannot be read to its end: moves it to `damaged/`, so that no later command tries it again.
     pub fn set_damaged_aside(&self, segment: SegmentId) -> Result<(), FileError> {
-        if let Some(path) = self.find_segment(segment) {
-            rename_durably(&path, &self.damaged(segment))?;
+        if let Some(place) = self.find_segment(segment) {
+            rename_durably(&place, &self.damaged(segment))?;
         }
         self.remove_chunk(segment)
     }
@@ -260,57 +333,40 @@ impl Staging {
     /// Removes a segment's chunk, which its segment can produce again.
     pub fn remove_chunk(&self, segment: SegmentId) -> Result<(), FileError> {
         // The manifest goes first: its presence is what says "staged".
-        for path in [self.manifest(segment), self.chunk(segment), self.ids(segment), self.chunk_rejects(segment)] {
-            remove_if_present(&path)?;
-        }
-        Ok(())
+        let parts = [self.manifest(segment), self.chunk(segment), self.ids(segment), self.chunk_rejects(segment)];
+        parts.iter().try_for_each(remove_if_present)
     }
 
     /// Segments that were acknowledged longer ago than `archive_days`.
-    pub fn expired_archive(&self, archive_days: u32) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+    pub fn expired_archive(&self, archive_days: u32) -> Result<Vec<(SegmentId, Place)>, FileError> {
         older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))
     }
 
     /// Reject files that were last written longer ago than `rejects_days`.
-    pub fn expired_rejects(&self, rejects_days: u32) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+    pub fn expired_rejects(&self, rejects_days: u32) -> Result<Vec<(SegmentId, Place)>, FileError> {
         older_than(rejects_days, self.rejected_segments()?, |segment| self.rejects(segment))
     }
 
-    fn segments_in(&self, part: &str, suffix: &str) -> Result<Vec<SegmentId>, FileError> {
-        let directory = self.root.join(part);
-        let mut segments = Vec::new();
-        let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
-            entries => entries.map_err(FileError::of("list", &directory))?,
-        };
-        for entry in entries {
-            let name = entry.map_err(FileError::of("list", &directory))?.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(suffix));
-            segments.extend(id.and_then(|id| id.parse::<SegmentId>().ok()));
-        }
+    fn segments_in(&self, part: Part, suffix: &str) -> Result<Vec<SegmentId>, FileError> {
+        let names = self.parts[part as usize].names()?;
+        let ids = names.iter().filter_map(|name| name.to_str()?.strip_suffix(suffix)?.parse().ok());
+        let mut segments: Vec<SegmentId> = ids.collect();
         segments.sort_unstable();
         Ok(segments)
     }
 }
 
-/// Whether there is something of this name. What cannot be looked at is there, and fails when it is used.
-fn is_there(path: &Path) -> bool {
-    !path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
 fn older_than(
     days: u32,
     segments: Vec<SegmentId>,
-    path_of: impl Fn(SegmentId) -> PathBuf,
-) -> Result<Vec<(SegmentId, PathBuf)>, FileError> {
+    place_of: impl Fn(SegmentId) -> Place,
+) -> Result<Vec<(SegmentId, Place)>, FileError> {
     let keep = Duration::from_hours(24 * u64::from(days));
     let mut expired = Vec::new();
     for segment in segments {
-        let path = path_of(segment);
-        let modified = fs::symlink_metadata(&path).and_then(|metadata| metadata.modified());
-        let modified = modified.map_err(FileError::of("inspect", &path))?;
-        if SystemTime::now().duration_since(modified).unwrap_or_default() >= keep {
-            expired.push((segment, path));
+        let place = place_of(segment);
+        if SystemTime::now().duration_since(place.modified()?).unwrap_or_default() >= keep {
+            expired.push((segment, place));
         }
     }
     Ok(expired)
@@ -324,6 +380,7 @@ pub struct StagingLock {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -332,7 +389,7 @@ mod tests {
     fn the_parts_are_closed_to_others() {
         let root = tempfile::tempdir().unwrap();
         Staging::open(root.path()).unwrap();
-        for part in PARTS {
+        for part in Part::ALL.map(Part::name) {
             let directory = fs::metadata(root.path().join(part)).unwrap();
             assert_eq!(directory.permissions().mode() & 0o777, 0o700, "{part}");
         }

@@ -13,6 +13,8 @@
 
 mod body;
 mod field;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod numeric;
 mod output;
 mod pass;
@@ -30,8 +32,8 @@ use crate::staging::{Staging, StagingError};
 /// What an earlier transform of the segment left is replaced. A segment of another pipeline than the plan's is refused.
 #[tracing::instrument(skip_all, fields(%segment))]
 pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<Manifest, SpoolError> {
-    let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
-    let passed = pass::run(&path, plan, ChunkWriter::create(staging, segment)?)?;
+    let place = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
+    let passed = pass::run(&place, plan, ChunkWriter::create(staging, segment)?)?;
     let manifest = passed.chunk.finish(plan.describe(segment, passed.counts, passed.seal))?;
     tracing::debug!(rows = manifest.rows(), rejected = manifest.rejects, "transformed a segment");
     Ok(manifest)

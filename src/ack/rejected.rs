@@ -7,7 +7,6 @@
 //! `pgsluice_message_id`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use backon::Retryable;
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use super::{backoff, retry_policy};
 use crate::advice::Advised;
 use crate::config::{OnReject, RejectPolicy};
 use crate::crash_point::CrashPoint;
+use crate::durable::Place;
 use crate::error::Error;
 use crate::load::Committed;
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue, QueueError, Sqs};
@@ -49,7 +49,7 @@ impl RejectRoute {
     /// Sends a segment's rejects to the dead-letter queue, if there is one.
     ///
     /// A message that this queue refuses (most likely as too long) is kept in the staging directory alone.
-    pub(super) async fn send(&self, segment: &Path, committed: &Committed) -> Result<(), Error> {
+    pub(super) async fn send(&self, segment: &Place, committed: &Committed) -> Result<(), Error> {
         let Some(queue) = &self.dead_letters else { return Ok(()) };
         let mut rejects: HashMap<Uuid, &Reason> =
             committed.rejects().iter().map(|reject| (reject.message_id, &reject.reason)).collect();
@@ -92,7 +92,7 @@ impl RejectRoute {
 /// Makes the messages that were left visible again; returns the highest count of receives among them.
 ///
 /// One that cannot be released becomes visible by itself, when its timeout is over.
-pub(super) async fn release<Q: Queue>(queue: &Q, segment: &Path, left_in_queue: &HashSet<Uuid>) -> Result<u32, Error> {
+pub(super) async fn release<Q: Queue>(queue: &Q, segment: &Place, left_in_queue: &HashSet<Uuid>) -> Result<u32, Error> {
     let mut handles = Vec::new();
     let mut receives = 0;
     let mut reader = SegmentReader::open(segment)?;

@@ -3,11 +3,10 @@
 //! Always true: `sent_at` has the one form that [`UtcText`] writes.
 
 use std::fs::File;
-use std::path::Path;
 
 use super::csv::{push_field, push_separator};
 use super::{ChunkError, UtcText};
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 use crate::segment::SegmentId;
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -39,8 +38,8 @@ pub struct IdReader {
 
 impl IdReader {
     /// Opens the ids file of a segment.
-    pub fn open(path: &Path, segment: SegmentId) -> Result<Self, FileError> {
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+    pub fn open(place: &Place, segment: SegmentId) -> Result<Self, FileError> {
+        let file = place.open()?;
         let lines = ::csv::ReaderBuilder::new().has_headers(false).buffer_capacity(BUFFER_BYTES).from_reader(file);
         Ok(Self { segment, lines, record: ::csv::ByteRecord::new() })
     }
@@ -81,7 +80,7 @@ mod tests {
                 push_id(&mut bytes, &UtcText::from_milliseconds(*sent_at).unwrap(), message_id);
             }
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("ids.csv");
+            let path = Place::in_test(&directory, "ids.csv");
             fs::write(&path, bytes).unwrap();
             let mut reader = IdReader::open(&path, SegmentId::now()).unwrap();
             for (sent_at, message_id) in &ids {
@@ -96,7 +95,7 @@ mod tests {
     fn a_line_of_another_form_is_damage() {
         for line in ["2026-01-02T03:04:05Z,m\n", "m\n", "2026-01-02T03:04:05.678Z\n"] {
             let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("ids.csv");
+            let path = Place::in_test(&directory, "ids.csv");
             fs::write(&path, line).unwrap();
             let read = IdReader::open(&path, SegmentId::now()).unwrap().next_id().map(|_| ());
             assert!(matches!(read, Err(ChunkError::Inconsistent { .. })), "{line}");

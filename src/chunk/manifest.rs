@@ -4,14 +4,12 @@
 //! and the checksum of each part, so a part that was lost, cut, or copied from elsewhere is found out before it is loaded,
 //! and the parts need not be flushed to disk: the segment can produce them again.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::ChunkError;
-use crate::durable::{AtomicFile, FileError};
+use crate::durable::{AtomicFile, FileError, Place};
 use crate::segment::SegmentId;
 use crate::spool::{Seal, hex_digits};
 use crate::staging::Staging;
@@ -35,6 +33,9 @@ pub struct Manifest {
     pub mapping: String,
     /// The ids of the keys that its columns were masked with.
     pub keys: Vec<ColumnKey>,
+    /// The ids of all masking keys that were at hand: whether a key that a column does not know is a rotation.
+    #[serde(default)]
+    pub ring: Vec<String>,
     /// Messages in the segment.
     pub messages: u64,
     /// Messages that the transform refused.
@@ -52,9 +53,9 @@ pub struct Manifest {
 }
 
 /// A masked column, and the key that it was masked with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ColumnKey {
-    /// The column's name.
+    /// The column's name, or what it was called when it was masked first.
     pub column: String,
     /// `siv` or `fixed`.
     pub method: String,
@@ -97,6 +98,8 @@ pub struct Description {
     pub mapping: String,
     /// See [`Manifest::keys`].
     pub keys: Vec<ColumnKey>,
+    /// See [`Manifest::ring`].
+    pub ring: Vec<String>,
     /// See [`TablePart::table`].
     pub table: String,
     /// See [`TablePart::rows`].
@@ -111,7 +114,8 @@ impl Manifest {
     /// The manifest of a chunk with these parts.
     #[must_use]
     pub fn new(description: Description, rows: Part, ids: Part, reject_lines: Part) -> Self {
-        let Description { segment, pipeline, seal, mapping, keys, table, rejects, sent_between, .. } = description;
+        let Description { segment, pipeline, seal, mapping, keys, ring, table, rejects, sent_between, .. } =
+            description;
         Self {
             format: FORMAT,
             segment,
@@ -119,6 +123,7 @@ impl Manifest {
             seal,
             mapping,
             keys,
+            ring,
             messages: description.rows + rejects,
             rejects,
             first_sent_at: sent_between.map(|(first, _)| first),
@@ -131,29 +136,37 @@ impl Manifest {
 
     /// The manifest of a staged segment.
     pub fn read(staging: &Staging, segment: SegmentId) -> Result<Self, ChunkError> {
-        #[derive(Deserialize)]
-        struct Format {
-            format: u32,
-        }
-        let path = staging.manifest(segment);
-        let text = fs::read(&path).map_err(FileError::of("read", &path))?;
-        let unreadable = |_| ChunkError::Inconsistent { segment, problem: "its manifest cannot be read" };
-        let Format { format } = serde_json::from_slice(&text).map_err(unreadable)?;
-        if format > FORMAT {
-            return Err(ChunkError::NewerFormat { path, format });
-        }
-        let manifest: Self = serde_json::from_slice(&text).map_err(unreadable)?;
+        let place = staging.manifest(segment);
+        let mut text = Vec::new();
+        place.open()?.read_to_end(&mut text).map_err(place.failed("read"))?;
+        let manifest = Self::parse(&text).map_err(|problem| match problem {
+            Problem::Unreadable => ChunkError::Inconsistent { segment, problem: "its manifest cannot be read" },
+            Problem::Newer { format } => ChunkError::NewerFormat { path: place.path().to_owned(), format },
+        })?;
         if manifest.segment != segment || manifest.tables.len() != 1 {
             return Err(ChunkError::Inconsistent { segment, problem: "its manifest is of another segment" });
         }
         Ok(manifest)
     }
 
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        // The format first: a newer manifest may have other keys.
+        let Format { format } = serde_json::from_slice(text).map_err(|_| Problem::Unreadable)?;
+        if format > FORMAT {
+            return Err(Problem::Newer { format });
+        }
+        serde_json::from_slice(text).map_err(|_| Problem::Unreadable)
+    }
+
     /// Writes the manifest, which makes the segment a staged one.
     pub fn write(&self, staging: &Staging) -> Result<(), FileError> {
-        let path = staging.manifest(self.segment);
-        let mut file = AtomicFile::create(&path)?;
-        let text = serde_json::to_vec(self).map_err(io::Error::from).map_err(FileError::of("write", &path))?;
+        let place = staging.manifest(self.segment);
+        let mut file = AtomicFile::create(&place)?;
+        let text = serde_json::to_vec(self).map_err(io::Error::from).map_err(place.failed("write"))?;
         file.write(&text)?;
         file.write(b"\n")?;
         file.finish()
@@ -185,8 +198,8 @@ impl Manifest {
             (Some(self.ids), staging.ids(self.segment), "its ids are not those of its manifest"),
             (Some(self.reject_lines), staging.chunk_rejects(self.segment), "its rejects are not those of its manifest"),
         ];
-        for (part, path, problem) in parts {
-            if part != part_of(&path)? {
+        for (part, place, problem) in parts {
+            if part != part_of(&place)? {
                 return Err(ChunkError::Inconsistent { segment: self.segment, problem });
             }
         }
@@ -194,17 +207,23 @@ impl Manifest {
     }
 }
 
+/// Why a manifest cannot be used.
+pub(super) enum Problem {
+    Unreadable,
+    Newer { format: u32 },
+}
+
 /// A part's size and checksum as they are found. `None`: there is no such file.
-fn part_of(path: &Path) -> Result<Option<Part>, FileError> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(FileError::of("open", path))?,
+fn part_of(place: &Place) -> Result<Option<Part>, FileError> {
+    let mut file = match place.open() {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
     };
     let mut checksum = crc32fast::Hasher::new();
     let mut bytes = 0;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        match file.read(&mut buffer).map_err(FileError::of("read", path))? {
+        match file.read(&mut buffer).map_err(place.failed("read"))? {
             0 => return Ok(Some(Part { bytes, checksum: checksum.finalize() })),
             read => {
                 checksum.update(&buffer[..read]);

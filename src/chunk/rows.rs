@@ -7,10 +7,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use super::ChunkError;
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 use crate::segment::SegmentId;
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -18,20 +17,20 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// The rows of a chunk, which can be addressed.
 #[derive(Debug)]
 pub struct Rows {
-    path: PathBuf,
+    place: Place,
     /// Where each row begins, and the file's length.
     offsets: Vec<u64>,
 }
 
 impl Rows {
     /// Finds the rows of a chunk. Blocks.
-    pub fn index(path: &Path, segment: SegmentId, rows: usize) -> Result<Self, ChunkError> {
-        let mut file = open(path)?;
+    pub fn index(place: &Place, segment: SegmentId, rows: usize) -> Result<Self, ChunkError> {
+        let mut file = open(place)?;
         let mut offsets = vec![0];
         let mut offset = 0;
         let mut quoted = false;
         loop {
-            let buffer = file.fill_buf().map_err(FileError::of("read", path))?;
+            let buffer = file.fill_buf().map_err(place.failed("read"))?;
             if buffer.is_empty() {
                 break;
             }
@@ -52,7 +51,7 @@ impl Rows {
         if offsets.len() != rows + 1 {
             return Err(ChunkError::Inconsistent { segment, problem: "it has another number of rows" });
         }
-        Ok(Self { path: path.to_owned(), offsets })
+        Ok(Self { place: place.clone(), offsets })
     }
 
     /// Gives `send` some rows, by their ascending numbers, until it takes no more. Blocks.
@@ -83,8 +82,8 @@ impl Rows {
     }
 
     fn for_each(&self, rows: &[usize], mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), ChunkError> {
-        let unreadable = || FileError::of("read", &self.path);
-        let mut file = open(&self.path)?;
+        let unreadable = || self.place.failed("read");
+        let mut file = open(&self.place)?;
         let mut position = 0;
         let mut bytes = Vec::new();
         for &row in rows {
@@ -103,10 +102,10 @@ impl Rows {
 }
 
 /// Gives `send` a whole chunk, piece by piece, until it takes no more. Blocks.
-pub fn send_whole(path: &Path, mut send: impl FnMut(&[u8]) -> bool) -> Result<(), FileError> {
-    let mut file = open(path)?;
+pub fn send_whole(place: &Place, mut send: impl FnMut(&[u8]) -> bool) -> Result<(), FileError> {
+    let mut file = open(place)?;
     loop {
-        let buffer = file.fill_buf().map_err(FileError::of("read", path))?;
+        let buffer = file.fill_buf().map_err(place.failed("read"))?;
         let length = buffer.len();
         if length == 0 || !send(buffer) {
             return Ok(());
@@ -115,9 +114,8 @@ pub fn send_whole(path: &Path, mut send: impl FnMut(&[u8]) -> bool) -> Result<()
     }
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, FileError> {
-    let file = File::open(path).map_err(FileError::of("open", path))?;
-    Ok(BufReader::with_capacity(BUFFER_BYTES, file))
+fn open(place: &Place) -> Result<BufReader<File>, FileError> {
+    Ok(BufReader::with_capacity(BUFFER_BYTES, place.open()?))
 }
 
 #[cfg(test)]
@@ -126,20 +124,17 @@ mod tests {
 
     use super::*;
 
-    fn chunk(content: &str, rows: usize) -> Result<Rows, ChunkError> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("chunk.csv");
-        fs::write(&path, content).unwrap();
-        let mut chunk = Rows::index(&path, SegmentId::now(), rows)?;
-        // Outlives the directory's name, not its content.
-        chunk.path = directory.keep().join("chunk.csv");
-        Ok(chunk)
+    fn chunk(directory: &tempfile::TempDir, content: &str, rows: usize) -> Result<Rows, ChunkError> {
+        let place = Place::in_test(directory, "chunk.csv");
+        fs::write(&place, content).unwrap();
+        Rows::index(&place, SegmentId::now(), rows)
     }
 
     #[test]
     fn rows_end_where_a_line_ends_outside_quotes() {
         let content = "a,\"x\n\"\"\n\"\n\n\"\"\nlast\n";
-        let chunk = chunk(content, 4).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let chunk = chunk(&directory, content, 4).unwrap();
         let mut rows = Vec::new();
         chunk
             .for_each(&[0, 1, 2, 3], |row| {
@@ -147,14 +142,14 @@ mod tests {
                 ControlFlow::Continue(())
             })
             .unwrap();
-        fs::remove_dir_all(chunk.path.parent().unwrap()).unwrap();
         assert_eq!(rows, ["a,\"x\n\"\"\n\"\n", "\n", "\"\"\n", "last\n"]);
     }
 
     #[test]
     fn a_chunk_of_another_length_is_inconsistent() {
+        let directory = tempfile::tempdir().unwrap();
         for (content, rows) in [("a\nb\n", 1), ("a\nb\n", 3), ("a\nb", 2), ("a\n\"b\n", 2)] {
-            let inconsistent = chunk(content, rows).unwrap_err();
+            let inconsistent = chunk(&directory, content, rows).unwrap_err();
             assert!(matches!(inconsistent, ChunkError::Inconsistent { .. }), "{content:?}");
         }
     }

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
 
 use super::{Description, Manifest, Part};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, private_options, remove_if_present};
+use crate::durable::{FileError, Place, remove_if_present};
 use crate::segment::SegmentId;
 use crate::staging::Staging;
 
@@ -66,29 +65,27 @@ impl Drop for ChunkWriter {
 
 #[derive(Debug)]
 struct PartWriter {
-    path: PathBuf,
+    place: Place,
     file: BufWriter<File>,
     bytes: u64,
     checksum: crc32fast::Hasher,
 }
 
 impl PartWriter {
-    fn create(path: PathBuf) -> Result<Self, FileError> {
-        remove_if_present(&path)?;
-        let file =
-            private_options().write(true).create_new(true).open(&path).map_err(FileError::of("create", &path))?;
-        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Ok(Self { path, file, bytes: 0, checksum: crc32fast::Hasher::new() })
+    fn create(place: Place) -> Result<Self, FileError> {
+        remove_if_present(&place)?;
+        let file = BufWriter::with_capacity(BUFFER_BYTES, place.create_new()?);
+        Ok(Self { place, file, bytes: 0, checksum: crc32fast::Hasher::new() })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         self.bytes += bytes.len() as u64;
         self.checksum.update(bytes);
-        self.file.write_all(bytes).map_err(FileError::of("write", &self.path))
+        self.file.write_all(bytes).map_err(self.place.failed("write"))
     }
 
     fn end(&mut self) -> Result<Part, FileError> {
-        self.file.flush().map_err(FileError::of("write", &self.path))?;
+        self.file.flush().map_err(self.place.failed("write"))?;
         Ok(Part { bytes: self.bytes, checksum: self.checksum.clone().finalize() })
     }
 }

@@ -54,7 +54,7 @@ impl From<ForAlgorithm> for Algorithm {
 pub(super) async fn run(flags: &SharedFlags, keygen: &Flags) -> Result<ExitCode, Error> {
     let tell = |told: String| {
         if !flags.quiet {
-            say(told)
+            say(told);
         }
     };
     if let Some(path) = &keygen.out {

@@ -2,7 +2,6 @@
 //!
 //! Only pgsluice's own events pass. The AWS SDK's debug events hold whole message bodies, so no setting shows them.
 
-use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
@@ -16,13 +15,14 @@ use tracing_subscriber::{Layer, fmt};
 
 use super::{LogFormat, SharedFlags};
 use crate::config::ConfigError;
+use crate::durable::given;
 use crate::error::Error;
 use crate::report::EVENTS;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
         Some(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = given::open_to_append(path);
             (
                 BoxMakeWriter::new(Arc::new(file.map_err(ConfigError::of_given_file(
                     "open",

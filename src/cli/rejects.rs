@@ -6,10 +6,10 @@ mod show;
 use clap::{Args, Subcommand};
 use futures::{Stream, TryStreamExt};
 
-use super::SharedFlags;
 use super::end::End;
 use super::output::DataLines;
 use super::session::{Session, runtime};
+use super::{KeyFlags, SharedFlags};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -49,6 +49,8 @@ pub(super) struct RetryFlags {
     /// The segments, by name [default: all that have a reject file]
     #[arg(value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 pub(super) fn run(flags: &SharedFlags, command: &Command) -> Result<ExitCode, Error> {
@@ -56,7 +58,7 @@ pub(super) fn run(flags: &SharedFlags, command: &Command) -> Result<ExitCode, Er
         Command::List(list) => runtime()?.block_on(print_list(flags, list)),
         Command::Show(show) => show::run(flags, show),
         Command::Drop(drop) => drop::run(flags, drop),
-        Command::Retry(retry) => runtime()?.block_on(retry_all(flags, &retry.segments)),
+        Command::Retry(retry) => runtime()?.block_on(retry_all(flags, retry)),
     }
 }
 
@@ -83,22 +85,23 @@ async fn print_lines<T: serde::Serialize>(items: impl Stream<Item = Result<T, Lo
     Ok(())
 }
 
-async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode, Error> {
+async fn retry_all(flags: &SharedFlags, retry: &RetryFlags) -> Result<ExitCode, Error> {
     let session = Session::open(flags)?;
+    let named = &retry.segments;
     let staging = session.staging();
-    let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
+    let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.clone() };
     segments.sort_unstable();
     segments.dedup();
-    let end = retry_each(&session, segments).await;
+    let end = retry_each(&session, segments, retry.keys).await;
     let end = end.map(|remaining| End::without_queue(session.stop.is_cancelled(), remaining));
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
 }
 
 /// Whether it was stopped before the last one.
-async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
+async fn retry_each(session: &Session, segments: Vec<SegmentId>, keys: KeyFlags) -> Result<bool, Error> {
     let plan = session.plan().await?;
-    let mut loader = session.connect_loaders(1).await?.remove(0);
+    let mut loader = session.connect_loaders_for(&plan, 1, keys).await?.remove(0);
     for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
         tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");
     }
@@ -108,7 +111,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         }
         let retried = retry_rejects(session.staging(), segment, &plan, &mut loader).await?;
         let staging = session.staging();
-        let exists = || staging.rejects(segment).exists() || staging.find_segment(segment).is_some();
+        let exists = || staging.rejects(segment).is_taken() || staging.find_segment(segment).is_some();
         match retried {
             Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
-use super::{LimitFlags, SharedFlags};
+use super::{KeyFlags, LimitFlags, SharedFlags};
 use crate::config::{Config, OnReject, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
@@ -51,8 +51,9 @@ impl Session {
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let sampler = Sampler::start(Arc::clone(&counters));
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
+        flags.account.show_metrics(&counters, &stages)?;
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -95,32 +96,64 @@ impl Session {
 
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        connect_queue(&self.config).await
+        let queue = connect_queue(&self.config).await?;
+        self.account.connected();
+        Ok(queue)
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
     pub(super) async fn connect_loaders(&self, connections: usize) -> Result<Vec<Loader>, Error> {
+        self.connect_loaders_with(connections, KeyFlags::default()).await
+    }
+
+    /// The same, and finds a key that the table has not been written with.
+    pub(super) async fn connect_loaders_for(
+        &self,
+        plan: &Plan,
+        connections: usize,
+        keys: KeyFlags,
+    ) -> Result<Vec<Loader>, Error> {
+        let mut loaders = self.connect_loaders_with(connections, keys).await?;
+        if let Some(loader) = loaders.first_mut() {
+            loader.accept_keys(plan.keys(), plan.ring()).await?;
+        }
+        Ok(loaders)
+    }
+
+    /// The same, for chunks that say which keys they were made with.
+    pub(super) async fn connect_loaders_with(&self, connections: usize, keys: KeyFlags) -> Result<Vec<Loader>, Error> {
         let database = self.config.database_url()?;
         let allowance = Arc::new(RejectAllowance::new(self.config.pipeline.rejects.max_rejects));
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
             let loader = Loader::connect(&database, &self.config.pipeline).await?;
-            loaders.push(loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate())));
+            let loader = loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate()));
+            loaders.push(loader.taking_new_keys(keys.new_key));
         }
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
+        self.account.connected();
         Ok(loaders)
     }
 
-    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    /// Removes what was kept for long enough, here and in the ledger. The work of the command is done: what fails here is
+    /// said, and no more. A command that is told to stop leaves it to the next one.
     pub(super) async fn expire(&self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         let expired = match self.config.database_url() {
             Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = expired {
-            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+        warn_of(expired);
+    }
+
+    /// The same, of files alone; for a command that needs no database, where none may be configured.
+    pub(super) async fn expire_files(&self) {
+        if let (false, Ok(database)) = (self.stop.is_cancelled(), self.config.database_url()) {
+            warn_of(self.stages.expire_files(&database, &self.config.pipeline).await);
         }
     }
 
@@ -158,6 +191,15 @@ impl Session {
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(Some(title), end)
+    }
+
+    /// The same without a summary, for a command that has said what it did.
+    pub(super) fn finish_silently(self, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(None, end)
+    }
+
+    fn conclude(self, title: Option<&str>, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
         let samples = self.sampler.finish();
         let counted = Report { samples, ..Report::of(self.account.run(), &self.counters) };
@@ -170,7 +212,7 @@ impl Session {
             }
         };
         let reported = self.account.close(&report);
-        if !self.quiet {
+        if let (false, Some(title)) = (self.quiet, title) {
             let around = Surroundings {
                 staging: &self.config.staging_dir,
                 report: self.account.report(),
@@ -189,6 +231,12 @@ impl Session {
             say(format_args!("  {remark}"));
         }
         Ok(code)
+    }
+}
+
+fn warn_of(expired: Result<(), Error>) {
+    if let Err(error) = expired {
+        tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
     }
 }
 
@@ -219,8 +267,18 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
-/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
-fn stop_on_signal() -> Result<CancellationToken, Error> {
+/// Waits for SIGINT or SIGTERM; for ever where signals cannot be listened for.
+pub(super) async fn first_signal() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
+fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
@@ -230,6 +288,7 @@ fn stop_on_signal() -> Result<CancellationToken, Error> {
         tracing::info!("stopping: what is sealed is finished first; a second signal stops at once");
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        account.abandon(&counters);
         std::process::exit(ExitCode::WorkLeft.number().into());
     });
     Ok(stop)

@@ -14,7 +14,7 @@ use crate::staging::Staging;
 
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
-    let staging = Staging::existing(&config.staging_dir);
+    let staging = Staging::existing(&config.staging_dir)?;
     let sealed = staging.sealed_segments()?;
     let (ledger, depth) = runtime()?.block_on(async { tokio::join!(ledger(&config, &sealed), depth(&config)) });
 

@@ -23,6 +23,8 @@ pub enum ConfigError {
     TwoKeySources { first: &'static str, second: &'static str },
     #[error("the mapping masks by siv and by fixed, with one key for both")]
     SharedKey,
+    #[error("`pgsluice {command}` moves no messages, so there is nothing to report")]
+    NoReport { command: String },
     #[error("column {column}: {problem}")]
     InvalidColumn { column: String, problem: String },
     #[error("the mapping does not fit table {table}: {problem}")]
@@ -48,6 +50,7 @@ impl Advised for ConfigError {
             Self::Invalid { .. } | Self::InvalidColumn { .. } => {
                 usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }
+            Self::NoReport { .. } => usage("leave out --report"),
             Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
             Self::SharedKey => {
                 usage("`fixed` needs a key of its own: a keyring holds one for each, see `pgsluice keygen --add`")

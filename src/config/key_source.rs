@@ -2,12 +2,16 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::ConfigError;
 use super::secrets::Secret;
 
 const KEY: &str = "PGSLUICE_KEY";
 const FIXED_IV: &str = "PGSLUICE_FIXED_IV";
+
+/// What PGSLUICE_KEY and PGSLUICE_FIXED_IV held when the program began, where they are not in its environment any more.
+static HANDED_OVER: OnceLock<[Option<Secret>; 2]> = OnceLock::new();
 
 /// Where the keys come from. They are read when a command needs one.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +48,11 @@ impl KeySource {
 
     /// PGSLUICE_KEY and PGSLUICE_FIXED_IV, as far as one of them is set.
     fn of_environment() -> Option<(&'static str, Result<Self, ConfigError>)> {
-        match (variable(KEY), variable(FIXED_IV)) {
+        let [key, fixed_iv] = match HANDED_OVER.get() {
+            Some(keys) => keys.clone(),
+            None => [KEY, FIXED_IV].map(|name| given(env::var(name).ok())),
+        };
+        match (key, fixed_iv) {
             (Some(key), fixed_iv) => Some((KEY, Ok(Self::Environment { key, fixed_iv }))),
             (None, Some(_)) => {
                 let hint = "PGSLUICE_FIXED_IV goes with it; a keyring holds an IV with its key";
@@ -52,6 +60,12 @@ impl KeySource {
             }
             (None, None) => None,
         }
+    }
+
+    /// From now on these are the values of PGSLUICE_KEY and PGSLUICE_FIXED_IV.
+    pub fn hand_over(key: Option<String>, fixed_iv: Option<String>) {
+        // A process begins once.
+        _ = HANDED_OVER.set([given(key), given(fixed_iv)]);
     }
 
     /// What PGSLUICE_KEY and PGSLUICE_FIXED_IV give, beside any other source.
@@ -70,6 +84,6 @@ fn checked(command: Vec<String>) -> Result<KeySource, ConfigError> {
     Ok(KeySource::Command(command))
 }
 
-fn variable(name: &str) -> Option<Secret> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty()).map(Secret::from)
+fn given(value: Option<String>) -> Option<Secret> {
+    value.map(Secret::from).filter(|value| !value.expose().trim().is_empty())
 }

@@ -247,8 +247,8 @@ impl Requests<'_> {
                 // A segment that was settled meanwhile is not among the unacknowledged any more; damage is for its
                 // transform to report.
                 Holding::Segment(segment) => {
-                    let path = self.staging.find_unacknowledged(segment);
-                    path.and_then(|path| Receipts::open(&path).ok()).map(|receipts| Handles::InFile(Box::new(receipts)))
+                    let file = self.staging.find_unacknowledged(segment);
+                    file.and_then(|file| Receipts::open(&file).ok()).map(|receipts| Handles::InFile(Box::new(receipts)))
                 }
             };
             self.reading = handles.map(|handles| (holding, duration, handles));

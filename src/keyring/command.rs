@@ -18,7 +18,7 @@ use super::file::MAX_BYTES;
 use super::{Keyring, KeyringError};
 
 /// A person may have to type a passphrase or touch a device.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs the command and reads what it prints.
 pub(super) async fn read(command: &[String]) -> Result<Keyring, KeyringError> {

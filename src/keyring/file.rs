@@ -4,11 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::{Keyring, KeyringError, permissions};
-use crate::durable::{private_options, rename_durably, sync_directory};
+use crate::durable::{Directory, FileError, Place, remove_if_present, rename_durably};
 
 /// A keyring has a few keys of 200 bytes each.
 pub(super) const MAX_BYTES: usize = 1 << 20;
@@ -37,30 +38,40 @@ fn read_text(file: File) -> std::io::Result<Zeroizing<String>> {
 
 /// Writes a new file. One that is there is refused.
 pub fn create_file(path: &Path, ring: &Keyring) -> Result<(), KeyringError> {
-    let file = private_options().write(true).create_new(true).open(path);
-    write_durably(file.map_err(KeyringError::of_file("create", path))?, path, ring)
+    let place = place_of(path).map_err(as_keyring_error)?;
+    write_durably(&place, ring)
 }
 
 /// Puts another keyring in the place of a file, atomically. Where the path is a link, its target is replaced.
 pub fn replace_file(path: &Path, ring: &Keyring) -> Result<(), KeyringError> {
-    let path = &fs::canonicalize(path).map_err(KeyringError::of_file("find", path))?;
-    let temporary = path.with_added_extension("new");
-    let file = private_options().write(true).create_new(true).open(&temporary);
-    let file = file.map_err(KeyringError::of_file("create", &temporary))?;
-    let replaced = write_durably(file, &temporary, ring).and_then(|()| {
-        rename_durably(&temporary, path).map_err(|error| KeyringError::of_file("replace", path)(error.source))
-    });
+    let path = fs::canonicalize(path).map_err(KeyringError::of_file("find", path))?;
+    // Who adds a key at the same time finds this file and is refused, so no key is lost.
+    let temporary = place_of(&path.with_added_extension("new")).map_err(as_keyring_error)?;
+    write_durably(&temporary, ring)?;
+    let replaced = place_of(&path).and_then(|place| rename_durably(&temporary, &place));
     if replaced.is_err() {
-        _ = fs::remove_file(&temporary);
+        _ = remove_if_present(&temporary);
     }
-    replaced
+    replaced.map_err(as_keyring_error)
 }
 
-fn write_durably(mut file: File, path: &Path, ring: &Keyring) -> Result<(), KeyringError> {
-    file.write_all(ring.to_toml().as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(KeyringError::of_file("write", path))?;
-    sync_directory(path.parent()).map_err(|error| KeyringError::of_file("flush", path)(error.source))
+fn place_of(path: &Path) -> Result<Place, FileError> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(Arc::new(Directory::open(directory)?).place(path.file_name().unwrap_or_default()))
+}
+
+fn write_durably(place: &Place, ring: &Keyring) -> Result<(), KeyringError> {
+    let mut file = place.create_new().map_err(as_keyring_error)?;
+    let written = file.write_all(ring.to_toml().as_bytes()).and_then(|()| file.sync_all());
+    let written = written.map_err(place.failed("write")).and_then(|()| place.directory().sync());
+    if written.is_err() {
+        _ = remove_if_present(place);
+    }
+    written.map_err(as_keyring_error)
+}
+
+fn as_keyring_error(error: FileError) -> KeyringError {
+    KeyringError::of_file(error.action, &error.path)(error.source)
 }
 
 #[cfg(test)]

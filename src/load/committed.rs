@@ -49,6 +49,13 @@ impl Committed {
         Self { record, was_known: true }
     }
 
+    /// It recognised these rejects among its duplicates.
+    #[must_use]
+    pub(super) fn with_more_rejects(mut self, more: impl IntoIterator<Item = RejectRow>) -> Self {
+        self.record.rejects = self.record.rejects.iter().cloned().chain(more).collect();
+        self
+    }
+
     /// The segment.
     #[must_use]
     pub const fn segment(&self) -> SegmentId {
@@ -97,7 +104,7 @@ impl Committed {
         self.record.rejected.saturating_sub(self.record.left_in_queue.len() as u64 + self.record.dropped)
     }
 
-    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
+    /// The rejects that it recorded, or recognised, where they are to be sent to a dead-letter queue; else none.
     #[must_use]
     pub fn rejects(&self) -> &[RejectRow] {
         &self.record.rejects

@@ -8,7 +8,6 @@
 //! Whether a refused row is a reject, or the table cannot take any row, is decided in [`evidence`].
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio_postgres::error::DbError;
@@ -22,6 +21,7 @@ use super::target::{self, Names, Target};
 use super::{LoadError, evidence};
 use crate::blocking::blocking;
 use crate::chunk::{Rows, send_whole};
+use crate::durable::Place;
 use crate::postgres::sqlstate::{Meaning, is_missing_partition, judge};
 use crate::postgres::{CopyError, Feed, PostgresError, copy_in};
 use crate::reason::Reason;
@@ -50,7 +50,7 @@ pub(super) struct RowCopy<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) target: &'a Target,
     pub(super) segment: SegmentId,
-    pub(super) path: Arc<Path>,
+    pub(super) chunk: Place,
     pub(super) tried: Tried<'a>,
 }
 
@@ -66,12 +66,13 @@ pub(super) enum Tried<'a> {
 /// How many rows of a segment may be refused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RejectLimit<'a> {
-    /// `None`: that is seen only at the end.
-    pub(super) allowance: Option<&'a RejectAllowance>,
+    pub(super) allowance: &'a RejectAllowance,
     /// Messages of the segment.
     pub(super) messages: u64,
     /// Those of them that are rejects already.
     pub(super) rejects: u64,
+    /// Messages that may be there a second time, at most: of these one is a reject, and the other a duplicate.
+    pub(super) repeats: u64,
 }
 
 enum Copied {
@@ -84,16 +85,16 @@ impl RowCopy<'_> {
     pub(super) async fn run(&self, rows: usize, selected: Option<Vec<usize>>) -> Result<Isolated, LoadError> {
         let (mut savepoint, mut refusal) = (Savepoint::Missing, None);
         if selected.is_none() {
-            let path = Arc::clone(&self.path);
-            let produce = move |feed: &mut Feed| Ok(send_whole(&path, |bytes| feed.write(bytes))?);
+            let chunk = self.chunk.clone();
+            let produce = move |feed: &mut Feed| Ok(send_whole(&chunk, |bytes| feed.write(bytes))?);
             match self.copy(&mut savepoint, &*self.target.copy_statement, produce).await? {
                 Copied::Rows(copied) if copied == rows as u64 => {
                     self.end(savepoint).await?;
                     return Ok(Isolated::default());
                 }
                 Copied::Rows(copied) => {
-                    let (path, segment) = (Arc::clone(&self.path), self.segment);
-                    blocking(move || Rows::index(&path, segment, rows)).await?;
+                    let (chunk, segment) = (self.chunk.clone(), self.segment);
+                    blocking(move || Rows::index(&chunk, segment, rows)).await?;
                     return Err(self.skipped(rows, copied));
                 }
                 Copied::Refused(error) => refusal = Some(error),
@@ -103,8 +104,8 @@ impl RowCopy<'_> {
         if selected.is_empty() {
             return Ok(Isolated::default());
         }
-        let (path, segment) = (Arc::clone(&self.path), self.segment);
-        let chunk = Arc::new(blocking(move || Rows::index(&path, segment, rows)).await?);
+        let (chunk, segment) = (self.chunk.clone(), self.segment);
+        let chunk = Arc::new(blocking(move || Rows::index(&chunk, segment, rows)).await?);
         let mut isolation = Isolation::new(self, chunk, selected, savepoint);
         if let Some(error) = refusal {
             isolation.narrow(&(0..isolation.selected.len()), &error).await?;
@@ -290,8 +291,9 @@ impl<'a> Isolation<'a> {
     /// better answer.
     fn ask_for_rejects(&self) -> Result<(), LoadError> {
         match self.copy.tried {
-            Tried::First(RejectLimit { allowance: Some(allowance), messages, rejects }) if self.evidence.is_taken() => {
-                allowance.ask(self.copy.segment, messages, rejects + self.refused.len() as u64)
+            Tried::First(RejectLimit { allowance, messages, rejects, repeats }) if self.evidence.is_taken() => {
+                let rejects = (rejects + self.refused.len() as u64).saturating_sub(repeats);
+                allowance.ask(self.copy.segment, messages, rejects)
             }
             _ => Ok(()),
         }

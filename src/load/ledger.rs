@@ -8,6 +8,7 @@
 
 mod again;
 mod dropped;
+mod masking;
 mod messages;
 mod pipeline;
 mod reject_list;

@@ -5,7 +5,6 @@
 //! sorted run by run (two such segments can deadlock; Postgres then ends one transaction, which is tried again).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use super::LoadError;
 use crate::blocking::blocking;
 use crate::chunk::{ChunkError, IdReader, Manifest};
+use crate::durable::Place;
 use crate::segment::SegmentId;
 use crate::spool::{Rejects, message_uuid, read_rejects};
 use crate::staging::Staging;
@@ -70,8 +70,8 @@ pub(super) struct SegmentKeys {
 #[derive(Debug, Clone)]
 struct KeyFiles {
     segment: SegmentId,
-    ids: PathBuf,
-    rejects: PathBuf,
+    ids: Place,
+    rejects: Place,
 }
 
 impl SegmentKeys {
@@ -105,6 +105,13 @@ impl SegmentKeys {
     /// All messages of the segment.
     pub(super) const fn total(&self) -> usize {
         self.rows + self.rejects
+    }
+
+    /// How many of the messages are there a second time, at most: those of the first run that are, and all of other runs.
+    pub(super) fn repeats_at_most(&self) -> usize {
+        let is_repeat =
+            |pair: &&[MessageKey]| (pair[0].sent_at_us, pair[0].message_id) == (pair[1].sent_at_us, pair[1].message_id);
+        self.first_run.windows(2).filter(is_repeat).count() + self.total() - self.first_run.len()
     }
 
     /// The first time of sending, and the last, as parameters of a statement.
@@ -235,6 +242,7 @@ mod tests {
             seal: None,
             mapping: String::new(),
             keys: Vec::new(),
+            ring: Vec::new(),
             table: "t".to_owned(),
             rows: 7,
             rejects: 0,

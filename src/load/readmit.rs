@@ -74,6 +74,7 @@ impl Loader {
         staging: &Staging,
         manifest: &Manifest,
     ) -> Result<Readmitted, LoadError> {
+        self.accept_keys(&manifest.keys, &manifest.ring).await?;
         let (files, staged) = (staging.clone(), manifest.clone());
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, &staged)).await?);
         let mut work = Readmission { segment, staging, staged: manifest.segment, keys, turn: Turn::default() };
@@ -105,9 +106,9 @@ impl Loader {
         };
 
         let tried = work.withdraw(&transaction, ledger).await?;
-        let path = work.staging.chunk(work.staged).into();
+        let chunk = work.staging.chunk(work.staged);
         let target = &self.destination.target;
-        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, path, tried: Tried::Again };
+        let copy = RowCopy { transaction: &transaction, target, segment: work.segment, chunk, tried: Tried::Again };
         let selected = tried.iter().map(|key| key.position).collect();
         let Isolated { refused, .. } = copy.run(work.keys.rows, Some(selected)).await?;
 

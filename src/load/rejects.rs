@@ -5,10 +5,11 @@
 //! - the file is replaced as a whole, and a line leaves it only after this process saw the transaction commit that loaded
 //!   its message; so an attempt that rolls back, or dies, takes no line away, whatever an earlier one wrote;
 //! - of a message that is rejected again, the line says the last reason;
-//! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own.
+//! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own;
+//! - one writer at a time replaces a file.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
@@ -22,6 +23,15 @@ use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
 use crate::spool::{SegmentReader, message_uuid, push_reject, read_rejects};
 use crate::staging::{Staging, StagingError};
+
+/// Segments are loaded side by side, and one may bring a reject of another again. The staging lock keeps other processes
+/// away.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Waits until nobody else in this process writes reject files.
+pub(super) fn one_writer() -> MutexGuard<'static, ()> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What the transform refused, as the ledger keeps it. Blocks.
 pub(super) fn of_transform(
@@ -52,15 +62,16 @@ pub(super) fn keep(
     keys: &Arc<SegmentKeys>,
     loaded: impl Fn(usize) -> bool,
 ) -> Result<HashSet<Uuid>, LoadError> {
-    let path = staging.rejects(segment);
-    if rejects.is_empty() && !path.exists() {
+    let _alone = one_writer();
+    let place = staging.rejects(segment);
+    if rejects.is_empty() && !place.is_taken() {
         return Ok(HashSet::new());
     }
     let mut reasons: HashMap<Uuid, &Reason> =
         rejects.iter().map(|reject| (reject.key.message_id, &reject.reason)).collect();
-    let mut file = AtomicFile::create(&path)?;
+    let mut file = AtomicFile::create(&place)?;
     let mut kept = HashSet::new();
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -103,7 +114,7 @@ fn superseded(
 }
 
 /// Appends the messages themselves, which only the segment still has.
-fn append_spool_lines(
+pub(super) fn append_spool_lines(
     staging: &Staging,
     segment: SegmentId,
     pipeline: &str,
@@ -113,12 +124,12 @@ fn append_spool_lines(
     if reasons.is_empty() {
         return Ok(());
     }
-    let path = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
-    let mut reader = SegmentReader::open(&path)?;
+    let file = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
+    let mut reader = SegmentReader::open(&file)?;
     let source = reader.header().map(|header| header.source.clone());
     while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
-            let problem = "a refused row's message is not in the segment";
+            let problem = "a rejected message is not in the segment";
             return Err(ChunkError::Inconsistent { segment, problem }.into());
         };
         for line in block.lines() {
@@ -143,10 +154,11 @@ pub fn settle_kept_rejects(
     if loaded.is_empty() && reasons.is_empty() {
         return Ok(());
     }
-    let path = staging.rejects(segment);
-    let mut file = AtomicFile::create(&path)?;
+    let _alone = one_writer();
+    let place = staging.rejects(segment);
+    let mut file = AtomicFile::create(&place)?;
     let mut lines = 0_u64;
-    let mut earlier = read_rejects(&path)?;
+    let mut earlier = read_rejects(&place)?;
     while let Some(entry) = earlier.next().transpose()? {
         let id = message_uuid(&entry.message_id);
         let is_own = entry.is_of(pipeline);
@@ -159,7 +171,7 @@ pub fn settle_kept_rejects(
         }
         lines += 1;
     }
-    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&path)?) }
+    if lines > 0 { Ok(file.finish()?) } else { Ok(remove_if_present(&place)?) }
 }
 
 /// A reject line with another reason. Where its message came from stays in it.

@@ -116,13 +116,13 @@ impl Destination {
         };
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
         let limit = RejectLimit {
-            // Otherwise only the ledger tells which of them were rejected before.
-            allowance: (self.dedupe == Dedupe::Message).then_some(allowance),
+            allowance,
             messages: keys.total() as u64,
             rejects: new_rejects.iter().filter(|&&new| new).count() as u64,
+            repeats: if self.dedupe == Dedupe::Segment { keys.repeats_at_most() as u64 } else { 0 },
         };
-        let path = work.staging.chunk(segment).into();
-        let copy = RowCopy { transaction, target: &self.target, segment, path, tried: Tried::First(limit) };
+        let chunk = work.staging.chunk(segment);
+        let copy = RowCopy { transaction, target: &self.target, segment, chunk, tried: Tried::First(limit) };
         let Isolated { refused: refusals, too_many } = copy.run(keys.rows, selected.clone()).await?;
         CrashPoint::CopyRows.pass();
         let loaded = (new_rows - refusals.len()) as u64;

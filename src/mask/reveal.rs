@@ -25,6 +25,8 @@ pub enum RevealError {
     Malformed,
     #[error("not UTF-8")]
     NotText,
+    #[error("not a JSON object")]
+    NotAnObject,
     #[error("masked with key {key_id}, and the keys for `siv` are {known}")]
     OtherKey { key_id: String, known: String },
     #[error("pipeline {pipeline} has no column with mask = \"siv\"")]
@@ -44,6 +46,7 @@ pub enum RevealError {
 impl Advised for RevealError {
     fn advice(&self) -> Advice {
         match self {
+            Self::NotAnObject => fatal("give a JSON object a line, as `select row_to_json(t)` prints them"),
             Self::Malformed | Self::NotText => fatal("give the value as it stands in a masked column"),
             Self::OtherKey { .. } => {
                 fatal("give the key that the value was masked with: by a keyring that holds it, or as PGSLUICE_KEY")

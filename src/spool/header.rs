@@ -1,14 +1,12 @@
 //! The first line of a segment: what it is, whose it is, where its messages came from.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
 use super::checksum::{push_checksum, verified};
-use crate::durable::FileError;
+use crate::durable::Place;
 use crate::segment::SegmentId;
 
 /// The format that this version writes. Format 1 has neither header nor seal, and is still read.
@@ -81,19 +79,18 @@ impl Header {
     }
 
     /// The header of a segment file. `None`: it is of format 1.
-    pub fn of_file(path: &Path) -> Result<Option<Self>, SpoolError> {
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+    pub fn of_file(place: &Place) -> Result<Option<Self>, SpoolError> {
         let mut line = Vec::new();
-        let mut start = BufReader::with_capacity(4096, file).take(MAX_HEADER_BYTES);
-        start.read_until(b'\n', &mut line).map_err(FileError::of("read", path))?;
+        let mut start = BufReader::with_capacity(4096, place.open()?).take(MAX_HEADER_BYTES);
+        start.read_until(b'\n', &mut line).map_err(place.failed("read"))?;
         if !Self::is_header(&line) {
             return Ok(None);
         }
-        let damaged = |problem| SpoolError::Damaged { path: path.to_owned(), offset: 0, problem };
+        let damaged = |problem| SpoolError::Damaged { path: place.path().to_owned(), offset: 0, problem };
         let line = line.strip_suffix(b"\n").ok_or_else(|| damaged("the header is cut off"))?;
         Self::parse_line(line).map(Some).map_err(|problem| match problem {
             HeaderProblem::Damaged(problem) => damaged(problem),
-            HeaderProblem::Newer { format } => SpoolError::NewerFormat { path: path.to_owned(), format },
+            HeaderProblem::Newer { format } => SpoolError::NewerFormat { path: place.path().to_owned(), format },
         })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::header::HeaderProblem;
 use super::{Header, Receipt, Record, Seal, SpoolError};
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 
 /// Large enough that handing blocks to threads costs nothing beside parsing them, small enough to stay in cache.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -63,23 +63,22 @@ pub struct Line<'a> {
 
 impl SegmentReader {
     /// Opens a sealed segment of any format, or a file of reject lines, which has neither header nor seal.
-    pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        let mut reader = Self::open_unsealed(path)?;
+    pub fn open(place: &Place) -> Result<Self, SpoolError> {
+        let mut reader = Self::open_unsealed(place)?;
         reader.counted = reader.header.is_some().then(Counted::default);
         if let (Some(counted), Some(header)) = (&mut reader.counted, &reader.header) {
             let mut line = Vec::new();
-            header.write_line(&mut line).map_err(|error| FileError::of("read", path)(error.into()))?;
+            header.write_line(&mut line).map_err(|error| place.failed("read")(error.into()))?;
             counted.checksum.update(&line);
         }
         Ok(reader)
     }
 
     /// Opens a segment that has no seal yet.
-    pub(super) fn open_unsealed(path: &Path) -> Result<Self, SpoolError> {
-        let file = File::open(path).map_err(FileError::of("open", path))?;
+    pub(super) fn open_unsealed(place: &Place) -> Result<Self, SpoolError> {
         let mut reader = Self {
-            path: path.into(),
-            file,
+            path: place.path().into(),
+            file: place.open()?,
             offset: 0,
             carry: Vec::new(),
             spare: Vec::new(),
@@ -281,7 +280,7 @@ mod tests {
     use super::*;
     use crate::staging::Staging;
 
-    fn read_bodies(path: &Path) -> Result<Vec<String>, SpoolError> {
+    fn read_bodies(path: &Place) -> Result<Vec<String>, SpoolError> {
         let mut reader = SegmentReader::open(path)?;
         let mut bodies = Vec::new();
         while let Some(block) = reader.next_block()? {
@@ -311,7 +310,7 @@ mod tests {
     }
 
     /// A segment with two messages, and where its second line of a message begins.
-    fn two_messages(staging: &Staging) -> (std::path::PathBuf, u64) {
+    fn two_messages(staging: &Staging) -> (Place, u64) {
         let mut writer = SegmentWriter::create(staging, &origin()).unwrap();
         writer.append(&Record::with_body("first")).unwrap();
         let second = writer.bytes();

@@ -2,9 +2,9 @@
 //! extends. Imported messages have none.
 
 use std::collections::VecDeque;
-use std::path::Path;
 
 use super::{Receipt, SegmentReader, SpoolError};
+use crate::durable::Place;
 
 /// Iterates over the receipts of a segment file in its order, a block of the file in memory at a time.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub struct Receipts {
 
 impl Receipts {
     /// Opens a segment file.
-    pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        Ok(Self { reader: SegmentReader::open(path)?, read: VecDeque::new() })
+    pub fn open(place: &Place) -> Result<Self, SpoolError> {
+        Ok(Self { reader: SegmentReader::open(place)?, read: VecDeque::new() })
     }
 
     /// Up to `count` receipt handles; fewer, and at last none, at the end of the segment.

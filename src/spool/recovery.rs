@@ -1,11 +1,9 @@
 //! What a crash left open becomes sealed.
 
-use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
 
 use super::{Seal, SealedSegment, SegmentReader, Source, SpoolError};
-use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::durable::{FileError, Place, remove_if_present, rename_durably};
 use crate::segment::SegmentId;
 use crate::staging::{Staging, StagingError};
 
@@ -29,27 +27,30 @@ pub fn recover(staging: &Staging) -> Result<Vec<SealedSegment>, SpoolError> {
                 tracing::info!(segment = %id, "{what}");
             }
             Err(error) if error.is_disk_full() => return Err(error),
-            Err(error) => tracing::error!(segment = %id, "{error}; this open segment stays, the others are recovered"),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                tracing::error!(segment = %id, "{error}{cause}; this open segment stays, the others are recovered");
+            }
         }
     }
     Ok(recovered)
 }
 
 fn recover_one(staging: &Staging, id: SegmentId) -> Result<Option<SealedSegment>, SpoolError> {
-    let path = staging.open_segment(id);
-    let whole = WholeLines::read(&path)?;
+    let open = staging.open_segment(id);
+    let whole = WholeLines::read(&open)?;
     // The file that was being imported is still there; a part of it under the name of the whole would hide the rest.
     if whole.messages == 0 || whole.is_imported {
-        remove_if_present(&path)?;
+        remove_if_present(&open)?;
         return Ok(None);
     }
     let seal = whole.has_header.then(|| whole.seal());
     let mut line = Vec::new();
     if let Some(seal) = seal {
-        seal.write_line(&mut line).map_err(io::Error::from).map_err(FileError::of("seal", &path))?;
+        seal.write_line(&mut line).map_err(io::Error::from).map_err(open.failed("seal"))?;
     }
-    end_with(&path, whole.bytes, &line)?;
-    rename_durably(&path, &staging.spool(id))?;
+    end_with(&open, whole.bytes, &line)?;
+    rename_durably(&open, &staging.spool(id))?;
     Ok(Some(SealedSegment { id, messages: whole.messages, bytes: whole.bytes + line.len() as u64, seal }))
 }
 
@@ -65,9 +66,9 @@ struct WholeLines {
 }
 
 impl WholeLines {
-    fn read(path: &Path) -> Result<Self, SpoolError> {
+    fn read(open: &Place) -> Result<Self, SpoolError> {
         let mut whole = Self::default();
-        let mut reader = match SegmentReader::open_unsealed(path) {
+        let mut reader = match SegmentReader::open_unsealed(open) {
             // The header was not written to its end, or did not reach the disk: then no message did either.
             Err(SpoolError::Damaged { .. }) => return Ok(whole),
             reader => reader?,
@@ -90,7 +91,7 @@ impl WholeLines {
                 break;
             }
         }
-        whole.checksum = checksum_of(path, whole.bytes)?;
+        whole.checksum = checksum_of(open, whole.bytes)?;
         Ok(whole)
     }
 
@@ -99,12 +100,12 @@ impl WholeLines {
     }
 }
 
-fn checksum_of(path: &Path, bytes: u64) -> Result<crc32fast::Hasher, FileError> {
+fn checksum_of(open: &Place, bytes: u64) -> Result<crc32fast::Hasher, FileError> {
     let mut checksum = crc32fast::Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut file = File::open(path).map_err(FileError::of("open", path))?.take(bytes);
+    let mut file = open.open()?.take(bytes);
     loop {
-        match file.read(&mut buffer).map_err(FileError::of("read", path))? {
+        match file.read(&mut buffer).map_err(open.failed("read"))? {
             0 => return Ok(checksum),
             read => checksum.update(&buffer[..read]),
         }
@@ -114,12 +115,12 @@ fn checksum_of(path: &Path, bytes: u64) -> Result<crc32fast::Hasher, FileError> 
 /// A sealed segment as it lies in the staging directory. The seal tells the number of messages; in a segment of format 1
 /// the line feeds do. No message is parsed.
 pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment, SpoolError> {
-    let path = staging.find_segment(id).ok_or(StagingError::NoSuchSegment { segment: id })?;
-    if let Some(seal) = Seal::at_end_of(&path)? {
-        let bytes = fs::metadata(&path).map_err(FileError::of("inspect", &path))?.len();
+    let place = staging.find_segment(id).ok_or(StagingError::NoSuchSegment { segment: id })?;
+    if let Some(seal) = Seal::at_end_of(&place)? {
+        let bytes = place.open()?.metadata().map_err(place.failed("inspect"))?.len();
         return Ok(SealedSegment { id, messages: seal.messages, bytes, seal: Some(seal) });
     }
-    let mut reader = SegmentReader::open(&path)?;
+    let mut reader = SegmentReader::open(&place)?;
     let mut segment = SealedSegment { id, messages: 0, bytes: 0, seal: None };
     let is_sealed = reader.header().is_some();
     loop {
@@ -136,14 +137,16 @@ pub fn sealed_segment(staging: &Staging, id: SegmentId) -> Result<SealedSegment,
 }
 
 /// Cuts a file after this number of bytes, appends `line`, and makes it durable.
-fn end_with(path: &Path, bytes: u64, line: &[u8]) -> Result<(), FileError> {
-    let mut file = private_options().write(true).open(path).map_err(FileError::of("open", path))?;
+fn end_with(open: &Place, bytes: u64, line: &[u8]) -> Result<(), FileError> {
+    let mut file = open.open_for_writing()?;
     let ended = file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0))).and_then(|_| file.write_all(line));
-    ended.and_then(|()| file.sync_all()).map_err(FileError::of("cut", path))
+    ended.and_then(|()| file.sync_all()).map_err(open.failed("cut"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::super::{Record, SegmentWriter, origin};

@@ -7,12 +7,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{Record, Source, SpoolError, identity_time_ms, line_fields};
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 use crate::reason::Reason;
 
 /// What a reject line says beside the message's body.
@@ -76,19 +75,19 @@ pub fn push_reject(out: &mut Vec<u8>, spool_line: &[u8], pipeline: &str, source:
 }
 
 /// Reads a reject file line by line; no body is kept. A file that does not exist holds no rejects.
-pub fn read_rejects(path: &Path) -> Result<Rejects, FileError> {
-    let file = match File::open(path) {
+pub fn read_rejects(place: &Place) -> Result<Rejects, FileError> {
+    let file = match place.open() {
         Ok(file) => Some(BufReader::new(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(FileError::of("open", path)(error)),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
     };
-    Ok(Rejects { path: path.to_owned(), file, line: Vec::new(), offset: 0 })
+    Ok(Rejects { place: place.clone(), file, line: Vec::new(), offset: 0 })
 }
 
 /// The entries of a reject file, in file order. Ends after its first error.
 #[derive(Debug)]
 pub struct Rejects {
-    path: PathBuf,
+    place: Place,
     file: Option<BufReader<File>>,
     line: Vec<u8>,
     offset: u64,
@@ -115,18 +114,22 @@ impl Rejects {
     }
 
     fn damaged(&self, problem: &'static str) -> SpoolError {
-        SpoolError::Damaged { path: self.path.clone(), offset: self.offset - self.line.len() as u64, problem }
+        SpoolError::Damaged {
+            path: self.place.path().to_owned(),
+            offset: self.offset - self.line.len() as u64,
+            problem,
+        }
     }
 
     fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {
         let Some(file) = &mut self.file else { return Ok(None) };
         self.line.clear();
-        let read = file.read_until(b'\n', &mut self.line).map_err(FileError::of("read", &self.path))?;
+        let read = file.read_until(b'\n', &mut self.line).map_err(self.place.failed("read"))?;
         if read == 0 {
             return Ok(None);
         }
         let entry = serde_json::from_slice(&self.line).map_err(|_| SpoolError::Damaged {
-            path: self.path.clone(),
+            path: self.place.path().to_owned(),
             offset: self.offset,
             problem: "not a reject line",
         })?;
@@ -210,7 +213,7 @@ mod tests {
     #[test]
     fn no_file_means_no_rejects_and_damage_is_an_error_at_its_line() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("rejects.ndjson");
+        let path = Place::in_test(&root, "rejects.ndjson");
         assert!(read_rejects(&path).unwrap().next().is_none());
         let good = r#"{"message_id":"m","sent_at":1,"stage":"load","reason":"r","field":null}"#;
         fs::write(&path, format!("{good}\n{good}x\n{good}\n")).unwrap();

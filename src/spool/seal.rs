@@ -1,13 +1,11 @@
 //! The last line of a sealed segment: what stands before it, so that a segment that lost or gained lines is found out.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::checksum::{push_checksum, verified};
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 
 const START: &[u8] = b"{\"seal\":";
 /// Longer than any seal.
@@ -50,12 +48,12 @@ impl Seal {
     }
 
     /// The seal at the end of a file, without reading what stands before it. `None`: there is none.
-    pub(super) fn at_end_of(path: &Path) -> Result<Option<Self>, FileError> {
+    pub(super) fn at_end_of(place: &Place) -> Result<Option<Self>, FileError> {
         let mut tail = Vec::new();
-        let mut file = File::open(path).map_err(FileError::of("open", path))?;
-        let length = file.metadata().map_err(FileError::of("inspect", path))?.len();
+        let mut file = place.open()?;
+        let length = file.metadata().map_err(place.failed("inspect"))?.len();
         let tail_start = SeekFrom::Start(length.saturating_sub(TAIL_BYTES));
-        file.seek(tail_start).and_then(|_| file.read_to_end(&mut tail)).map_err(FileError::of("read", path))?;
+        file.seek(tail_start).and_then(|_| file.read_to_end(&mut tail)).map_err(place.failed("read"))?;
         let Some(tail) = tail.strip_suffix(b"\n") else { return Ok(None) };
         let start = memchr::memrchr(b'\n', tail).map_or(0, |position| position + 1);
         let line = &tail[start..];

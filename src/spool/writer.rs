@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 
 use super::header::FORMAT;
 use super::{Header, Origin, Record, Seal, SealedSegment};
 use crate::crash_point::CrashPoint;
-use crate::durable::{FileError, private_options, remove_if_present, rename_durably};
+use crate::durable::{FileError, Place, remove_if_present, rename_durably};
 use crate::segment::SegmentId;
 use crate::staging::Staging;
 
@@ -22,8 +21,8 @@ const SEAL_ROOM_BYTES: usize = 256;
 pub struct SegmentWriter {
     id: SegmentId,
     file: File,
-    open_path: PathBuf,
-    sealed_path: PathBuf,
+    open: Place,
+    sealed: Place,
     /// Lines that are not wholly in the file yet; the first may be there in part.
     buffer: Vec<u8>,
     /// How much of the buffer is in the file.
@@ -42,12 +41,8 @@ impl SegmentWriter {
 
     /// Starts a segment under this name.
     pub fn create_as(id: SegmentId, staging: &Staging, origin: &Origin) -> Result<Self, FileError> {
-        let open_path = staging.open_segment(id);
-        let file = private_options()
-            .write(true)
-            .create_new(true)
-            .open(&open_path)
-            .map_err(FileError::of("create", &open_path))?;
+        let open = staging.open_segment(id);
+        let file = open.create_new()?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES * 2);
         let header = Header {
             format: FORMAT,
@@ -56,12 +51,12 @@ impl SegmentWriter {
             source: origin.source.clone(),
             created_at: Timestamp::now().as_millisecond(),
         };
-        header.write_line(&mut buffer).map_err(io::Error::from).map_err(FileError::of("write", &open_path))?;
+        header.write_line(&mut buffer).map_err(io::Error::from).map_err(open.failed("write"))?;
         Ok(Self {
             id,
             file,
-            open_path,
-            sealed_path: staging.spool(id),
+            open,
+            sealed: staging.spool(id),
             bytes: buffer.len() as u64,
             buffer,
             written: 0,
@@ -77,7 +72,7 @@ impl SegmentWriter {
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), FileError> {
         let before = self.buffer.len();
         let written = record.write_line(&mut self.buffer).map_err(io::Error::from);
-        written.map_err(FileError::of("write", &self.open_path))?;
+        written.map_err(self.open.failed("write"))?;
         self.messages += 1;
         self.bytes += (self.buffer.len() - before) as u64;
         let flushed = if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) };
@@ -104,12 +99,12 @@ impl SegmentWriter {
         checksum.update(&self.buffer);
         let seal = Seal { messages: self.messages, bytes: self.bytes, checksum: checksum.finalize() };
         let before = self.buffer.len();
-        seal.write_line(&mut self.buffer).map_err(io::Error::from).map_err(FileError::of("write", &self.open_path))?;
+        seal.write_line(&mut self.buffer).map_err(io::Error::from).map_err(self.open.failed("write"))?;
         let bytes = self.bytes + (self.buffer.len() - before) as u64;
         self.flush()?;
-        self.file.sync_all().map_err(FileError::of("flush", &self.open_path))?;
+        self.file.sync_all().map_err(self.open.failed("flush"))?;
         CrashPoint::Fsync.pass();
-        rename_durably(&self.open_path, &self.sealed_path)?;
+        rename_durably(&self.open, &self.sealed)?;
         Ok(SealedSegment { id: self.id, messages: self.messages, bytes, seal: Some(seal) })
     }
 
@@ -122,7 +117,7 @@ impl SegmentWriter {
             flushed => flushed?,
         }
         if self.messages == 0 {
-            return remove_if_present(&self.open_path).map(|()| None);
+            return remove_if_present(&self.open).map(|()| None);
         }
         self.seal().map(Some)
     }
@@ -131,10 +126,10 @@ impl SegmentWriter {
     fn flush(&mut self) -> Result<(), FileError> {
         while self.written < self.buffer.len() {
             match self.file.write(&self.buffer[self.written..]) {
-                Ok(0) => return Err(FileError::of("write", &self.open_path)(io::ErrorKind::WriteZero.into())),
+                Ok(0) => return Err(self.open.failed("write")(io::ErrorKind::WriteZero.into())),
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(FileError::of("write", &self.open_path)(error)),
+                Err(error) => return Err(self.open.failed("write")(error)),
             }
         }
         self.checksum.update(&self.buffer);
@@ -155,7 +150,7 @@ impl SegmentWriter {
         self.checksum.update(&self.buffer[..whole]);
         self.buffer.clear();
         self.written = 0;
-        self.file.set_len(self.bytes).map_err(FileError::of("cut", &self.open_path))?;
-        self.file.seek(SeekFrom::End(0)).map(|_| ()).map_err(FileError::of("cut", &self.open_path))
+        self.file.set_len(self.bytes).map_err(self.open.failed("cut"))?;
+        self.file.seek(SeekFrom::End(0)).map(|_| ()).map_err(self.open.failed("cut"))
     }
 }

@@ -72,12 +72,12 @@ pub async fn drop_rejects(
 /// yet.
 fn refuse_stranger(staging: &Staging, owner: &Owner, segment: SegmentId) -> Result<(), Error> {
     owner.check(staging, segment)?;
-    let path = staging.rejects(segment);
-    if !path.exists() && staging.find_segment(segment).is_none() {
+    let place = staging.rejects(segment);
+    if !place.is_taken() && staging.find_segment(segment).is_none() {
         return Err(StagingError::NoSuchSegment { segment }.into());
     }
     let mut others = None;
-    for line in read_rejects(&path)? {
+    for line in read_rejects(&place)? {
         let line = line?;
         if line.is_of(&owner.pipeline) {
             return Ok(());
@@ -85,7 +85,10 @@ fn refuse_stranger(staging: &Staging, owner: &Owner, segment: SegmentId) -> Resu
         others = others.or(line.pipeline);
     }
     match others {
-        Some(pipeline) => Err(SpoolError::OtherPipeline { path, pipeline, configured: owner.pipeline.clone() }.into()),
+        Some(pipeline) => {
+            let (path, configured) = (place.path().to_owned(), owner.pipeline.clone());
+            Err(SpoolError::OtherPipeline { path, pipeline, configured }.into())
+        }
         None => Ok(()),
     }
 }

@@ -32,14 +32,16 @@ pub struct Inventory {
 impl Owner {
     /// The file is this owner's, as far as it says whose it is.
     pub fn check(&self, staging: &Staging, segment: SegmentId) -> Result<(), SpoolError> {
-        let Some(path) = staging.find_segment(segment) else { return Ok(()) };
-        let Some(header) = Header::of_file(&path)? else { return Ok(()) };
+        let Some(place) = staging.find_segment(segment) else { return Ok(()) };
+        let Some(header) = Header::of_file(&place)? else { return Ok(()) };
         if header.pipeline != self.pipeline {
             let (pipeline, configured) = (header.pipeline, self.pipeline.clone());
+            let path = place.path().to_owned();
             return Err(SpoolError::OtherPipeline { path, pipeline, configured });
         }
         match (header.source, &self.queue_url) {
             (Source::QueueUrl(queue_url), Some(configured)) if queue_url != *configured => {
+                let path = place.path().to_owned();
                 Err(SpoolError::OtherQueue { path, queue_url, configured: configured.clone() })
             }
             _ => Ok(()),

@@ -67,6 +67,18 @@ impl Stages {
             self.commit_segment(manifest.segment).await?;
             drop(guard);
             CrashPoint::RemoveChunk.pass();
+            // Without a queue, nothing is deleted.
+            let done = match &work.own {
+                Some(_) => loader.keep_redelivered_rejects(&self.staging, done).await,
+                None => Ok(done),
+            };
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    self.set_aside(manifest.segment, manifest.messages, error.into(), work.own.as_deref())?;
+                    continue;
+                }
+            };
             if counters.wait_for(work.committed.send(done)).await.is_err() {
                 break;
             }

@@ -11,8 +11,6 @@
 //! the next retry if this one is killed.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -150,25 +148,24 @@ fn source_of(staging: &Staging, segment: SegmentId, line: &RejectEntry, plan: &P
     Ok(source.unwrap_or_else(|| Source::QueueUrl(plan.queue_of(None).unwrap_or_default().to_owned())))
 }
 
+/// The name of [`Workshop`].
+const WORKSHOP: &str = "retry";
+
 /// A staging directory for one retry.
 struct Workshop {
     staging: Staging,
+    around: Staging,
 }
 
 impl Workshop {
-    fn open(staging: &Staging) -> Result<Self, FileError> {
-        let root = staging.root().join("retry");
-        // What a killed retry left.
-        match fs::remove_dir_all(&root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(FileError::of("remove", &root)(error)),
-            _ => {}
-        }
-        Ok(Self { staging: Staging::open(&root)? })
+    /// Without what a killed retry left.
+    fn open(around: &Staging) -> Result<Self, FileError> {
+        Ok(Self { staging: around.emptied_within(WORKSHOP)?, around: around.clone() })
     }
 }
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        _ = fs::remove_dir_all(self.staging.root());
+        _ = self.around.remove_within(WORKSHOP);
     }
 }

@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
@@ -20,7 +19,7 @@ use rayon::Scope;
 use super::output::{Counts, Output};
 use super::plan::{Plan, Scratch};
 use crate::chunk::ChunkWriter;
-use crate::durable::FileError;
+use crate::durable::{FileError, Place};
 use crate::spool::{Block, Header, Seal, SegmentReader, SpoolError};
 
 /// A thread still finds work while a block before its own takes longer.
@@ -33,15 +32,15 @@ pub(super) struct Passed {
     pub(super) seal: Option<Seal>,
 }
 
-/// Transforms the segment at `path` into `chunk`, which the caller finishes.
-pub(super) fn run(path: &Path, plan: &Plan, chunk: ChunkWriter) -> Result<Passed, SpoolError> {
+/// Transforms the segment at `place` into `chunk`, which the caller finishes.
+pub(super) fn run(place: &Place, plan: &Plan, chunk: ChunkWriter) -> Result<Passed, SpoolError> {
     let threads = rayon::current_num_threads();
-    let reader = SegmentReader::open(path)?;
+    let reader = SegmentReader::open(place)?;
     let header = reader.header().cloned();
     if let Some(header) = &header
         && !plan.accepts(&header.pipeline)
     {
-        let (path, pipeline) = (path.to_owned(), header.pipeline.clone());
+        let (path, pipeline) = (place.path().to_owned(), header.pipeline.clone());
         return Err(SpoolError::OtherPipeline { path, pipeline, configured: plan.pipeline().to_owned() });
     }
     let pass = Pass {

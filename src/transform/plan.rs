@@ -27,6 +27,7 @@ pub struct Plan {
     table: String,
     fingerprint: String,
     keys: Vec<ColumnKey>,
+    ring: Vec<String>,
     /// The pipeline whose segments it takes: its own, unless told otherwise.
     accepts: String,
     /// For segments of format 1, which do not say where they came from.
@@ -95,6 +96,11 @@ impl Plan {
         });
         Ok(Self {
             keys: column_keys.collect(),
+            ring: keys
+                .iter()
+                .filter(|key| key.algorithm() != Algorithm::Spool)
+                .map(|key| key.id().to_owned())
+                .collect(),
             pointers,
             columns,
             accepts: pipeline.name.clone(),
@@ -122,6 +128,18 @@ impl Plan {
         &self.pipeline
     }
 
+    /// Which key each masked column has.
+    #[must_use]
+    pub fn keys(&self) -> &[ColumnKey] {
+        &self.keys
+    }
+
+    /// The ids of all masking keys.
+    #[must_use]
+    pub fn ring(&self) -> &[String] {
+        &self.ring
+    }
+
     /// Whether a chunk with this manifest is what this plan would make of the segment.
     #[must_use]
     pub fn made(&self, manifest: &Manifest) -> bool {
@@ -136,6 +154,7 @@ impl Plan {
             seal,
             mapping: self.fingerprint.clone(),
             keys: self.keys.clone(),
+            ring: self.ring.clone(),
             table: self.table.clone(),
             rows: counts.rows,
             rejects: counts.rejected,

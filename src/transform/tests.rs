@@ -1,7 +1,6 @@
 //! The whole stage over real files: what is counted, in which order it stands, and what an error leaves.
 
 use std::fs;
-use std::path::Path;
 
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
@@ -9,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Pipeline;
+use crate::durable::Place;
 use crate::keyring::{Keyring, SecretKey};
 use crate::spool::{Record, SegmentWriter, origin, read_rejects};
 
@@ -48,7 +48,7 @@ impl TestEnv {
 
     /// Index of the message, for each row: by its user, and by its id.
     fn rows_and_ids(&self, segment: SegmentId) -> (Vec<String>, Vec<String>) {
-        let records = |path: &Path, field: usize, prefix: char| {
+        let records = |path: &Place, field: usize, prefix: char| {
             let mut reader = ::csv::ReaderBuilder::new().has_headers(false).from_path(path).unwrap();
             let records = reader.records().map(Result::unwrap);
             records.map(|record| record[field].trim_start_matches(prefix).to_owned()).collect()
@@ -142,9 +142,9 @@ fn a_part_that_was_changed_is_not_what_its_manifest_says() {
     for part in [env.staging.chunk(segment), env.staging.ids(segment), env.staging.chunk_rejects(segment)] {
         let content = fs::read(&part).unwrap();
         fs::write(&part, [&content[..], b"\n"].concat()).unwrap();
-        assert!(staged.verify(&env.staging).is_err(), "longer: {}", part.display());
+        assert!(staged.verify(&env.staging).is_err(), "longer: {}", part.path().display());
         fs::remove_file(&part).unwrap();
-        assert!(staged.verify(&env.staging).is_err(), "missing: {}", part.display());
+        assert!(staged.verify(&env.staging).is_err(), "missing: {}", part.path().display());
         fs::write(&part, content).unwrap();
         staged.verify(&env.staging).unwrap();
     }

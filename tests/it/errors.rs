@@ -196,7 +196,7 @@ fn the_staging_directory_lies_in_a_file_or_has_no_path() {
     env.run().fails(FAILED, "file/staging", "--staging-dir");
     assert_untouched(&env);
     env.set("PGSLUICE_STAGING_DIR", env.path("file").display().to_string());
-    env.run().fails(FAILED, "file/spool", "--staging-dir");
+    env.run().fails(FAILED, "/file: ", "--staging-dir");
     assert_untouched(&env);
     env.unset("PGSLUICE_STAGING_DIR");
     env.configure("staging_dir = \"\"\n");
@@ -313,7 +313,7 @@ fn a_value_to_reveal_was_masked_with_another_key() {
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.set("PGSLUICE_KEY", "00".repeat(16));
     let outcome: Outcome = env.pgsluice(&["reveal", &masked]).fails(FAILED, "masked with key", "PGSLUICE_KEY");
-    assert!(outcome.stdout.is_empty());
+    assert_eq!(outcome.stdout, format!("{masked}\n"), "it stays as it is");
 }
 
 /// Each of them once got the hint to give another key.
@@ -324,7 +324,7 @@ fn a_value_to_reveal_is_not_masked_or_of_another_column() {
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.pgsluice(&["reveal", &masked, "199.172.111.135"]).fails(FAILED, "value 2: not a masked value", "masked column");
     let outcome = env.pgsluice_with_input(&["reveal"], &format!("{masked}\n{}\n", "00".repeat(16)));
-    outcome.fails(FAILED, "value 2: there is no key for `fixed`", "key and the IV");
+    outcome.fails(FAILED, "line 2: there is no key for `fixed`", "key and the IV");
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "key and the IV");
 
@@ -373,5 +373,29 @@ fn whatever_a_trigger_raises_no_value_of_a_row_is_shown() {
             let user = login["user_id"].as_str().unwrap();
             assert!(!shown.contains(user), "{user} is shown: {shown}");
         }
+    }
+}
+
+/// It was ignored, and a script that read the report found that of an earlier run.
+#[test]
+fn a_command_that_moves_no_messages_refuses_to_report() {
+    let env = TestEnv::new(Server::Embedded);
+    let commands: [&[&str]; 9] = [
+        &["init"],
+        &["status"],
+        &["rejects", "list"],
+        &["rejects", "show", "id"],
+        &["rejects", "drop", "--reason", "text"],
+        &["prune"],
+        &["reveal"],
+        &["keygen"],
+        &["config", "example"],
+    ];
+    for command in commands {
+        let names: Vec<&str> = command.iter().copied().take(if command[0] == "rejects" { 2 } else { 1 }).collect();
+        let outcome = env.pgsluice(&[command, &["--report", "report.json"]].concat());
+        let said = format!("`pgsluice {}", names.join(" "));
+        assert_eq!(outcome.fails(USAGE, &said, "leave out --report").stdout, "");
+        assert!(!env.path("report.json").exists());
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Without a variable the same few histories are done each time, so that a change is judged by itself. `make soak` draws
 //! new ones. PGSLUICE_HISTORY_SEED=N repeats one history, as far as a race does. PGSLUICE_HISTORY_ROUNDS is the number
-//! of histories from that seed on, PGSLUICE_HISTORY_LENGTH the steps of each, PGSLUICE_HISTORY_STEPS which kinds (`all`, or names).
+//! of histories from that seed on, PGSLUICE_HISTORY_LENGTH the steps of each, PGSLUICE_HISTORY_STEPS which kinds (names, or `all,-Name`).
 //! PGSLUICE_HISTORY_ONLY=1,4,7 does these steps of a history alone. PGSLUICE_HISTORY_SHRINK=1 looks for the steps that
 //! a failure needs. PGSLUICE_HISTORY_SHOW=1 prints also what passes.
 
@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 
-use step::{ENABLED, Kind, Plan, Step};
+use step::{Kind, Plan, Step};
 use world::World;
 
 /// The first of the histories that `make test` does. Among them is one that once found a segment counted twice.
@@ -78,7 +78,7 @@ fn no_order_of_commands_hosts_configurations_and_days_loses_or_doubles_a_message
 
 /// One history from its seed to its judgement; the error is its story.
 fn history(seed: u64) -> Verdict {
-    let enabled = env::var("PGSLUICE_HISTORY_STEPS").map_or_else(|_| ENABLED.to_vec(), |text| Kind::list(&text));
+    let enabled = env::var("PGSLUICE_HISTORY_STEPS").map_or_else(|_| Kind::ALL.to_vec(), |text| Kind::list(&text));
     let length = number("PGSLUICE_HISTORY_LENGTH").map_or(LENGTH, |length| usize::try_from(length).unwrap());
     let mut plan = Plan::draw(seed, &enabled, length);
     if let Ok(text) = env::var("PGSLUICE_HISTORY_ONLY") {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::logins::login;
-use crate::testenv::{FIXED_IV, KEY, Server, TestEnv};
+use crate::testenv::{FIXED_IV, KEY, Server, TestEnv, wait_until};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
@@ -241,4 +241,78 @@ fn only_the_transform_needs_a_key() {
     env.job(&["load"]).succeeds();
     env.job(&["ack"]).succeeds();
     assert_eq!(env.database.texts("select user_id from user_logins"), ["a"]);
+}
+
+/// The AWS SDK runs `credential_process` with the environment of this process.
+#[test]
+fn a_credential_process_inherits_no_key() {
+    let mut env = TestEnv::new(Server::Embedded);
+    env.unset("AWS_ACCESS_KEY_ID");
+    env.unset("AWS_SECRET_ACCESS_KEY");
+    env.set("PGSLUICE_FIXED_IV", FIXED_IV);
+    let credentials = r#"{"Version":1,"AccessKeyId":"test","SecretAccessKey":"test-secret"}"#;
+    write_script(
+        &env,
+        "credentials",
+        &format!("env > environment\ncat \"$PGSLUICE_KEY_PIPE\" > pipe\necho '{credentials}'"),
+    );
+    let program = env.path("credentials").display().to_string();
+    fs::write(env.path("aws.ini"), format!("[default]\ncredential_process = {program}\n")).unwrap();
+    env.set("AWS_CONFIG_FILE", env.path("aws.ini").display().to_string());
+    let masked = load_one(&env, "a");
+    assert_eq!(masked[..8], *SIV_ID, "the key is known all the same");
+
+    let seen = fs::read_to_string(env.path("environment")).unwrap();
+    assert!(seen.contains("PGSLUICE_QUEUE_URL="), "{seen}");
+    assert!(!seen.contains(KEY) && !seen.contains(FIXED_IV), "{seen}");
+    assert_eq!(fs::read_to_string(env.path("pipe")).unwrap(), "", "the pipe is read to its end");
+}
+
+/// `ps e`, /proc/…/environ and a core dump are where keys were found.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_running_process_shows_no_key_and_dumps_no_core() {
+    let env = TestEnv::new(Server::Embedded);
+    let running = env.start(&["run", "--follow"]);
+    env.queue.send(&[login("a").to_string()]);
+    wait_until(|| env.database.count("user_logins") == 1);
+    let of_process = |name: &str| fs::read(format!("/proc/{}/{name}", running.id())).unwrap();
+    assert!(!String::from_utf8_lossy(&of_process("environ")).contains(KEY));
+    let limits = String::from_utf8(of_process("limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    // Who may not be dumped has files in /proc that are root's.
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{}/environ", running.id())).unwrap());
+    assert_eq!(owner, 0);
+    running.terminate();
+    running.wait();
+}
+
+/// A panic's message may hold a value.
+#[cfg(feature = "crash-points")]
+#[test]
+fn a_panic_tells_its_place_and_nothing_else() {
+    let mut env = TestEnv::new(Server::Embedded);
+    env.queue.send(&[login("a").to_string()]);
+    env.set("PGSLUICE_CRASH_POINT", "commit");
+    env.set("PGSLUICE_CRASH_PANIC", format!("no address is {IP}"));
+    let outcome = env.run().ends_with(70);
+    assert!(outcome.stderr.contains("panicked at src/crash_point.rs:"), "{outcome}");
+    assert!(!outcome.stderr.contains(IP), "{outcome}");
+    let report = fs::read_to_string(env.path("report.json")).unwrap();
+    assert!(!report.contains(IP), "{report}");
+}
+
+/// The key of docker-compose.yml is for trying out.
+#[test]
+fn a_public_key_is_warned_of() {
+    let mut env = TestEnv::new(Server::Embedded);
+    let compose = fs::read_to_string(crate::testenv::project_path("docker-compose.yml")).unwrap();
+    let key = compose.split("${PGSLUICE_KEY:-").nth(1).unwrap().split('}').next().unwrap();
+    env.queue.send(&[login("a").to_string()]);
+    assert!(!env.run().succeeds().stderr.contains("docker-compose.yml"));
+    env.set("PGSLUICE_KEY", key);
+    env.queue.send(&[login("b").to_string()]);
+    let outcome = env.job(&["run", "--new-key"]).succeeds();
+    assert!(outcome.stderr.contains("the key of docker-compose.yml, which is public"), "{outcome}");
 }

@@ -151,7 +151,12 @@ impl TestEnv {
         self.start_reporting(arguments, REPORT)
     }
 
-    /// The same, as one of several processes: with a staging directory and a report of this name.
+    /// Starts a command that writes none.
+    pub(crate) fn start_without_report(&self, arguments: &[&str]) -> Running {
+        self.start_command(self.binary(arguments), "", REPORT)
+    }
+
+    /// The same as [`Self::start`], as one of several processes: with a staging directory and a report of this name.
     pub(crate) fn start_as(&self, name: &str, arguments: &[&str]) -> Running {
         self.start_reporting(&[arguments, &["--staging-dir", name]].concat(), &format!("{name}.json"))
     }
@@ -217,6 +222,11 @@ pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "it did not happen within {} s", COMMAND_LIMIT.as_secs());
         thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Makes a pipe that has neither reader nor writer.
+pub(crate) fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
 }
 
 /// A path in the project.

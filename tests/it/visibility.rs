@@ -8,6 +8,7 @@ use pgsluice::local::Fault::Refused;
 use pgsluice::local::Operation::ChangeVisibility;
 use pgsluice::local::When::Always;
 use pgsluice::local::{Faults, Rule};
+use serde_json::Value;
 
 use crate::logins::{generated, logins_of};
 use crate::testenv::{Counts, Database, Queue, QueueKind, Running, Server, TestEnv, wait_until};
@@ -214,7 +215,12 @@ fn a_second_signal_stops_at_once() {
     run.terminate();
     run.until_stderr_contains("stopping:");
     run.interrupt();
-    run.wait().ends_with(3);
+    let outcome = run.wait().ends_with(3);
+    // It had left the report of a run that was under way.
+    let counts = outcome.counts();
+    assert_eq!((counts.received, counts.acknowledged), (counts.pending, 0));
+    let report: Value = serde_json::from_slice(&fs::read(env.path("report.json")).unwrap()).unwrap();
+    assert_eq!(report["ended_by"], "signal");
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
 }
 

@@ -5,7 +5,6 @@
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
-use std::path::Path;
 
 use clap::Args;
 
@@ -13,6 +12,7 @@ use super::super::SharedFlags;
 use super::super::output::{DataLines, say};
 use super::super::session::runtime;
 use crate::config::Config;
+use crate::durable::Place;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::{FoundReject, LoadError};
@@ -43,7 +43,7 @@ pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> 
     if found.is_empty() {
         return Err(LoadError::NoSuchReject { pipeline: pipeline.clone() }.into());
     }
-    let staging = Staging::existing(&config.staging_dir);
+    let staging = Staging::existing(&config.staging_dir)?;
     let (mut lines, mut missing) = (DataLines::new(), 0);
     for (index, reject) in found.iter().enumerate() {
         if !flags.quiet {
@@ -64,9 +64,9 @@ pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> 
 }
 
 /// The body in this pipeline's line of the message.
-fn kept_body(path: &Path, pipeline: &str, message_id: &str) -> Result<Option<String>, SpoolError> {
+fn kept_body(place: &Place, pipeline: &str, message_id: &str) -> Result<Option<String>, SpoolError> {
     let wanted = message_uuid(message_id);
-    let mut lines = read_rejects(path)?;
+    let mut lines = read_rejects(place)?;
     while let Some(entry) = lines.next().transpose()? {
         if entry.is_of(pipeline) && message_uuid(&entry.message_id) == wanted {
             return lines.body().map(Some);

@@ -204,8 +204,11 @@ fn a_plan_that_cannot_run_is_refused_before_the_first_message() {
 }
 
 fn every_kind() -> Vec<Column> {
-    use ColumnType::{Bigint, Boolean, Date, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version};
-    let kinds = [Text, Integer, Bigint, Numeric, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion];
+    use ColumnType::{
+        Bigint, Boolean, Date, Double, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version,
+    };
+    let kinds =
+        [Text, Integer, Bigint, Numeric, Double, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion];
     let pointers = ["/a", "/a/b", "/a/0", "/b", "", "/b/1/a"];
     kinds.into_iter().zip(pointers.into_iter().cycle()).map(|(kind, pointer)| from_body(pointer, kind)).collect()
 }

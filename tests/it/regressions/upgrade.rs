@@ -262,7 +262,7 @@ fn a_role_that_could_load_with_version_1_still_can() {
 
 /// Starts `init`, and waits until it waits for a lock.
 fn init_that_waits(env: &TestEnv) -> Running {
-    let init = env.start(&["init"]);
+    let init = env.start_without_report(&["init"]);
     wait_until(|| env.database.sessions_waiting_for_a_lock() > 0);
     init
 }

@@ -63,6 +63,11 @@ impl Running {
         Self { child, shown, output, report_path, secrets }
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it has printed this text to stderr.
     pub(crate) fn until_stderr_contains(&self, text: &str) {
         let says = |printed: &Printed| String::from_utf8_lossy(&printed.stderr).contains(text);
