@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::durable::{FileError, Place};
 use crate::error::Error;
+use crate::host::host_name;
 use crate::load::{Fate, LoadedSegment};
 use crate::segment::SegmentId;
 use crate::spool::identity_time_ms;
@@ -66,6 +67,7 @@ pub struct Found {
     /// What became of it.
     pub verdict: Verdict,
     segment: Option<SegmentId>,
+    /// The host that loaded it; of what is not loaded, this one.
     host: Option<String>,
     line: Option<(PathBuf, u64)>,
     remark: Option<String>,
@@ -219,7 +221,7 @@ impl Found {
     fn at(verdict: Verdict, line: &Delivery) -> Self {
         let place = Some((line.file.clone(), line.offset));
         let remark = (line.kind == FileKind::Damaged).then(|| "in a damaged segment".to_owned());
-        Self { verdict, segment: Some(line.segment), host: None, line: place, remark }
+        Self { verdict, segment: Some(line.segment), host: Some(host_name()), line: place, remark }
     }
 
     const fn unknown() -> Self {

@@ -19,8 +19,8 @@ fn status(env: &TestEnv) -> Value {
 }
 
 fn state(status: &Value, name: &str) -> Value {
-    let states = status["staging"]["states"].as_array().unwrap();
-    states.iter().find(|state| state["state"] == name).unwrap_or_else(|| panic!("no {name}: {status}")).clone()
+    let all = status["staging"]["states"].as_array().unwrap();
+    all.iter().find(|state| state["state"] == name).unwrap_or_else(|| panic!("no {name}: {status}")).clone()
 }
 
 #[test]
