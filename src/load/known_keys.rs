@@ -10,7 +10,8 @@
 //! | other keys                          | any, with `--new-key`                     | meant           |
 //!
 //! Otherwise the run is refused. What a column without a key in the ledger has been written with is asked of the table,
-//! where this role may read it, since `siv` texts begin with their key's id: a ledger may be younger than its table.
+//! where this role may read it and nobody has locked it, since `siv` texts begin with their key's id: a ledger may be
+//! younger than its table.
 //! `fixed` texts name no key.
 
 use std::collections::BTreeSet;
@@ -27,8 +28,11 @@ use crate::postgres::{PostgresError, quote_identifier};
 
 /// Rows of a table that are looked at.
 const SAMPLE_ROWS: u32 = 1000;
-const MAY_READ: &str =
-    "SELECT pg_catalog.has_column_privilege(pg_catalog.to_regclass($1)::pg_catalog.oid, $2, 'SELECT')";
+/// A table that someone has for himself is not waited for.
+const MAY_READ: &str = "SELECT pg_catalog.has_column_privilege(pg_catalog.to_regclass($1)::pg_catalog.oid, $2, 'SELECT') \
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks \
+         WHERE relation OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)::pg_catalog.oid \
+         AND mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' AND granted)";
 
 /// The keys of rows that are to be loaded.
 #[derive(Debug, Clone, Copy)]
