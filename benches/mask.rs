@@ -5,12 +5,13 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pgsluice::config::{Mask, MaskingKey, MaskingKeys};
+use pgsluice::config::Mask;
+use pgsluice::keyring::{Keyring, SecretKey};
 use pgsluice::mask::Masker;
 
 fn mask(criterion: &mut Criterion) {
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
-    let keys = MaskingKeys { key: Some(key), fixed_iv: Some([9; 16]) };
+    let key = SecretKey::from_hex("key", &"07".repeat(32)).expect("a key of 32 bytes");
+    let keys = Keyring::of_one_key(key, Some([9; 16]));
     let mut group = criterion.benchmark_group("mask");
     group.throughput(Throughput::Elements(1));
     for (name, method) in [("siv", Mask::Siv), ("fixed", Mask::Fixed)] {

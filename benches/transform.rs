@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use pgsluice::chunk::csv;
-use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
+use pgsluice::config::Pipeline;
+use pgsluice::keyring::{Keyring, SecretKey};
 use pgsluice::local::Logins;
 use pgsluice::spool::SegmentReader;
 use pgsluice::staging::Staging;
@@ -55,7 +56,7 @@ fn full_pass(criterion: &mut Criterion) {
 fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     let staging = Staging::open(root).expect("a new staging directory");
     let segment = Logins::new(SEED).seal_segment(&staging, MESSAGES).expect("the disk has room").id;
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key of 32 bytes");
+    let key = SecretKey::from_hex("key", &"07".repeat(32)).expect("a key of 32 bytes");
     let masked = Pipeline::user_logins().expect("the built-in pipeline");
     let mut unmasked = Pipeline::user_logins().expect("the built-in pipeline");
     unmasked.columns.iter_mut().for_each(|column| column.mask = None);
@@ -64,7 +65,7 @@ fn full_pass_in(criterion: &mut Criterion, name: &str, root: &Path) {
     group.sample_size(20).sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Elements(MESSAGES as u64));
     for (name, pipeline) in [("siv", masked), ("unmasked", unmasked)] {
-        let keys = MaskingKeys { key: Some(key.clone()), fixed_iv: None };
+        let keys = Keyring::of_one_key(key.clone(), None);
         let plan = Plan::compile(&pipeline, &keys, None).expect("the built-in mapping");
         for threads in [1, 2] {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");

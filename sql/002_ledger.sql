@@ -1,20 +1,7 @@
 -- The ledger, version 2: what pgsluice has loaded. Applied by `pgsluice init`; applying it again changes nothing.
 --
 -- A loader writes here in the transaction that writes the target table, so the two never disagree.
--- The role that loads needs no DDL and need not own anything:
---
---   grant usage on schema pgsluice to loader;
---   grant select on all tables in schema pgsluice to loader;
---   grant insert on pgsluice.pipeline, pgsluice.segment, pgsluice.message, pgsluice.reject, pgsluice.masking to loader;
---   grant usage on sequence pgsluice.segment_no to loader;
---   grant execute on function pgsluice.ensure_message_partitions(integer[]), pgsluice.prune() to loader;
---   grant insert on public.user_logins to loader;
---
--- on_reject = "leave", `rejects retry` and `replay --again` need more; the last one also looks whether the table is empty:
---
---   grant update, delete on pgsluice.segment, pgsluice.message, pgsluice.reject to loader;
---   grant update on pgsluice.pipeline to loader;
---   grant select on public.user_logins to loader;
+-- The role that loads needs no DDL and need not own anything; `pgsluice init --role loader --print` prints its grants.
 
 create schema if not exists pgsluice;
 
@@ -59,6 +46,8 @@ create table if not exists pgsluice.segment (
     mapping       text,
     -- of the rejected: messages that were not recorded but stay in the queue, for its redrive policy (on_reject = "leave")
     left_in_queue uuid[]      not null default '{}',
+    -- of the rejected: those that a person gave up (`rejects drop`), whose rows in pgsluice.reject are gone
+    dropped       bigint      not null default 0,
     -- its messages of days that are past remembering are removed
     pruned        boolean     not null default false,
     primary key (pipeline, id),
@@ -154,8 +143,8 @@ $$;
 -- Forgets messages that cannot be delivered any more. SQS keeps a message for at most 14 days after it was sent; a
 -- message is remembered for 15 days after it was loaded, and after it was sent.
 --
--- A partition that is still in use is left for the next time: dropping it waits for loads, and loads for it, for a second
--- at most.
+-- Runs call it at their end, so it costs little where nothing is to be forgotten. A partition that is still in use is left
+-- for the next time, and those after it: dropping one waits for loads, and loads for it, for a second at most.
 create or replace function pgsluice.prune()
 returns void
 language plpgsql
@@ -186,7 +175,7 @@ begin
         begin
             execute format('drop table pgsluice.%I', name);
         exception when lock_not_available then
-            null;
+            exit;
         end;
     end loop;
     with past as (
@@ -194,6 +183,9 @@ begin
         returning segment_no
     )
     select coalesce(array_agg(segment_no), '{}') into forgotten from past;
+    if cardinality(forgotten) = 0 then
+        return;
+    end if;
     if exists (select from pgsluice.ledger_version where since < now() - remembered) then
         forgotten := forgotten || 0;
     end if;

@@ -2,13 +2,41 @@
 --
 -- The owner of a message is the segment that the same transaction recorded. After a dump and restore nothing tells it;
 -- then the owner is 0.
+--
+-- It waits for loads of version 1 that are under way, so that what they commit is taken over, too. Loads and
+-- `rejects retry` of version 1 lock the tables in different orders. So nothing is held while this waits for a table: where
+-- another table is in use then, all are given back, and the next attempt waits for that one.
 do $$
 declare
-    loader name;
+    tables  constant text[] := array['segment', 'reject', 'message'];
+    attempt integer := 0;
+    waited  boolean;
+    loader  name;
 begin
     if to_regnamespace('pgsluice_1') is null then
         return;
     end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'the ledger of version 1 can be taken over in a transaction that is READ COMMITTED alone';
+    end if;
+    -- Version 1 makes partitions under this lock, too.
+    perform pg_advisory_xact_lock(hashtextextended('pgsluice.ensure_message_partitions', 0));
+    loop
+        begin
+            waited := false;
+            execute format('lock table pgsluice_1.%I in access exclusive mode', tables[1 + attempt % 3]);
+            waited := true;
+            lock table pgsluice_1.segment, pgsluice_1.reject, pgsluice_1.message in access exclusive mode nowait;
+            exit;
+        exception when lock_not_available then
+            -- The role's lock_timeout ended the wait.
+            if not waited then
+                raise;
+            end if;
+            attempt := attempt + 1;
+        end;
+    end loop;
+
     insert into pgsluice.pipeline (name)
     select pipeline from pgsluice_1.segment union
     select pipeline from pgsluice_1.message union

@@ -8,7 +8,8 @@
 //! Messages of a FIFO group are deleted in their order, as far as they are in one segment: a group has ten in flight at
 //! most, and gives no more before they are deleted, so beyond that the order does not matter.
 //!
-//! On failure the segment stays where it is; the next run finds it in the ledger and acknowledges it again.
+//! On failure the segment stays where it is; the next run finds it in the ledger and acknowledges it again. What SQS
+//! confirmed is told answer by answer, so it counts also where a later request fails or the run does not wait for it.
 
 mod lanes;
 mod rejected;
@@ -16,6 +17,7 @@ mod rejected;
 mod tests;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -57,7 +59,7 @@ impl Deletes {
     }
 }
 
-/// What became of a segment's deletes.
+/// What became of deletes: of a segment's, or of those in one answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Acknowledged {
     /// Deletes that SQS confirmed.
@@ -72,20 +74,8 @@ pub struct Acknowledged {
     pub throttles: u64,
 }
 
-impl Acknowledged {
-    fn and(self, other: Self) -> Self {
-        Self {
-            deleted: self.deleted + other.deleted,
-            stale: self.stale + other.stale,
-            failed: self.failed + other.failed,
-            retries: self.retries + other.retries,
-            throttles: self.throttles + other.throttles,
-        }
-    }
-}
-
 /// Deletes the messages of a committed segment, in as many parallel batches as `deletes` allows, and archives the
-/// segment if no delete failed. Rejects take their `route`.
+/// segment if no delete failed. Rejects take their `route`. `tell` hears of each answer when it comes.
 #[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
@@ -93,19 +83,24 @@ pub async fn acknowledge<Q: Queue>(
     committed: &Committed,
     deletes: &Deletes,
     route: &RejectRoute,
-) -> Result<Acknowledged, Error> {
+    tell: &(impl Fn(Acknowledged) + Sync),
+) -> Result<(), Error> {
     // Acknowledged before: it lies in the archive.
-    let Some(file) = staging.find_unacknowledged(committed.segment()) else { return Ok(Acknowledged::default()) };
+    let Some(file) = staging.find_unacknowledged(committed.segment()) else { return Ok(()) };
     check_counts(staging, committed).await?;
     route.send(&file, committed).await?;
     let left_in_queue: HashSet<Uuid> = committed.left_in_queue().iter().copied().collect();
-    let outcome = delete_all(queue, &file, &left_in_queue, deletes).await?;
+    let failed = AtomicU64::new(0);
+    let tell = |part: Acknowledged| {
+        failed.fetch_add(part.failed, Ordering::AcqRel);
+        tell(part);
+    };
+    delete_all(queue, &file, &left_in_queue, deletes, &tell).await?;
     let receives = if left_in_queue.is_empty() { 0 } else { rejected::release(queue, &file, &left_in_queue).await? };
-    if outcome.failed == 0 {
+    if failed.into_inner() == 0 {
         archive(staging, committed.segment()).await?;
     }
-    route.check(receives)?;
-    Ok(outcome)
+    Ok(route.check(receives)?)
 }
 
 /// The transaction counted each message of the file: else the file is not what was loaded.
@@ -128,35 +123,40 @@ pub async fn has_nothing_to_delete(staging: &Staging, segment: SegmentId) -> Res
     blocking(move || Ok(Receipts::open(&file)?.next().transpose()?.is_none())).await
 }
 
-/// Deletes the messages of a segment file, except those that are left in the queue.
+/// Deletes the messages of a segment file, except those that are left in the queue. After a request that fails for good
+/// no further one begins; those under way are waited for, because SQS may carry them out.
 async fn delete_all<Q: Queue>(
     queue: &Q,
     segment: &Place,
     left_in_queue: &HashSet<Uuid>,
     deletes: &Deletes,
-) -> Result<Acknowledged, Error> {
+    tell: &(impl Fn(Acknowledged) + Sync),
+) -> Result<(), Error> {
     let mut receipts = Receipts::open(segment)?;
     let mut lanes = Lanes::new(deletes.most);
     let mut running = FuturesUnordered::new();
-    let (mut outcome, mut all_read) = (Acknowledged::default(), false);
+    let (mut outcome, mut all_read) = (Ok(()), false);
     loop {
-        while !all_read && lanes.has_room() {
-            match receipts.next().transpose()? {
-                Some(receipt) if left_in_queue.contains(&message_uuid(&receipt.message_id)) => {}
-                Some(receipt) => lanes.push(receipt),
-                None => all_read = true,
+        while outcome.is_ok() && !all_read && lanes.has_room() {
+            match receipts.next().transpose() {
+                Ok(Some(receipt)) if left_in_queue.contains(&message_uuid(&receipt.message_id)) => {}
+                Ok(Some(receipt)) => lanes.push(receipt),
+                Ok(None) => all_read = true,
+                Err(error) => outcome = Err(error.into()),
             }
         }
-        while let Some((lane, handles)) = lanes.take(all_read) {
+        while outcome.is_ok()
+            && let Some((lane, handles)) = lanes.take(all_read)
+        {
             running.push(async move {
                 // The semaphore is never closed, so waiting cannot fail.
                 let _turn = deletes.free.acquire().await;
-                (lane, delete_batch(queue, handles).await)
+                (lane, delete_batch(queue, handles, tell).await)
             });
         }
-        let Some((lane, batch)) = running.next().await else { return Ok(outcome) };
+        let Some((lane, batch)) = running.next().await else { return outcome };
         lanes.done(lane);
-        outcome = outcome.and(batch?);
+        outcome = outcome.and(batch.map_err(Error::from));
     }
 }
 
@@ -165,41 +165,45 @@ async fn delete_all<Q: Queue>(
 /// A request whose answer is lost is sent again: a delete that was carried out before succeeds again. Entries that
 /// failed by SQS's fault are tried again by themselves. A request that fails for good is the caller's error; until the
 /// next run deletes these messages, they may be delivered again, and are recognised.
-async fn delete_batch<Q: Queue>(queue: &Q, handles: Vec<String>) -> Result<Acknowledged, QueueError> {
+async fn delete_batch<Q: Queue>(
+    queue: &Q,
+    handles: Vec<String>,
+    tell: &impl Fn(Acknowledged),
+) -> Result<(), QueueError> {
     let mut remaining = handles;
-    let mut outcome = Acknowledged::default();
     for (retry, delay) in (0..).zip(std::iter::once(Duration::ZERO).chain(backoff())) {
         tokio::time::sleep(delay).await;
-        outcome.retries += u64::from(retry > 0);
         let failed = (|| queue.delete(&remaining))
             .retry(retry_policy())
             .when(QueueError::is_transient)
             .notify(|error, _| {
-                outcome.retries += 1;
-                outcome.throttles += u64::from(error.is_throttling());
+                let throttles = u64::from(error.is_throttling());
+                tell(Acknowledged { retries: 1, throttles, ..Acknowledged::default() });
             })
             .await?;
         CrashPoint::Delete.pass();
-        outcome.deleted += (remaining.len() - failed.len().min(remaining.len())) as u64;
+        let deleted = (remaining.len() - failed.len().min(remaining.len())) as u64;
+        let mut answer = Acknowledged { deleted, retries: u64::from(retry > 0), ..Acknowledged::default() };
         let mut again = Vec::new();
         for entry in failed {
             match remaining.get(entry.index) {
-                _ if entry.is_stale_handle() => outcome.stale += 1,
+                _ if entry.is_stale_handle() => answer.stale += 1,
                 Some(handle) if entry.is_transient() => again.push(handle.clone()),
                 _ => {
                     tracing::warn!(code = entry.code, "SQS refused to delete a message");
-                    outcome.failed += 1;
+                    answer.failed += 1;
                 }
             }
         }
+        tell(answer);
         if again.is_empty() {
-            return Ok(outcome);
+            return Ok(());
         }
         remaining = again;
     }
     tracing::warn!(messages = remaining.len(), "SQS failed to delete messages again and again");
-    outcome.failed += remaining.len() as u64;
-    Ok(outcome)
+    tell(Acknowledged { failed: remaining.len() as u64, ..Acknowledged::default() });
+    Ok(())
 }
 
 /// Patient, because a delete that is given up costs a redelivery; limited, because a stopping run waits for it.

@@ -2,7 +2,9 @@
 //!
 //! Data goes to stdout; the summary, progress, logs and errors go to stderr.
 
+mod account;
 mod ack;
+mod completions;
 mod config;
 #[cfg(feature = "local")]
 mod demo;
@@ -13,7 +15,10 @@ mod init;
 mod keygen;
 mod load;
 mod logging;
+mod man;
+mod mask;
 mod output;
+mod protection;
 mod prune;
 mod rejects;
 mod replay;
@@ -23,41 +28,48 @@ mod session;
 mod status;
 mod transform;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::config::{DatabaseUrl, Overrides};
-use crate::counters::Counters;
+use account::Account;
+
+use crate::config::{ConfigError, DatabaseUrl, Overrides};
 use crate::drain::DrainLimits;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::postgres::holds_a_password;
 use crate::progress::ProgressMode;
-use crate::report::{Report, RunInfo};
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
 Environment:
-  PGSLUICE_KEY       The masking key, 32 or 64 hex digits; `pgsluice keygen` makes one
+  PGSLUICE_KEY       Instead of a keyring: the masking key, 32 or 64 hex digits
   PGSLUICE_FIXED_IV  The IV of columns with mask = \"fixed\", 32 hex digits
-  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, DATABASE_URL
-                     As --config, --queue-url, --staging-dir, --database-url; a flag wins
-  PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGOPTIONS, PGAPPNAME,
-  PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS, PGLOADBALANCEHOSTS, PGCHANNELBINDING, PGSSLMODE,
-  PGSSLROOTCERT, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
+  PGSLUICE_CONFIG, PGSLUICE_QUEUE_URL, PGSLUICE_STAGING_DIR, PGSLUICE_KEY_FILE, DATABASE_URL,
+  PGSLUICE_METRICS_LISTEN, PGSLUICE_METRICS_FILE, PGSLUICE_NOTIFY_URL
+                     As --config, --queue-url, --staging-dir, --key-file, --database-url,
+                     --metrics-listen, --metrics-file, --notify-url; a flag wins
+  PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,
+  PGSERVICEFILE, PGOPTIONS, PGAPPNAME, PGCONNECT_TIMEOUT, PGTARGETSESSIONATTRS,
+  PGLOADBALANCEHOSTS, PGREQUIREAUTH, PGCHANNELBINDING, PGSSLMODE, PGSSLROOTCERT, PGSSLCERT,
+  PGSSLKEY, PGSSLCERTMODE, PGSSLSNI, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION
                      What the database's URL does not say, as psql reads them
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
   AWS_ENDPOINT_URL   Region, credentials and endpoint, as all AWS tools read them
 
 `pgsluice config example` lists the settings of the configuration file, such as pollers in [queue].";
 
+/// Where a password goes instead of the command line.
+const KEEP_IT_OUT: &str = "give it in PGPASSWORD, in the DATABASE_URL variable or in ~/.pgpass";
+
 /// Empties an Amazon SQS queue into a Postgres table.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None, max_term_width = 100)]
+#[command(version = env!("BUILD_VERSION"), about, long_about = None, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     shared: SharedFlags,
@@ -81,9 +93,21 @@ struct SharedFlags {
     /// Where spool, chunks, rejects and archive lie [default: staging]
     #[arg(long, global = true, env = "PGSLUICE_STAGING_DIR", value_name = "DIR")]
     staging_dir: Option<PathBuf>,
-    /// Write the run report to this file, as JSON
+    /// The keyring; `pgsluice keygen --out FILE` makes one
+    #[arg(long, global = true, env = "PGSLUICE_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Write the run report to this file, as JSON; for commands that move messages
     #[arg(long, global = true, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Answer /metrics, /healthz and /readyz at this address while messages are moved
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
+    /// Keep Prometheus metrics in this file, for the node exporter's textfile collector
+    #[arg(long, global = true, env = "PGSLUICE_METRICS_FILE", value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// POST the report to this URL when messages were moved, or could not be
+    #[arg(long, global = true, env = "PGSLUICE_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    notify_url: Option<String>,
     /// The format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -100,10 +124,7 @@ struct SharedFlags {
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
     #[arg(skip)]
-    run: RunInfo,
-    /// The report says how the run ended.
-    #[arg(skip)]
-    is_reported: Arc<AtomicBool>,
+    account: Account,
 }
 
 /// How log lines look.
@@ -120,7 +141,7 @@ enum Command {
     /// Create the ledger, and user_logins for the built-in mapping, where they are missing
     Init(init::Flags),
     /// Drain the queue into Postgres until it is empty, and delete what is committed
-    Run(LimitFlags),
+    Run(run::Flags),
     /// Load segments from the spool and the archive again; needs no AWS
     Replay(replay::Flags),
     /// Bring NDJSON files of message bodies into the spool
@@ -130,23 +151,29 @@ enum Command {
     /// Only transform: spool segments into CSV chunks
     Transform,
     /// Only load: chunks into Postgres
-    Load,
+    Load(KeyFlags),
     /// Only acknowledge: delete from the queue what is committed
     Ack,
     /// Show segments by state, ledger totals and queue depth
     Status,
-    /// List messages that could not become rows, or try them again
+    /// List messages that could not become rows, show one, try them again, or give them up
     #[command(subcommand)]
     Rejects(rejects::Command),
     /// Remove what was kept for long enough: archive, rejects, and messages in the ledger
     Prune,
-    /// Decrypt masked values, given as arguments or one a line on stdin
+    /// Mask values under each key of the keyring, to find them in a masked column
+    Mask(mask::Flags),
+    /// Decrypt masked values: arguments, lines, or columns of CSV or JSON on stdin
     Reveal(reveal::Flags),
-    /// Make a new random key for PGSLUICE_KEY
-    Keygen,
+    /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
+    Keygen(keygen::Flags),
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the script by which a shell completes commands and flags
+    Completions(completions::Flags),
+    /// Print a man page
+    Man(man::Flags),
     /// Show the whole job on a temporary queue and a temporary Postgres
     #[cfg(feature = "local")]
     Demo(demo::Flags),
@@ -165,8 +192,16 @@ struct LimitFlags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Duration>,
     /// Go on when the queue is empty
-    #[arg(long)]
+    #[arg(long, conflicts_with = "idle")]
     follow: bool,
+}
+
+/// Which masking keys may be written.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct KeyFlags {
+    /// Write with a masking key that the columns have not been written with, and that no known key comes with
+    #[arg(long)]
+    new_key: bool,
 }
 
 impl LimitFlags {
@@ -182,40 +217,47 @@ impl SharedFlags {
             queue_url: self.queue_url.clone(),
             database_url: self.database_url.clone().map(DatabaseUrl::from),
             staging_dir: self.staging_dir.clone(),
+            key_file: self.key_file.clone(),
         }
     }
 }
 
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
-    let matches = with_environment(Cli::command()).get_matches();
-    let Cli { shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    session::survive_file_size_limit()?;
-    logging::start(&shared)?;
-    let report = shared.report.clone().filter(|_| command.writes_report());
-    if let Some(path) = &report {
-        Report::of(shared.run.clone(), &Counters::default()).begin(path)?;
+    protection::protect();
+    let matches = command_line().get_matches();
+    let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if command.moves_messages() {
+        shared.account = Account::of_run(&shared);
     }
-    let outcome = command.run(&shared);
-    if let (Err(error), Some(path)) = (&outcome, report)
-        && !shared.is_reported.load(Ordering::Acquire)
-    {
-        // Nothing was counted yet. That it cannot be written is less than why the run failed.
-        _ = Report::of(shared.run.clone(), &Counters::default()).failed(error).write(&path);
+    let outcome = session::survive_file_size_limit()
+        .and_then(|()| logging::start(&shared))
+        .and_then(|()| {
+            warn_of_password(&matches, &shared);
+            if shared.report.is_some() && !command.moves_messages() {
+                return Err(ConfigError::NoReport { command: name_of(&matches) }.into());
+            }
+            shared.account.begin()
+        })
+        .and_then(|()| command.run(&shared));
+    if let Err(error) = &outcome {
+        shared.account.fail(error);
     }
+    shared.account.notify();
     outcome
 }
 
 impl Command {
-    /// Whether it runs stages, and so has something to report.
-    const fn writes_report(&self) -> bool {
+    /// Whether it moves messages, and so has something to report.
+    const fn moves_messages(&self) -> bool {
         matches!(
             self,
             Self::Run(_)
                 | Self::Replay(_)
+                | Self::Import(_)
                 | Self::Drain(_)
                 | Self::Transform
-                | Self::Load
+                | Self::Load(_)
                 | Self::Ack
                 | Self::Rejects(rejects::Command::Retry(_))
         )
@@ -224,23 +266,52 @@ impl Command {
     fn run(self, shared: &SharedFlags) -> Result<ExitCode, Error> {
         match self {
             Self::Init(flags) => init::run(shared, &flags),
-            Self::Run(limits) => run::run(shared, &limits),
+            Self::Run(flags) => run::run(shared, &flags),
             Self::Replay(flags) => replay::run(shared, &flags),
             Self::Import(flags) => import::run(shared, &flags),
             Self::Drain(limits) => drain::run(shared, &limits),
             Self::Transform => transform::run(shared),
-            Self::Load => load::run(shared),
+            Self::Load(keys) => load::run(shared, keys),
             Self::Ack => ack::run(shared),
             Self::Status => status::run(shared),
             Self::Rejects(command) => rejects::run(shared, &command),
             Self::Prune => prune::run(shared),
-            Self::Reveal(flags) => reveal::run(shared, &flags),
-            Self::Keygen => keygen::run(),
+            Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
+            Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
+            Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Config(command) => config::run(&command),
+            Self::Completions(flags) => completions::run(&flags),
+            Self::Man(flags) => man::run(&flags),
             #[cfg(feature = "local")]
             Self::Demo(flags) => demo::run(&flags),
         }
     }
+}
+
+/// Whoever may list processes reads the command line.
+fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
+    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
+        && shared.database_url.as_deref().is_some_and(holds_a_password)
+    {
+        tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
+    }
+}
+
+/// All commands and flags, as they are parsed and as help, man pages and completions show them.
+#[must_use]
+pub fn command_line() -> clap::Command {
+    with_environment(Cli::command())
+}
+
+/// The command that was given: `rejects list`.
+fn name_of(matches: &ArgMatches) -> String {
+    let mut names = Vec::new();
+    let mut below = matches.subcommand();
+    while let Some((name, matches)) = below {
+        names.push(name);
+        below = matches.subcommand();
+    }
+    names.join(" ")
 }
 
 /// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
@@ -268,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        with_environment(Cli::command()).debug_assert();
+        command_line().debug_assert();
     }
 
     #[test]

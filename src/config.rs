@@ -5,6 +5,7 @@
 mod column_type;
 mod error;
 mod file;
+mod key_source;
 mod pipeline;
 mod rejects;
 mod secrets;
@@ -16,9 +17,10 @@ use std::time::Duration;
 pub use column_type::ColumnType;
 pub use error::ConfigError;
 pub use file::ANNOTATED_FILE;
+pub use key_source::KeySource;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
-pub use secrets::{DatabaseUrl, MaskingKey, MaskingKeys};
+pub use secrets::{DatabaseUrl, PasswordSource, Secret};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -35,10 +37,11 @@ pub struct Config {
     pub spool: SpoolSettings,
     /// How Postgres is loaded.
     pub load: LoadSettings,
-    /// The masking keys that the environment gives.
-    pub keys: MaskingKeys,
+    /// Where the keys come from.
+    pub keys: KeySource,
     queue_url: Option<String>,
     database_url: Option<DatabaseUrl>,
+    password_source: Option<PasswordSource>,
 }
 
 /// How the queue is drained: `[queue]`.
@@ -89,10 +92,12 @@ pub struct Overrides {
     pub database_url: Option<DatabaseUrl>,
     /// `--staging-dir`, PGSLUICE_STAGING_DIR.
     pub staging_dir: Option<PathBuf>,
+    /// `--key-file`, PGSLUICE_KEY_FILE.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Config {
-    /// Resolves and checks the configuration. Reads the file and the keys' environment variables.
+    /// Resolves and checks the configuration. Reads the file and the environment; keys are not read yet.
     pub fn resolve(overrides: Overrides) -> Result<Self, ConfigError> {
         let file = match &overrides.config {
             Some(path) => file::read(path)?,
@@ -111,9 +116,10 @@ impl Config {
             queue: file.queue.checked()?,
             spool: file.spool.checked()?,
             load: file.load.checked()?,
-            keys: keys_from_environment()?,
+            keys: KeySource::resolve(overrides.key_file.as_deref(), file.key_command)?,
             queue_url: overrides.queue_url.or(file.queue_url),
             database_url: overrides.database_url.or_else(|| file.database_url.map(DatabaseUrl::from)),
+            password_source: file.database.password_source,
         })
     }
 
@@ -138,16 +144,19 @@ impl Config {
 
     /// Where Postgres is, for commands that need it. Libpq's variables alone are enough: then the URL is empty.
     pub fn database_url(&self) -> Result<DatabaseUrl, ConfigError> {
-        match &self.database_url {
-            Some(url) if !url.expose().is_empty() => Ok(url.clone()),
-            _ if ["PGHOST", "PGDATABASE"].iter().any(|name| env::var_os(name).is_some()) => {
-                Ok(DatabaseUrl::from(String::new()))
+        let url = match &self.database_url {
+            Some(url) if !url.expose().is_empty() => url.clone(),
+            _ if ["PGHOST", "PGDATABASE", "PGSERVICE"].iter().any(|name| env::var_os(name).is_some()) => {
+                DatabaseUrl::from(String::new())
             }
-            _ => Err(ConfigError::Missing {
-                setting: "the database's URL",
-                hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
-            }),
-        }
+            _ => {
+                return Err(ConfigError::Missing {
+                    setting: "the database's URL",
+                    hint: "give --database-url or DATABASE_URL (postgres://user@host/database), or PGHOST and its like",
+                });
+            }
+        };
+        Ok(url.with_password_from(self.password_source))
     }
 }
 
@@ -156,14 +165,6 @@ fn is_queue_url(url: &str) -> bool {
     let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let parts = address.and_then(|address| address.rsplit_once('/'));
     parts.is_some_and(|(before, name)| !before.is_empty() && !name.is_empty())
-}
-
-fn keys_from_environment() -> Result<MaskingKeys, ConfigError> {
-    let variable = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-    Ok(MaskingKeys {
-        key: variable("PGSLUICE_KEY").map(|text| MaskingKey::from_hex("PGSLUICE_KEY", &text)).transpose()?,
-        fixed_iv: variable("PGSLUICE_FIXED_IV").map(|text| MaskingKeys::fixed_iv_from_hex(&text)).transpose()?,
-    })
 }
 
 #[cfg(test)]

@@ -4,15 +4,25 @@
 //! spool sealed, `pending` what of it did not commit, the others what Postgres says it committed; so a message that
 //! got lost on the way shows.
 
+mod stage;
+mod thinned;
+mod timeline;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+pub use stage::{RunStage, StageCounters, StageCounts};
+pub use thinned::Thinned;
+pub use timeline::{SegmentTimes, TIMED_SEGMENTS};
 
 use crate::in_flight::InFlight;
 use crate::load::Committed;
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 use crate::spool::SealedSegment;
+use timeline::Timeline;
 
 /// Live counts of a run, shared by its stages.
 #[derive(Debug)]
@@ -30,6 +40,8 @@ pub struct Counters {
     throttles: AtomicU64,
     /// Messages by segment that entered and did not commit yet.
     pending: Mutex<HashMap<SegmentId, u64>>,
+    reasons: Mutex<ReasonTally>,
+    timeline: Timeline,
     /// What is in flight, where a queue is drained.
     pub in_flight: OnceLock<Arc<InFlight>>,
     /// SQS calls and the writing of spool segments.
@@ -40,15 +52,6 @@ pub struct Counters {
     pub load: StageCounters,
     /// Deletes.
     pub ack: StageCounters,
-}
-
-/// Live counts of one stage.
-#[derive(Debug, Default)]
-pub struct StageCounters {
-    busy_micros: AtomicU64,
-    waiting_micros: AtomicU64,
-    items: AtomicU64,
-    bytes: AtomicU64,
 }
 
 /// The counts of a run at one moment.
@@ -80,19 +83,6 @@ pub struct Counts {
     pub elapsed: Duration,
 }
 
-/// The counts of one stage at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageCounts {
-    /// Time that its workers worked, or waited for an answer, added up.
-    pub busy: Duration,
-    /// Time that its workers waited for another stage, added up.
-    pub waiting: Duration,
-    /// Messages that it finished.
-    pub items: u64,
-    /// Bytes that it wrote.
-    pub bytes: u64,
-}
-
 impl Default for Counters {
     fn default() -> Self {
         Self {
@@ -108,6 +98,8 @@ impl Default for Counters {
             retries: AtomicU64::default(),
             throttles: AtomicU64::default(),
             pending: Mutex::default(),
+            reasons: Mutex::default(),
+            timeline: Timeline::default(),
             in_flight: OnceLock::new(),
             drain: StageCounters::default(),
             transform: StageCounters::default(),
@@ -123,6 +115,31 @@ impl Counters {
         add(&self.received, segment.messages);
         add(&self.bytes, segment.bytes);
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(segment.id, segment.messages);
+        self.timeline.enter(segment.id, segment.messages);
+    }
+
+    /// A segment passed a stage, in which it was since `began`.
+    pub fn passed(&self, stage: RunStage, segment: SegmentId, began: Instant) {
+        let (from, to) = (began.saturating_duration_since(self.started), self.started.elapsed());
+        self.timeline.was_in(stage, segment, from, to);
+        self.stage(stage).had_segment(to.saturating_sub(from));
+    }
+
+    /// When segments were in each stage: of all, or of every second, fourth, … one.
+    #[must_use]
+    pub fn segment_times(&self) -> Vec<SegmentTimes> {
+        self.timeline.segments()
+    }
+
+    /// The counts of a stage.
+    #[must_use]
+    pub const fn stage(&self, stage: RunStage) -> &StageCounters {
+        match stage {
+            RunStage::Drain => &self.drain,
+            RunStage::Transform => &self.transform,
+            RunStage::Load => &self.load,
+            RunStage::Ack => &self.ack,
+        }
     }
 
     /// A segment that entered committed.
@@ -135,6 +152,7 @@ impl Counters {
             add(&self.duplicates, committed.duplicates());
             add(&self.rejected, committed.rejected());
             add(&self.segments, 1);
+            self.lock_reasons().merge(committed.reasons());
         }
     }
 
@@ -142,13 +160,21 @@ impl Counters {
     pub fn enter_known(&self, committed: &Committed) {
         add(&self.received, committed.received());
         add(&self.duplicates, committed.received());
+        self.timeline.enter(committed.segment(), committed.received());
     }
 
-    /// Rejects were tried again, and some of them loaded.
-    pub fn readmit(&self, tried: u64, loaded: u64) {
+    /// Rejects were tried again, and some of them loaded; the others are rejects for these reasons.
+    pub fn readmit(&self, tried: u64, loaded: u64, reasons: &ReasonTally) {
         add(&self.received, tried);
         add(&self.loaded, loaded);
         add(&self.rejected, tried.saturating_sub(loaded));
+        self.lock_reasons().merge(reasons);
+    }
+
+    /// Why messages could not become rows.
+    #[must_use]
+    pub fn reasons(&self) -> ReasonTally {
+        self.lock_reasons().clone()
     }
 
     /// Deletes of this number were confirmed, and of that number failed for good.
@@ -174,6 +200,10 @@ impl Counters {
         segments.iter().any(|segment| pending.contains_key(segment))
     }
 
+    fn lock_reasons(&self) -> MutexGuard<'_, ReasonTally> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The counts as they are now.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -195,55 +225,8 @@ impl Counters {
     }
 }
 
-impl StageCounters {
-    /// A worker finished this number of messages, and worked on them since `started`.
-    pub fn finished(&self, started: Instant, messages: u64) {
-        self.worked(started);
-        add(&self.items, messages);
-    }
-
-    /// A worker wrote this number of bytes.
-    pub fn wrote(&self, bytes: u64) {
-        add(&self.bytes, bytes);
-    }
-
-    /// A worker worked since `started`, and what it worked on is not finished yet.
-    pub fn worked(&self, started: Instant) {
-        add(&self.busy_micros, micros_since(started));
-    }
-
-    /// A worker found nothing to do since `started`.
-    pub fn waited(&self, started: Instant) {
-        add(&self.waiting_micros, micros_since(started));
-    }
-
-    /// Waits for another stage, and counts the time.
-    pub async fn wait_for<T>(&self, other: impl Future<Output = T>) -> T {
-        let started = Instant::now();
-        let outcome = other.await;
-        self.waited(started);
-        outcome
-    }
-
-    /// The counts as they are now.
-    #[must_use]
-    pub fn counts(&self) -> StageCounts {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-        StageCounts {
-            busy: Duration::from_micros(get(&self.busy_micros)),
-            waiting: Duration::from_micros(get(&self.waiting_micros)),
-            items: get(&self.items),
-            bytes: get(&self.bytes),
-        }
-    }
-}
-
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::AcqRel);
-}
-
-fn micros_since(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

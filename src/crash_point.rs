@@ -6,7 +6,8 @@
 //! With it, `PGSLUICE_CRASH_POINT=name[:n]` kills the process with SIGKILL when it passes the point for the n-th time
 //! (the first, if not given). SIGKILL does exactly what the kernel's out-of-memory killer and `kill -9` do: no handler
 //! and no destructor runs, no buffer is flushed, and no core is written as by an abort. The passing thread raises the
-//! signal by a system call, so nothing after the point happens on that thread.
+//! signal by a system call, so nothing after the point happens on that thread. PGSLUICE_CRASH_PANIC beside it lets the
+//! process panic with this message instead.
 
 #[cfg(all(feature = "crash-points", not(debug_assertions)))]
 compile_error!("crash points are for tests; build without the feature `crash-points`");
@@ -85,6 +86,9 @@ mod armed {
                 && armed.name == self.name()
                 && armed.passings_left.fetch_sub(1, Ordering::AcqRel) == 1
             {
+                if let Ok(message) = std::env::var("PGSLUICE_CRASH_PANIC") {
+                    panic!("{message}");
+                }
                 // The signal cannot be blocked; a process may always send it to itself.
                 _ = kill_process(getpid(), Signal::KILL);
             }

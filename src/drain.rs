@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{QueueSettings, SpoolSettings};
 use crate::counters::Counters;
 use crate::error::Error;
-use crate::in_flight::{InFlight, Keeper};
+use crate::in_flight::{InFlight, Keeper, SetAside};
 use crate::queue::{BATCH_MESSAGES, Depth, Queue};
 use crate::spool::{Origin, SealedSegment};
 use crate::staging::Staging;
@@ -54,12 +54,12 @@ pub enum DrainEnd {
     /// The queue is proven empty.
     Empty,
     /// Nothing came for the idle time, but the queue's counts say that there is something: in flight elsewhere, or
-    /// delayed. Of what is in flight, `set_aside` messages are in segments that this run could do nothing for.
+    /// delayed. A part of what is in flight is in segments that this run could do nothing for.
     NotEmpty {
         /// What the queue says.
         depth: Depth,
-        /// Messages in segments that were set aside.
-        set_aside: u64,
+        /// What was set aside.
+        set_aside: SetAside,
     },
     /// Nothing came any more, but the queue did not tell its counts.
     Unproven,

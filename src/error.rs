@@ -16,6 +16,7 @@ use crate::config::ConfigError;
 use crate::durable::FileError;
 use crate::exit_code::ExitCode;
 use crate::import::ImportError;
+use crate::keyring::KeyringError;
 use crate::load::LoadError;
 use crate::mask::RevealError;
 use crate::postgres::PostgresError;
@@ -29,6 +30,9 @@ pub enum Error {
     /// Flags, environment, configuration file or keys.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The keys, or their source.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -51,10 +55,10 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A masked value could not be decrypted.
-    #[error("cannot reveal value {number}")]
+    #[error("cannot reveal {place}")]
     Reveal {
-        /// Which of the given values, counted from 1.
-        number: usize,
+        /// Which one: the number of the value, or of the line.
+        place: String,
         /// Why it could not be decrypted.
         source: RevealError,
     },
@@ -89,10 +93,7 @@ pub enum Error {
     },
     /// A task died: a bug.
     #[error("a task panicked")]
-    Panicked {
-        /// What tokio says of it.
-        source: tokio::task::JoinError,
-    },
+    Panicked,
 }
 
 impl Error {
@@ -101,10 +102,11 @@ impl Error {
         move |source| Self::System { action, source }
     }
 
-    /// For `map_err` on a task's handle.
+    /// For `map_err` on a task's handle. What the panic said may hold a value; the place of it was said before.
     #[must_use]
-    pub fn panicked(source: tokio::task::JoinError) -> Self {
-        Self::Panicked { source }
+    #[allow(clippy::needless_pass_by_value, reason = "it takes what map_err gives")]
+    pub fn panicked(_: tokio::task::JoinError) -> Self {
+        Self::Panicked
     }
 
     /// The disk is full that holds the staging directory.
@@ -150,6 +152,7 @@ impl Error {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Config(_) => "config",
+            Self::Keyring(_) => "keys",
             Self::File(_) => "file",
             Self::Staging(_) => "staging",
             Self::Spool(_) => "spool",
@@ -164,7 +167,7 @@ impl Error {
             Self::System { .. } => "system",
             #[cfg(feature = "local")]
             Self::Demo { .. } => "demo",
-            Self::Panicked { .. } => "bug",
+            Self::Panicked => "bug",
         }
     }
 
@@ -201,6 +204,7 @@ impl Advised for Error {
     fn advice(&self) -> Advice {
         match self {
             Self::Config(error) => error.advice(),
+            Self::Keyring(error) => error.advice(),
             Self::File(error) => error.advice(),
             Self::Staging(error) => error.advice(),
             Self::Spool(error) => error.advice(),
@@ -215,7 +219,7 @@ impl Advised for Error {
             Self::System { .. } => fatal("see what the system says, and the limits of this process (`ulimit -a`)"),
             #[cfg(feature = "local")]
             Self::Demo { .. } => fatal("the demo needs a PostgreSQL server (initdb, postgres) on this machine"),
-            Self::Panicked { .. } => Advice { exit: ExitCode::Bug, ..fatal("this is a bug: please report it") },
+            Self::Panicked => Advice { exit: ExitCode::Bug, ..fatal("this is a bug: please report it") },
         }
     }
 }

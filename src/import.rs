@@ -74,12 +74,13 @@ pub struct Imported {
 /// Imports one file for a pipeline; empty lines are skipped.
 ///
 /// A line that no SQS message can be (not UTF-8, or longer than 2 MiB) is an error with its offset, after all others are
-/// imported.
+/// imported. `on_sealed` is told each new segment, also where an error follows.
 pub fn import(
     staging: &Staging,
     pipeline: &str,
     path: &Path,
     sent_at: Option<Timestamp>,
+    mut on_sealed: impl FnMut(&SealedSegment),
 ) -> Result<Imported, ImportError> {
     let file = given::open_to_read(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
     let modified = modification_time(&file).map_err(FileError::of("inspect", path));
@@ -106,7 +107,9 @@ pub fn import(
                 writer.append(&record(&name, offset, sent_at, body))?;
             }
         }
-        imported.sealed.push(writer.seal()?);
+        let sealed = writer.seal()?;
+        on_sealed(&sealed);
+        imported.sealed.push(sealed);
     }
     match contents.unusable {
         None => Ok(imported),
@@ -318,7 +321,7 @@ mod tests {
             let path = self.root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
-            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()))
+            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()), |_| {})
         }
     }
 

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
-const ORDER: [&[&str]; 14] = [
-    &["crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate"],
+const ORDER: [&[&str]; 15] = [
+    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
     &["advice"],
     &["durable"],
     &["staging", "config", "queue"],
+    &["keyring"],
     &["spool", "mask"],
     &["chunk", "import"],
     &["transform", "postgres"],
@@ -18,7 +19,7 @@ const ORDER: [&[&str]; 14] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress"],
+    &["stages", "progress", "metrics"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.

@@ -6,27 +6,31 @@
 //! - a message is held from its receive until it is settled, first as a part of a [`Batch`], then of a sealed segment. So
 //!   what that takes of memory is bounded by the cap, too;
 //! - a segment that an earlier run left in the spool is inherited: its messages may be in flight under the handles in its
-//!   file, so they count as this run's own until they are settled, but no room is reserved for them.
+//!   file, so they count as this run's own until they are settled, and are kept invisible like those, but no room is
+//!   reserved for them.
 
 mod flow;
 mod holdings;
 mod keeper;
 mod recent;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
-pub use holdings::Batch;
+pub use holdings::{Batch, BatchPart};
 pub use keeper::Keeper;
 
 use crate::queue::Message;
 use crate::segment::SegmentId;
+use crate::spool::SealedSegment;
 use flow::Flow;
-use holdings::{Holding, Holdings};
+use holdings::{Holding, Holdings, Place};
 use recent::Recent;
 
 /// The messages of this run that were received and not yet deleted.
@@ -46,9 +50,20 @@ pub struct InFlight {
 struct Books {
     received: Recent,
     deleted: Recent,
-    /// Segments of an earlier run that are not settled yet.
-    inherited: HashSet<SegmentId>,
-    set_aside: u64,
+    /// Segments of an earlier run that are not settled yet, and how many messages each has.
+    inherited: HashMap<SegmentId, u64>,
+    /// Messages received that had been received before, by whomever.
+    redelivered: u64,
+    set_aside: SetAside,
+}
+
+/// Segments that a run can do nothing for. Their messages may be in flight under the handles in their files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// The messages of those that can be counted.
+    pub messages: u64,
+    /// The segments that cannot.
+    pub uncounted: u64,
 }
 
 /// Room for the messages of one receive. Dropped, it gives back what was not used.
@@ -140,19 +155,48 @@ impl InFlight {
 
     /// These segments are in the spool from an earlier run, which did not finish them. Until each is settled or set
     /// aside, this run is not done.
-    pub fn inherit(&self, segments: impl IntoIterator<Item = SegmentId>) {
-        self.books().inherited.extend(segments);
+    pub fn inherit(&self, segments: &[SealedSegment]) {
+        self.books().inherited.extend(segments.iter().map(|segment| (segment.id, segment.messages)));
+        for segment in segments {
+            if let Some(received) = Instant::now().checked_sub(segment.id.age())
+                && keeper::can_be_held(received)
+            {
+                self.holdings.inherit(segment.id, received);
+            }
+        }
     }
 
-    /// A segment was sealed with the messages of these batches, or a part of them.
-    pub fn hold(&self, segment: SegmentId, batches: Vec<Arc<Batch>>) {
-        self.holdings.seal(segment, batches);
+    /// The messages of a batch are about to be appended to a segment, in their order.
+    pub fn append(&self, batch: Batch) {
+        self.holdings.place(&BatchPart { batch, messages: 0..usize::MAX }, Place::Appended);
+    }
+
+    /// These messages are in no segment after all.
+    pub fn not_appended(&self, parts: &[BatchPart]) {
+        for part in parts {
+            self.holdings.place(part, Place::Received);
+        }
+    }
+
+    /// A segment was sealed with the first of these messages, as many as it has. The others did not fit.
+    pub fn hold(&self, segment: &SealedSegment, mut parts: Vec<BatchPart>) {
+        let mut sealed = usize::try_from(segment.messages).unwrap_or(usize::MAX);
+        let mut rest = Vec::new();
+        for part in &mut parts {
+            let BatchPart { batch, messages: Range { start, end } } = part.clone();
+            let cut = end.min(start.saturating_add(sealed));
+            sealed -= cut - start;
+            part.messages = start..cut;
+            rest.push(BatchPart { batch, messages: cut..end });
+        }
+        self.holdings.seal(segment.id, &parts);
+        self.not_appended(&rest);
     }
 
     /// The messages of a segment are deleted, or SQS was asked to: this run does no more for them.
     pub fn settle(&self, segment: SegmentId, messages: u64) {
         self.holdings.let_go(Holding::Segment(segment));
-        let was_inherited = self.books().inherited.remove(&segment);
+        let was_inherited = self.books().inherited.remove(&segment).is_some();
         if !was_inherited {
             self.flow().settled(messages);
             self.free.add_permits(usize::try_from(messages).unwrap_or(0));
@@ -160,16 +204,30 @@ impl InFlight {
         self.changed.notify_waiters();
     }
 
-    /// This run can do nothing for a segment, whose messages stay in flight under the handles in its file.
-    pub fn set_aside(&self, segment: SegmentId, messages: u64) {
-        self.books().set_aside += messages;
-        self.settle(segment, messages);
+    /// This run can do nothing for a segment, whose messages stay in flight under the handles in its file. `None`: they
+    /// cannot be counted.
+    pub fn set_aside(&self, segment: SegmentId, messages: Option<u64>) {
+        let mut books = self.books();
+        match messages {
+            Some(messages) => books.set_aside.messages += messages,
+            None => books.set_aside.uncounted += 1,
+        }
+        drop(books);
+        self.settle(segment, messages.unwrap_or(0));
     }
 
-    /// The messages of segments that were set aside.
+    /// What was set aside.
     #[must_use]
-    pub fn messages_set_aside(&self) -> u64 {
+    pub fn what_is_set_aside(&self) -> SetAside {
         self.books().set_aside
+    }
+
+    /// Messages of inherited segments that may be in flight under the handles in their files. One that was delivered again
+    /// to this run is not.
+    #[must_use]
+    pub fn inherited(&self) -> u64 {
+        let books = self.books();
+        books.inherited.values().sum::<u64>().saturating_sub(books.redelivered)
     }
 
     /// SQS confirmed this number of deletes just now.
@@ -218,12 +276,15 @@ impl InFlight {
 impl Reservation<'_> {
     /// These arrived; the room for the others is free again.
     #[must_use]
-    pub fn arrived(mut self, messages: &[Message]) -> Arc<Batch> {
+    pub fn arrived(mut self, messages: &[Message]) -> Batch {
         let Self { in_flight, .. } = self;
         let arrived = messages.len().min(self.messages);
         self.messages -= arrived;
         in_flight.flow().arrived(arrived as u64);
-        in_flight.books().received.note(messages.len() as u64);
+        let mut books = in_flight.books();
+        books.received.note(messages.len() as u64);
+        books.redelivered += messages.iter().filter(|message| message.receive_count > 1).count() as u64;
+        drop(books);
         in_flight.holdings.receive(messages)
     }
 }
@@ -266,7 +327,7 @@ mod tests {
     use super::*;
     use crate::queue::simulated::messages;
 
-    fn arrive(in_flight: &InFlight, asked: usize, arrived: usize) -> Arc<Batch> {
+    fn arrive(in_flight: &InFlight, asked: usize, arrived: usize) -> Batch {
         in_flight.try_reserve(asked).unwrap().arrived(&messages(arrived))
     }
 
@@ -316,13 +377,16 @@ mod tests {
     #[tokio::test]
     async fn what_an_earlier_run_left_is_waited_for_and_takes_no_room() {
         let in_flight = InFlight::with_cap(10);
-        let [settled, set_aside] = [SegmentId::now(), SegmentId::now()];
-        in_flight.inherit([settled, set_aside]);
-        in_flight.settle(settled, 7);
+        let [settled, set_aside, unreadable] = [7, 5, 0].map(SealedSegment::of_messages);
+        in_flight.inherit(&[settled, set_aside, unreadable]);
+        assert_eq!(in_flight.inherited(), 12);
+        in_flight.settle(settled.id, 7);
+        in_flight.set_aside(unreadable.id, None);
         assert!(in_flight.none_remaining().now_or_never().is_none());
-        in_flight.set_aside(set_aside, 5);
+        in_flight.set_aside(set_aside.id, Some(5));
         assert!(in_flight.none_remaining().now_or_never().is_some());
-        assert_eq!(in_flight.messages_set_aside(), 5);
+        assert_eq!(in_flight.what_is_set_aside(), SetAside { messages: 5, uncounted: 1 });
+        assert_eq!(in_flight.inherited(), 0);
         _ = arrive(&in_flight, 10, 10);
         assert!(in_flight.try_reserve(1).is_none(), "settling made room for messages that had none");
     }

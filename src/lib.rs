@@ -19,12 +19,13 @@
 //! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config, queue → spool,
-//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress → cli.
+//! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config, queue → keyring →
+//! spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress, metrics → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
 pub mod advice;
+mod aws;
 mod blocking;
 pub mod chunk;
 pub mod cli;
@@ -41,10 +42,13 @@ pub mod gate;
 mod host;
 pub mod import;
 pub mod in_flight;
+pub mod keyring;
 pub mod load;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod mask;
+pub mod metrics;
+pub mod notify;
 pub mod postgres;
 pub mod progress;
 pub mod queue;

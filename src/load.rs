@@ -13,15 +13,19 @@
 
 mod allowance;
 mod committed;
+mod dropping;
 mod error;
 mod evidence;
 mod fitting;
 mod isolate;
+mod known_keys;
 mod ledger;
 mod message_keys;
 mod preflight;
 mod readmit;
+mod redelivered;
 mod rejects;
+mod roles;
 mod savepoint;
 mod search;
 mod target;
@@ -39,12 +43,16 @@ use tokio_postgres::Client;
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
 pub use error::LoadError;
-pub use ledger::{Forgotten, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, Selection, init, init_sql};
+pub use ledger::{
+    Forgotten, FoundReject, LedgerTotals, ListedReject, NotHere, RejectGroup, RejectRow, RejectedSegment, Selection,
+    init, init_sql,
+};
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
+pub use roles::{Role, role_sql};
 
 use crate::blocking::blocking;
-use crate::chunk::{ChunkError, Manifest};
+use crate::chunk::{ChunkError, ColumnKey, Manifest};
 use crate::config::{DatabaseUrl, Dedupe, OnReject, Pipeline};
 use crate::crash_point::CrashPoint;
 use crate::gate::Gate;
@@ -54,8 +62,8 @@ use crate::postgres::{Connection, Database, PostgresError, Retries};
 use crate::segment::SegmentId;
 use crate::spool::Receipts;
 use crate::staging::Staging;
-use ledger::TableState;
-use ledger::{Ledger, PipelineRow};
+use known_keys::Offered;
+use ledger::{Ledger, PipelineRow, TableState};
 use message_keys::SegmentKeys;
 use target::{Target, quoted_table};
 use transaction::{Destination, Filled, Work};
@@ -72,6 +80,10 @@ pub struct Loader {
     gate: Arc<Gate>,
     /// Days (counted from 1970-01-01) whose partitions are there, as far as this loader has asked for them.
     ensured_days: BTreeSet<i32>,
+    /// A masking key that the ledger does not know is meant.
+    takes_new_keys: bool,
+    /// Keys that the ledger knows, as far as this loader has asked.
+    known_keys: HashSet<ColumnKey>,
     retries: u64,
 }
 
@@ -127,6 +139,8 @@ impl Loader {
             allowance: Arc::new(RejectAllowance::new(pipeline.rejects.max_rejects)),
             gate: Arc::default(),
             ensured_days: BTreeSet::new(),
+            takes_new_keys: false,
+            known_keys: HashSet::new(),
             retries: 0,
         }
     }
@@ -135,6 +149,34 @@ impl Loader {
     #[must_use]
     pub fn sharing(self, allowance: Arc<RejectAllowance>, gate: Arc<Gate>) -> Self {
         Self { allowance, gate, ..self }
+    }
+
+    /// Takes masking keys that the ledger does not know.
+    #[must_use]
+    pub fn taking_new_keys(self, takes_new_keys: bool) -> Self {
+        Self { takes_new_keys, ..self }
+    }
+
+    /// Checks that the columns may be written with these keys, and records those that are new to them. `ring`: the ids of
+    /// all masking keys that were at hand.
+    pub async fn accept_keys(&mut self, columns: &[ColumnKey], ring: &[String]) -> Result<(), LoadError> {
+        let mut retries = Retries::new();
+        while !columns.iter().all(|key| self.known_keys.contains(key)) {
+            match answered(self.accept_once(columns, ring)).await.map_err(LoadError::from).flatten() {
+                Ok(()) => self.known_keys.extend(columns.iter().cloned()),
+                Err(error) => self.prepare_retry(&mut retries, error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept_once(&mut self, columns: &[ColumnKey], ring: &[String]) -> Result<(), LoadError> {
+        self.reconnect().await?;
+        let failed = |error| PostgresError::of_statement("looking at keys in the ledger", error);
+        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let offered = Offered { columns, ring, new_key: self.takes_new_keys };
+        known_keys::accept(&transaction, &self.destination.ledger, &self.pipeline, offered).await?;
+        Ok(transaction.commit().await.map_err(failed)?)
     }
 
     /// Compares the mapping with the real table. One error names all that does not fit.
@@ -166,6 +208,7 @@ impl Loader {
     #[tracing::instrument(skip_all, fields(segment = %manifest.segment))]
     pub async fn load(&mut self, staging: &Staging, manifest: &Manifest) -> Result<Committed, LoadError> {
         self.check_manifest(manifest)?;
+        self.accept_keys(&manifest.keys, &manifest.ring).await?;
         let segment = manifest.segment;
         let (files, staged) = (staging.clone(), manifest.clone());
         let leaves = self.pipeline.rejects.on_reject == OnReject::Leave;
@@ -310,7 +353,11 @@ impl Loader {
         work.turn.wait(&transaction, &self.destination.target).await?;
         match self.destination.fill(&transaction, begun.segment_no, work, &self.allowance).await? {
             Filled::SegmentKnown(record) => Ok(Some(Committed::found_in_ledger(record))),
-            Filled::CommittedBefore(record) => {
+            Filled::CommittedBefore(mut record) => {
+                if record.rejected > 0 {
+                    let rejects = self.destination.ledger.rejects_of(&transaction, segment).await?;
+                    record.reasons = rejects.iter().map(|reject| &reject.reason).collect();
+                }
                 self.allowance.count(&record);
                 Ok(Some(Committed::confirmed(record)))
             }

@@ -5,7 +5,7 @@
 //! - a masked value is ASCII: hexadecimal digits; `siv` puts its key's id and a colon before them;
 //! - no key and no plaintext appears in `Debug` output or in an error.
 //!
-//! Masking itself cannot fail: [`Masker::new`] checks the key and the IV, which may be missing or malformed.
+//! Masking itself cannot fail: [`Masker::new`] finds out where the key is missing.
 
 mod aes_cbc;
 mod fixed;
@@ -18,9 +18,10 @@ use std::fmt;
 
 use self::fixed::Fixed;
 use self::siv::Siv;
-use crate::config::{ConfigError, Mask, MaskingKey, MaskingKeys};
+use crate::config::{ConfigError, Mask};
+use crate::keyring::{Algorithm, Key, Keyring};
 
-pub use reveal::{RevealError, Revealed, reveal};
+pub use reveal::{RevealError, Revealed, reveal, reveal_of};
 
 /// Encrypts the values of one column. Shared by all threads.
 pub struct Masker {
@@ -34,19 +35,24 @@ enum Method {
 }
 
 impl Masker {
-    /// Prepares the keys for one column; an error names the key or IV that is missing.
-    pub fn new(mask: Mask, column: &str, keys: &MaskingKeys) -> Result<Self, ConfigError> {
-        let key = master_key(keys)?;
-        Ok(match mask {
-            Mask::Siv => Self { method: Method::Siv(Box::new(Siv::new(column, key)?)), key_id: siv::key_id(key)? },
-            Mask::Fixed => {
-                let iv = fixed_iv(keys)?;
-                Self { method: Method::Fixed(Box::new(Fixed::new(key, iv)?)), key_id: fixed::key_id(key, iv)? }
-            }
-        })
+    /// Prepares the first key of the method for one column, see [`crate::config::Column::masked_as`].
+    pub fn new(mask: Mask, column: &str, keys: &Keyring) -> Result<Self, ConfigError> {
+        let key = keys.first(algorithm(mask)).ok_or_else(|| missing_key(mask))?;
+        Self::with_key(column, key).ok_or_else(|| missing_key(mask))
     }
 
-    /// What stands for the key, and the IV where the method has one: eight hexadecimal digits.
+    /// Prepares any masking key for one column; `None` if the key is no masking key.
+    #[must_use]
+    pub fn with_key(column: &str, key: &Key) -> Option<Self> {
+        let method = match key.algorithm() {
+            Algorithm::Siv => Method::Siv(Box::new(Siv::new(column, key.id(), key.secret())?)),
+            Algorithm::Fixed => Method::Fixed(Box::new(Fixed::new(key.secret(), key.iv()?)?)),
+            Algorithm::Spool => return None,
+        };
+        Some(Self { method, key_id: key.id().to_owned() })
+    }
+
+    /// The id of the key.
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key_id
@@ -58,6 +64,15 @@ impl Masker {
             Method::Siv(siv) => siv.mask(value, out),
             Method::Fixed(fixed) => fixed.mask(value, out),
         }
+    }
+}
+
+/// What a method's keys are for.
+#[must_use]
+pub const fn algorithm(mask: Mask) -> Algorithm {
+    match mask {
+        Mask::Siv => Algorithm::Siv,
+        Mask::Fixed => Algorithm::Fixed,
     }
 }
 
@@ -79,31 +94,32 @@ impl fmt::Debug for Masker {
     }
 }
 
-fn master_key(keys: &MaskingKeys) -> Result<&MaskingKey, ConfigError> {
-    keys.key.as_ref().ok_or(ConfigError::Missing {
-        setting: "PGSLUICE_KEY",
-        hint: "masked columns need a key of 32 or 64 hex digits; `pgsluice keygen` makes one",
-    })
-}
-
-fn fixed_iv(keys: &MaskingKeys) -> Result<[u8; 16], ConfigError> {
-    keys.fixed_iv.ok_or(ConfigError::Missing {
-        setting: "PGSLUICE_FIXED_IV",
-        hint: "mask = \"fixed\" is for existing tables and needs the IV that the table was written with, 32 hex digits; \
-               a new table is better masked by \"siv\", which needs none",
-    })
-}
-
-/// `MaskingKey` accepts 16 and 32 bytes only, so only a bug can show this error.
-fn unusable_key() -> ConfigError {
-    ConfigError::InvalidSetting { setting: "PGSLUICE_KEY", problem: "expected 16 or 32 bytes".to_owned() }
+const fn missing_key(mask: Mask) -> ConfigError {
+    match mask {
+        Mask::Siv => ConfigError::Missing {
+            setting: "the masking key (PGSLUICE_KEY_FILE or PGSLUICE_KEY)",
+            hint: "masked columns need a key: `pgsluice keygen --out FILE` makes a keyring, which PGSLUICE_KEY_FILE or \
+                   --key-file names",
+        },
+        Mask::Fixed => ConfigError::Missing {
+            setting: "the key of mask = \"fixed\" (a keyring, or PGSLUICE_KEY and PGSLUICE_FIXED_IV)",
+            hint: "mask = \"fixed\" is for existing tables and needs what the table was written with: an entry of the \
+                   keyring, or PGSLUICE_KEY and PGSLUICE_FIXED_IV, 32 hex digits; a new table is better masked by \
+                   \"siv\", which needs no IV",
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyring::SecretKey;
 
-    fn missing(mask: Mask, keys: &MaskingKeys) -> (&'static str, &'static str) {
+    fn keys() -> Keyring {
+        Keyring::of_one_key(SecretKey::from_hex("key", &"07".repeat(16)).unwrap(), Some([9; 16]))
+    }
+
+    fn missing(mask: Mask, keys: &Keyring) -> (&'static str, &'static str) {
         match Masker::new(mask, "masked_ip", keys).unwrap_err() {
             ConfigError::Missing { setting, hint } => (setting, hint),
             other => panic!("not a missing setting: {other:?}"),
@@ -112,28 +128,23 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_named_with_the_command_that_makes_one() {
-        for mask in [Mask::Siv, Mask::Fixed] {
-            let (setting, hint) = missing(mask, &MaskingKeys::default());
-            assert_eq!(setting, "PGSLUICE_KEY");
-            assert!(hint.contains("pgsluice keygen"), "{hint}");
-        }
+        let (setting, hint) = missing(Mask::Siv, &Keyring::default());
+        assert!(setting.contains("PGSLUICE_KEY_FILE") && hint.contains("pgsluice keygen"), "{setting}, {hint}");
     }
 
     /// The hint once named `pgsluice keygen`, whose 64 digits are no IV and were refused.
     #[test]
     fn a_missing_iv_is_the_tables_own_and_no_command_makes_it() {
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let (setting, hint) = missing(Mask::Fixed, &MaskingKeys { key: Some(key), fixed_iv: None });
-        assert_eq!(setting, "PGSLUICE_FIXED_IV");
+        let key = SecretKey::from_hex("key", &"07".repeat(16)).unwrap();
+        let (setting, hint) = missing(Mask::Fixed, &Keyring::of_one_key(key, None));
+        assert!(setting.contains("IV"), "{setting}");
         assert!(hint.contains("32 hex digits") && !hint.contains("keygen"), "{hint}");
     }
 
     #[test]
     fn the_length_of_a_masked_value_is_known_before() {
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let keys = MaskingKeys { key: Some(key), fixed_iv: Some([9; 16]) };
         for mask in [Mask::Siv, Mask::Fixed] {
-            let masker = Masker::new(mask, "c", &keys).unwrap();
+            let masker = Masker::new(mask, "c", &keys()).unwrap();
             for bytes in 0..100 {
                 let mut text = Vec::new();
                 masker.mask(&"x".repeat(bytes), &mut text);
@@ -144,9 +155,7 @@ mod tests {
 
     #[test]
     fn debug_shows_the_method_alone() {
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let keys = MaskingKeys { key: Some(key), fixed_iv: Some([9; 16]) };
-        assert_eq!(format!("{:?}", Masker::new(Mask::Siv, "c", &keys).unwrap()), "Masker(siv)");
-        assert_eq!(format!("{:?}", Masker::new(Mask::Fixed, "c", &keys).unwrap()), "Masker(fixed)");
+        assert_eq!(format!("{:?}", Masker::new(Mask::Siv, "c", &keys()).unwrap()), "Masker(siv)");
+        assert_eq!(format!("{:?}", Masker::new(Mask::Fixed, "c", &keys()).unwrap()), "Masker(fixed)");
     }
 }

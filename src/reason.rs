@@ -1,6 +1,10 @@
 //! Why a message could not become a row: never a value of the message.
 
+mod tally;
+
 use serde::{Deserialize, Serialize};
+
+pub use tally::{DISTINCT_REASONS, OTHER_REASONS, ReasonTally};
 
 /// The stage that refused a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

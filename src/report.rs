@@ -1,7 +1,11 @@
 //! What a run did: the sum that must hold, `report.json`, and the summary for people.
 
+mod events;
 mod in_flight;
+mod rejects;
 mod run;
+mod samples;
+mod segment_times;
 mod summary;
 
 use std::io::{self, Write};
@@ -17,8 +21,13 @@ use crate::durable::{FileError, given};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
+pub use events::{EVENTS, log_failed_command};
 pub use in_flight::InFlightReport;
+pub use rejects::RejectCount;
 pub use run::{EndedBy, ErrorReport, RunInfo};
+pub use samples::{SAMPLES, Sample, Sampler};
+pub use segment_times::SegmentTimesReport;
+pub use summary::Surroundings;
 
 /// `report.json`: the names are a contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,6 +49,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Messages that could not become rows; kept with their reason.
     pub rejected: u64,
+    /// Why they could not, the most frequent reason first; at most 101 of each stage, of which the last is of the rest.
+    pub rejects_by_reason: Vec<RejectCount>,
     /// Messages safe in the spool and not yet committed.
     pub pending: u64,
     /// Deletes that SQS confirmed.
@@ -64,6 +75,11 @@ pub struct Report {
     pub queue_empty: Option<bool>,
     /// How the process ends; null while it runs.
     pub exit_code: Option<u8>,
+    /// What it had done at each second; at most [`SAMPLES`], thinned by halves.
+    pub samples: Vec<Sample>,
+    /// When segments were in each stage, in the order in which they entered; at most
+    /// [`crate::counters::TIMED_SEGMENTS`], thinned by halves.
+    pub segment_times: Vec<SegmentTimesReport>,
 }
 
 /// The time of each stage.
@@ -116,6 +132,7 @@ impl Report {
             loaded: counts.loaded,
             duplicates: counts.duplicates,
             rejected: counts.rejected,
+            rejects_by_reason: RejectCount::all(&counters.reasons()),
             pending: counts.pending,
             acknowledged: counts.acknowledged,
             ack_failed: counts.ack_failed,
@@ -133,6 +150,8 @@ impl Report {
             in_flight: counters.in_flight.get().map(|in_flight| InFlightReport::from(&**in_flight)),
             queue_empty: None,
             exit_code: None,
+            samples: Vec::new(),
+            segment_times: counters.segment_times().into_iter().map(SegmentTimesReport::from).collect(),
         }
     }
 
@@ -155,6 +174,15 @@ impl Report {
         self.received == self.loaded + self.duplicates + self.rejected + self.pending
     }
 
+    /// As `report.json` has it.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // A report holds nothing that JSON has no form for.
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
     /// Writes the report of a run that begins, which replaces that of an earlier run, and finds before anything moves that
     /// it cannot be written. A stream is left alone: its reader would take this for the end.
     pub fn begin(&self, path: &Path) -> Result<(), ConfigError> {
@@ -168,8 +196,7 @@ impl Report {
     }
 
     fn write_file(&self, path: &Path) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(io::Error::from)? + "\n";
-        given::open_to_replace(path)?.write_all(text.as_bytes())
+        given::open_to_replace(path)?.write_all(&self.to_json())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -21,6 +22,15 @@ impl SegmentId {
     #[must_use]
     pub fn now() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The time since the name was given, by this machine's clock; zero where that clock was set back. The name of an
+    /// imported segment does not tell, and counts as given in 1970.
+    #[must_use]
+    pub fn age(self) -> Duration {
+        let given = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since_epoch.saturating_sub(Duration::new(given.0, given.1))
     }
 
     /// The name as the ledger stores it.

@@ -57,6 +57,14 @@ pub struct SealedSegment {
     pub seal: Option<Seal>,
 }
 
+#[cfg(test)]
+impl SealedSegment {
+    /// A segment that was sealed just now, without a file.
+    pub(crate) fn of_messages(messages: u64) -> Self {
+        Self { id: SegmentId::now(), messages, bytes: 0, seal: None }
+    }
+}
+
 /// Where the messages of tests come from.
 #[cfg(test)]
 pub(crate) fn origin() -> Origin {

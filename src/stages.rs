@@ -15,6 +15,7 @@
 
 mod acknowledging;
 mod chunks;
+mod dropping;
 mod entering;
 mod expiring;
 mod inventory;
@@ -31,9 +32,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use dropping::{Dropped, drop_rejects};
 pub use inventory::{Inventory, Owner};
 pub use retrying::{Retried, retry_rejects};
-pub use shutdown::stop_after;
+pub use shutdown::{beside, stop_after};
 
 use crate::ack::RejectRoute;
 use crate::blocking::blocking;
@@ -148,9 +150,10 @@ impl Stages {
         };
         // What remains becomes visible now, so that others need not wait for its visibility timeout. It stays in the spool
         // as well: the process that loads it first wins, and the ledger tells the other. By `dedupe = "segment"` the ledger
-        // could not tell, so there the timeout has to pass.
-        if self.dedupe == Dedupe::Message {
-            keeper.release().await;
+        // could not tell, so there only what is in no file is given back; for the rest the timeout has to pass.
+        match self.dedupe {
+            Dedupe::Message => keeper.release().await,
+            Dedupe::Segment => keeper.release_unsealed().await,
         }
         end
     }
@@ -163,7 +166,7 @@ impl Stages {
         mut loaders: Vec<Loader>,
         route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
-        let known = known(&mut loaders, &inventory.ids()).await?;
+        let known = self.known_to_acknowledge(&mut loaders, &inventory.ids()).await?;
         let unfinished = [inventory.sealed, inventory.committed].concat();
         self.count_unfinished(&unfinished, &known);
         self.gate.doubt(unfinished.iter().filter(|segment| !known.contains_key(&segment.id)).count());
@@ -172,7 +175,10 @@ impl Stages {
         let (staged, to_load) = mpsc::channel(WAITING_SEGMENTS);
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let (queue, parallel) = (Arc::clone(&drain.queue), drain.settings.pollers);
-        drain.in_flight.inherit(unfinished.iter().map(|segment| segment.id));
+        drain.in_flight.inherit(&unfinished);
+        for segment in inventory.unreadable {
+            drain.in_flight.set_aside(segment, None);
+        }
         let own = Arc::new(OwnMessages { in_flight: Arc::clone(&drain.in_flight), stop: drain.stop.clone() });
         let (stop, this) = (drain.stop.clone(), || Arc::clone(&self));
 
@@ -250,7 +256,7 @@ impl Stages {
         parallel: usize,
         route: RejectRoute,
     ) -> Result<(), Error> {
-        let known = known(loaders, &inventory.ids()).await?;
+        let known = self.known_to_acknowledge(loaders, &inventory.ids()).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
@@ -278,6 +284,28 @@ impl Stages {
     #[must_use]
     pub fn has_unfinished(&self, segments: &[SegmentId]) -> bool {
         self.counters.is_any_pending(segments)
+    }
+
+    /// Which of these segments the ledger knows. Rejects among them that were delivered again are kept.
+    async fn known_to_acknowledge(
+        &self,
+        loaders: &mut [Loader],
+        segments: &[SegmentId],
+    ) -> Result<HashMap<SegmentId, Committed>, Error> {
+        let mut kept = HashMap::new();
+        let known = known(loaders, segments).await?;
+        let Some(loader) = loaders.first_mut() else { return Ok(kept) };
+        for (segment, committed) in known {
+            match loader.keep_redelivered_rejects(&self.staging, committed).await.map_err(Error::from) {
+                Ok(committed) => _ = kept.insert(segment, committed),
+                // Without this it is not acknowledged; the stage that cannot go on with it sets it aside.
+                Err(error) if error.is_damage() || error.is_disk_full() || error.stops_its_segment_alone() => {
+                    tracing::warn!(%segment, "{}", error.one_line());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(kept)
     }
 
     async fn commit_segment(&self, segment: SegmentId) -> Result<(), Error> {
@@ -317,7 +345,8 @@ impl Stages {
         tracing::error!(%segment, "{}; this segment {place}, the others go on", error.one_line());
         self.gate.skip();
         if let Some(own) = own {
-            own.in_flight.set_aside(segment, messages);
+            // A segment with nothing in it is one that nobody can count.
+            own.in_flight.set_aside(segment, (messages > 0).then_some(messages));
         }
         Ok(())
     }

@@ -69,6 +69,9 @@ pub enum StagingError {
     File(#[from] FileError),
     #[error("{} is in use by another process", path.display())]
     Locked { path: PathBuf },
+    /// As [`Self::Locked`], for a command whose work every run does as well.
+    #[error("{} is in use by another process", path.display())]
+    LockedByRun { path: PathBuf },
     #[error("no segment {segment} in the spool or the archive")]
     NoSuchSegment { segment: SegmentId },
 }
@@ -86,6 +89,10 @@ impl Advised for StagingError {
         match self {
             Self::File(error) => error.advice(),
             Self::Locked { .. } => fatal("wait for that process, or give this one a --staging-dir of its own"),
+            Self::LockedByRun { .. } => fatal(
+                "there is nothing to do: `run`, `replay` and `ack` remove at their end what `prune` would, and `run --follow` \
+                 every hour",
+            ),
             Self::NoSuchSegment { .. } => fatal(
                 "the files in spool/ and archive/ of the staging directory begin with their segments' names; check --staging-dir",
             ),

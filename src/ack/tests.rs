@@ -1,6 +1,7 @@
 //! Deletes against a queue that refuses, fails or falls silent, on a clock that is moved.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use super::*;
 use crate::queue::FailedEntry;
@@ -32,6 +33,27 @@ fn service_error(code: &str, server_fault: bool) -> QueueError {
     QueueError::Service { operation: "DeleteMessageBatch", code: code.to_owned(), server_fault }
 }
 
+/// The sum of what was told.
+#[derive(Default)]
+struct Told(Mutex<Acknowledged>);
+
+impl Told {
+    fn hear(&self, part: Acknowledged) {
+        let mut sum = self.0.lock().unwrap();
+        *sum = Acknowledged {
+            deleted: sum.deleted + part.deleted,
+            stale: sum.stale + part.stale,
+            failed: sum.failed + part.failed,
+            retries: sum.retries + part.retries,
+            throttles: sum.throttles + part.throttles,
+        };
+    }
+
+    fn sum(&self) -> Acknowledged {
+        *self.0.lock().unwrap()
+    }
+}
+
 /// One batch of deletes, and what the queue was asked for meanwhile.
 struct Batch {
     outcome: Result<Acknowledged, QueueError>,
@@ -44,7 +66,9 @@ impl Batch {
     /// Deletes the messages of these handles from a queue that answers in this way.
     async fn delete(numbers: Range<usize>, answers: impl IntoIterator<Item = DeleteAnswer>) -> Self {
         let queue = SimulatedQueue::answering_deletes(answers);
-        let outcome = delete_batch(&queue, handles(numbers)).await;
+        let told = Told::default();
+        let end = delete_batch(&queue, handles(numbers), &|part| told.hear(part)).await;
+        let outcome = end.map(|()| told.sum());
         let (times, requests): (Vec<_>, Vec<_>) = queue.deletes().into_iter().unzip();
         let pauses = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         Self { outcome, requests, pauses, deleted: queue.deleted_handles().into_iter().collect() }
@@ -190,6 +214,16 @@ async fn a_request_that_sqs_refuses_is_an_error_at_once() {
     assert_eq!(batch.requests.len(), 1);
 }
 
+/// A sealed segment with a message for each of these ids; the receipt handle is its position.
+fn segment_of(staging: &Staging, ids: &[Uuid]) -> SegmentId {
+    let mut writer = SegmentWriter::create(staging, &origin()).unwrap();
+    for (number, id) in ids.iter().enumerate() {
+        let (message_id, receipt_handle) = (id.to_string().into(), number.to_string().into());
+        writer.append(&Record { message_id, receipt_handle, ..Record::with_body("{}") }).unwrap();
+    }
+    writer.seal().unwrap().id
+}
+
 /// A segment of 25 messages, of which two stay in the queue: each batch has its own fate, and the sum is the segment's.
 #[tokio::test(start_paused = true)]
 async fn the_batches_of_a_segment_add_up_and_what_is_left_to_the_queue_is_not_deleted() {
@@ -197,12 +231,7 @@ async fn the_batches_of_a_segment_add_up_and_what_is_left_to_the_queue_is_not_de
     let root = tempfile::tempdir().unwrap();
     let staging = Staging::open(root.path()).unwrap();
     let ids: Vec<Uuid> = (0..MESSAGES).map(|_| Uuid::now_v7()).collect();
-    let mut writer = SegmentWriter::create(&staging, &origin()).unwrap();
-    for (number, id) in ids.iter().enumerate() {
-        let (message_id, receipt_handle) = (id.to_string().into(), number.to_string().into());
-        writer.append(&Record { message_id, receipt_handle, ..Record::with_body("{}") }).unwrap();
-    }
-    let segment = staging.spool(writer.seal().unwrap().id);
+    let segment = staging.spool(segment_of(&staging, &ids));
 
     let answers = [
         Failed(vec![failed_by_us(0, STALE), failed_by_us(1, "AccessDenied")]),
@@ -210,12 +239,34 @@ async fn the_batches_of_a_segment_add_up_and_what_is_left_to_the_queue_is_not_de
         Failed(vec![failed_by_us(0, "AccessDenied")]),
     ];
     let queue = SimulatedQueue::answering_deletes(answers);
-    let left_in_queue = HashSet::from([ids[4], ids[24]]);
-    let outcome = delete_all(&queue, &segment, &left_in_queue, &Deletes::at_most(1)).await.unwrap();
+    let (left_in_queue, told) = (HashSet::from([ids[4], ids[24]]), Told::default());
+    delete_all(&queue, &segment, &left_in_queue, &Deletes::at_most(1), &|part| told.hear(part)).await.unwrap();
     let expected = Acknowledged { deleted: 20, stale: 1, failed: 2, retries: 1, throttles: 0 };
-    assert_eq!(outcome, expected);
+    assert_eq!(told.sum(), expected);
     assert_eq!(queue.deleted_handles().len(), 20);
     let asked: HashSet<String> = queue.deletes().into_iter().flat_map(|(_, handles)| handles).collect();
     let expected = handles((0..MESSAGES).filter(|number| ![4, 24].contains(number)));
     assert_eq!(asked, expected.into_iter().collect());
+}
+
+/// The counts of a segment were dropped with the request that was refused, so the report said that nothing of it had
+/// been acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_sqs_confirmed_counts_also_where_another_request_of_the_segment_is_refused() {
+    let denied = || QueueError::AccessDenied { queue_url: "queue".to_owned(), code: "AccessDenied".to_owned() };
+    // One after the other: the third of four. Side by side: the first, while another one is under way.
+    for (parallel, refused, deleted) in [(1, 2, 20), (2, 0, 10)] {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let ids: Vec<Uuid> = (0..40).map(|_| Uuid::now_v7()).collect();
+        let segment = staging.spool(segment_of(&staging, &ids));
+        let answers = (0..=refused).map(|batch| if batch == refused { Refused(denied()) } else { Failed(Vec::new()) });
+        let queue = SimulatedQueue::answering_deletes(answers);
+        let told = Told::default();
+        let deletes = Deletes::at_most(parallel);
+        let end = delete_all(&queue, &segment, &HashSet::new(), &deletes, &|part| told.hear(part)).await;
+        assert!(matches!(end, Err(Error::Queue(QueueError::AccessDenied { .. }))), "{end:?}");
+        assert_eq!(told.sum(), Acknowledged { deleted, ..Acknowledged::default() });
+        assert_eq!(queue.deleted_handles().len() as u64, deleted, "no request began after the refusal");
+    }
 }

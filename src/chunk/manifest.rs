@@ -33,6 +33,9 @@ pub struct Manifest {
     pub mapping: String,
     /// The ids of the keys that its columns were masked with.
     pub keys: Vec<ColumnKey>,
+    /// The ids of all masking keys that were at hand: whether a key that a column does not know is a rotation.
+    #[serde(default)]
+    pub ring: Vec<String>,
     /// Messages in the segment.
     pub messages: u64,
     /// Messages that the transform refused.
@@ -50,9 +53,9 @@ pub struct Manifest {
 }
 
 /// A masked column, and the key that it was masked with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ColumnKey {
-    /// The column's name.
+    /// The column's name, or what it was called when it was masked first.
     pub column: String,
     /// `siv` or `fixed`.
     pub method: String,
@@ -95,6 +98,8 @@ pub struct Description {
     pub mapping: String,
     /// See [`Manifest::keys`].
     pub keys: Vec<ColumnKey>,
+    /// See [`Manifest::ring`].
+    pub ring: Vec<String>,
     /// See [`TablePart::table`].
     pub table: String,
     /// See [`TablePart::rows`].
@@ -109,7 +114,8 @@ impl Manifest {
     /// The manifest of a chunk with these parts.
     #[must_use]
     pub fn new(description: Description, rows: Part, ids: Part, reject_lines: Part) -> Self {
-        let Description { segment, pipeline, seal, mapping, keys, table, rejects, sent_between, .. } = description;
+        let Description { segment, pipeline, seal, mapping, keys, ring, table, rejects, sent_between, .. } =
+            description;
         Self {
             format: FORMAT,
             segment,
@@ -117,6 +123,7 @@ impl Manifest {
             seal,
             mapping,
             keys,
+            ring,
             messages: description.rows + rejects,
             rejects,
             first_sent_at: sent_between.map(|(first, _)| first),

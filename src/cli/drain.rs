@@ -1,7 +1,8 @@
 //! `pgsluice drain`: from the queue into sealed spool segments, and no further.
 //!
-//! Always true: while it runs, what it received stays invisible to others. From its end on, that is for `load` and `ack`
-//! to do before the visibility timeout ends; what comes later is delivered again, and recognised.
+//! Always true: while it runs, what it received stays invisible to others, and so does what an earlier drain left in the
+//! spool. From its end on, that is for `load` and `ack` to do before the visibility timeout ends; what comes later is
+//! delivered again, and recognised.
 
 use tokio::sync::mpsc;
 
@@ -16,10 +17,11 @@ use crate::stages::stop_after;
 pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
-        session.take_inventory(&session.owner(Some(session.config.queue_url()?)))?;
+        let inventory = session.take_inventory(&session.owner(Some(session.config.queue_url()?)))?;
         let queue = session.connect_queue().await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         let drain = session.drain(queue, limits, Proof::Spooled, stop)?;
+        inventory.inherited_by(&drain.in_flight);
         let keeper = drain.keeper();
 
         let (sealed, mut segments) = mpsc::channel(1);

@@ -6,6 +6,7 @@
 use crate::drain::DrainEnd;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::in_flight::SetAside;
 use crate::queue::Depth;
 use crate::report::EndedBy;
 
@@ -70,15 +71,19 @@ fn remark(end: DrainEnd, told: Told) -> String {
     match end {
         DrainEnd::Empty => "the queue is empty".to_owned(),
         DrainEnd::NotEmpty { depth: Depth { visible, in_flight, delayed }, set_aside } => {
-            let others = in_flight.saturating_sub(set_aside);
-            let own = if set_aside > 0 {
-                format!(", {} in flight in segments that were set aside", in_flight.min(set_aside))
-            } else {
-                String::new()
+            let own = in_flight.min(set_aside.messages);
+            let others = in_flight - own;
+            let (own, whose) = match set_aside {
+                SetAside { uncounted: 1.., .. } => {
+                    (String::new(), "in segments that were set aside, or with other consumers")
+                }
+                SetAside { messages: 1.., .. } => {
+                    (format!(", {own} in flight in segments that were set aside"), "with other consumers")
+                }
+                SetAside { .. } => (String::new(), "with other consumers"),
             };
-            format!(
-                "the queue is not empty: {visible} visible, {others} in flight with other consumers{own}, {delayed} delayed"
-            )
+            let others = if set_aside.uncounted > 0 { in_flight } else { others };
+            format!("the queue is not empty: {visible} visible, {others} in flight {whose}{own}, {delayed} delayed")
         }
         DrainEnd::Unproven => {
             "nothing came any more, but the queue's counts could not be asked for, so it is not proven \
@@ -119,8 +124,10 @@ mod tests {
     use crate::load::LoadError;
     use crate::segment::SegmentId;
 
-    const NOT_EMPTY: DrainEnd =
-        DrainEnd::NotEmpty { depth: Depth { visible: 0, in_flight: 1, delayed: 0 }, set_aside: 0 };
+    const NOT_EMPTY: DrainEnd = DrainEnd::NotEmpty {
+        depth: Depth { visible: 0, in_flight: 1, delayed: 0 },
+        set_aside: SetAside { messages: 0, uncounted: 0 },
+    };
     const UNTOLD: Told = Told { to_stop: false, to_follow: false };
     const STOPPED: Told = Told { to_stop: true, to_follow: false };
     const FOLLOWING: Told = Told { to_stop: false, to_follow: true };

@@ -1,19 +1,21 @@
 //! `pgsluice import`: NDJSON files of message bodies into the spool, to be loaded by `replay` or the next `run`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
 
 use super::SharedFlags;
+use super::end::End;
 use super::output::say;
-use crate::config::Config;
+use super::session::{Session, runtime};
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::import::import;
 use crate::report::grouped;
 use crate::spool;
-use crate::staging::Staging;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
@@ -30,13 +32,33 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode, Error> {
-    let config = Config::resolve(flags.overrides())?;
-    let staging = Staging::open(&config.staging_dir)?;
-    let _lock = staging.lock()?;
-    spool::recover(&staging)?;
-    for file in &import_flags.files {
-        let imported = import(&staging, &config.pipeline.name, file, import_flags.sent_at)?;
-        if !flags.quiet {
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let session = Session::open(flags)?;
+        spool::recover(session.staging())?;
+        let end = import_all(&session, import_flags).await;
+        if end.is_ok() {
+            session.expire_files().await;
+        }
+        session.finish_silently(end)
+    });
+    // A file that is still being read when a signal comes is not waited for: importing it again completes it.
+    runtime.shutdown_background();
+    code
+}
+
+/// Each file, until a signal.
+async fn import_all(session: &Session, flags: &Flags) -> Result<End, Error> {
+    let sent_at = flags.sent_at;
+    for file in &flags.files {
+        let (staging, pipeline, path) = (session.staging().clone(), session.config.pipeline.name.clone(), file.clone());
+        let counters = Arc::clone(session.stages.counters());
+        let reading = blocking(move || import(&staging, &pipeline, &path, sent_at, |segment| counters.enter(segment)));
+        let imported = tokio::select! {
+            imported = reading => imported?,
+            () = session.stop.cancelled() => return Ok(End::without_queue(true, true)),
+        };
+        if !session.is_quiet() {
             let messages = grouped(imported.sealed.iter().map(|segment| segment.messages).sum());
             say(format_args!("{}: {messages} messages in {} segments", file.display(), imported.sealed.len()));
             if !imported.known.is_empty() {
@@ -44,5 +66,5 @@ pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode,
             }
         }
     }
-    Ok(ExitCode::Done)
+    Ok(End::without_queue(false, false))
 }

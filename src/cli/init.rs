@@ -8,17 +8,24 @@ use super::session::runtime;
 use crate::config::{Config, TableName};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::load;
+use crate::load::{self, Role};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
     /// Print the SQL instead of running it
     #[arg(long)]
     print: bool,
+    /// With --print: the SQL that grants a role its rights on the ledger and on this pipeline's table
+    #[arg(long, value_enum, value_name = "ROLE", requires = "print")]
+    role: Option<Role>,
 }
 
 pub(super) fn run(flags: &SharedFlags, init: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
+    if let Some(role) = init.role {
+        DataLines::new().text(&load::role_sql(role, &config.pipeline)?)?;
+        return Ok(ExitCode::Done);
+    }
     let with_user_logins = config.pipeline.fits_user_logins()?;
     if init.print {
         let mut lines = DataLines::new();

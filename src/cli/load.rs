@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::SharedFlags;
 use super::end::End;
 use super::session::{Session, runtime};
+use super::{KeyFlags, SharedFlags};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
-pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
+pub(super) fn run(flags: &SharedFlags, keys: KeyFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
         session.take_inventory(&session.owner(None))?;
-        let loaders = session.connect_loaders(session.config.load.connections).await?;
+        let loaders = session.connect_loaders_with(session.config.load.connections, keys).await?;
         let segments = session.staging().staged_segments()?;
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);

@@ -17,6 +17,7 @@ use super::{LogFormat, SharedFlags};
 use crate::config::ConfigError;
 use crate::durable::given;
 use crate::error::Error;
+use crate::report::EVENTS;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
@@ -48,6 +49,10 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(Targets::new().with_target("pgsluice", level))).init();
+    // On a terminal, the summary and the error line say the same.
+    let is_said_otherwise = flags.log_format == LogFormat::Text && flags.log_file.is_none();
+    let events = if is_said_otherwise { LevelFilter::OFF } else { level };
+    let shown = Targets::new().with_target("pgsluice", level).with_target(EVENTS, events);
+    tracing_subscriber::registry().with(lines.with_filter(shown)).init();
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! Always true: output that cannot be written changes nothing of what happens to messages. A reader that closes its
 //! pipe ends the output quietly; any other failure to write data is an error. What stderr does not take is dropped.
 
-use std::fmt;
-use std::io::{self, ErrorKind, StderrLock, StdoutLock, Write};
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, StderrLock, StdoutLock, Write};
 
 use crate::error::Error;
 
@@ -12,11 +13,13 @@ use crate::error::Error;
 pub(super) struct DataLines {
     stdout: StdoutLock<'static>,
     is_closed: bool,
+    is_terminal: bool,
 }
 
 impl DataLines {
     pub(super) fn new() -> Self {
-        Self { stdout: io::stdout().lock(), is_closed: false }
+        let stdout = io::stdout().lock();
+        Self { is_terminal: stdout.is_terminal(), stdout, is_closed: false }
     }
 
     /// Whether the reader has closed its end. A further line would be lost.
@@ -31,20 +34,56 @@ impl DataLines {
 
     /// Writes text that has its own line feeds.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Error> {
-        self.write(format_args!("{text}"))
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes a value that may hold anything, as a line.
+    pub(super) fn value(&mut self, value: &str) -> Result<(), Error> {
+        let line = format!("{}\n", self.shown(value));
+        self.text(&line)
+    }
+
+    /// The value as this output may have it: on a terminal without control characters.
+    pub(super) fn shown<'a>(&self, value: &'a str) -> Cow<'a, str> {
+        if self.is_terminal { without_control_characters(value) } else { value.into() }
+    }
+
+    /// Writes bytes as they are.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.when_open(|stdout| stdout.write_all(bytes))
     }
 
     fn write(&mut self, text: fmt::Arguments<'_>) -> Result<(), Error> {
+        self.when_open(|stdout| stdout.write_fmt(text))
+    }
+
+    fn when_open(&mut self, write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> Result<(), Error> {
         if self.is_closed {
             return Ok(());
         }
         // Flushed here, because nothing can report a failure at the end of the process.
-        match self.stdout.write_fmt(text).and_then(|()| self.stdout.flush()) {
+        match write(&mut self.stdout).and_then(|()| self.stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.is_closed = true,
             written => written.map_err(|source| Error::Output { source })?,
         }
         Ok(())
     }
+}
+
+/// Control characters as JSON writes them. A value with ESC or a line feed could forge what a person sees.
+fn without_control_characters(value: &str) -> Cow<'_, str> {
+    if !value.chars().any(char::is_control) {
+        return value.into();
+    }
+    let mut shown = String::with_capacity(value.len() + 8);
+    for character in value.chars() {
+        if character.is_control() {
+            _ = write!(shown, "\\u{:04x}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.into()
 }
 
 /// Prints one line of data.
@@ -64,4 +103,20 @@ pub(super) fn say_text(text: &str) {
 
 fn stderr() -> StderrLock<'static> {
     io::stderr().lock()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_control_characters;
+
+    #[test]
+    fn control_characters_are_escaped_and_nothing_else() {
+        for (value, shown) in [
+            ("Gr\u{fc}\u{df}e, \u{6771}\u{4eac} \\u", "Gr\u{fc}\u{df}e, \u{6771}\u{4eac} \\u"),
+            ("a\nb\r\tc", "a\\u000ab\\u000d\\u0009c"),
+            ("\u{1b}[2Jx\u{7f}\u{9b}31m", "\\u001b[2Jx\\u007f\\u009b31m"),
+        ] {
+            assert_eq!(without_control_characters(value), shown);
+        }
+    }
 }

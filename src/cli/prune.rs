@@ -4,15 +4,19 @@ use super::SharedFlags;
 use super::session::{Session, runtime};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::load::Loader;
+use crate::staging::StagingError;
 
 pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
     runtime()?.block_on(async {
-        let session = Session::open(flags)?;
-        let (database, pipeline) = (session.config.database_url()?, &session.config.pipeline);
-        session.stages.expire(&database, pipeline).await?;
-        let mut loader = Loader::connect_to_ask(&database, pipeline).await?;
-        loader.prune().await?;
+        let session = Session::open(flags).map_err(in_use)?;
+        session.stages.expire(&session.config.database_url()?, &session.config.pipeline).await?;
         Ok(ExitCode::Done)
     })
+}
+
+fn in_use(error: Error) -> Error {
+    match error {
+        Error::Staging(StagingError::Locked { path }) => StagingError::LockedByRun { path }.into(),
+        other => other,
+    }
 }

@@ -1,12 +1,15 @@
-//! `pgsluice rejects list` and `rejects retry`: what could not become rows, and a second try.
+//! `pgsluice rejects`: what could not become rows. `list` and `retry` are here.
+
+mod drop;
+mod show;
 
 use clap::{Args, Subcommand};
 use futures::{Stream, TryStreamExt};
 
-use super::SharedFlags;
 use super::end::End;
 use super::output::DataLines;
 use super::session::{Session, runtime};
+use super::{KeyFlags, SharedFlags};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -20,8 +23,12 @@ use crate::staging::StagingError;
 pub(super) enum Command {
     /// List the ledger's rejects, a JSON object a line: counted by reason, or one by one; bodies are never listed
     List(ListFlags),
+    /// Print one reject: its record to stderr, its body to stdout
+    Show(show::Flags),
     /// Load those rejects that fit by now, after the mapping or the table was corrected; needs no AWS
     Retry(RetryFlags),
+    /// Give up the rejects of one reason, here and in the ledger: nobody can load them any more
+    Drop(drop::Flags),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -42,12 +49,16 @@ pub(super) struct RetryFlags {
     /// The segments, by name [default: all that have a reject file]
     #[arg(value_name = "SEGMENT")]
     segments: Vec<SegmentId>,
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 pub(super) fn run(flags: &SharedFlags, command: &Command) -> Result<ExitCode, Error> {
     match command {
         Command::List(list) => runtime()?.block_on(print_list(flags, list)),
-        Command::Retry(retry) => runtime()?.block_on(retry_all(flags, &retry.segments)),
+        Command::Show(show) => show::run(flags, show),
+        Command::Drop(drop) => drop::run(flags, drop),
+        Command::Retry(retry) => runtime()?.block_on(retry_all(flags, retry)),
     }
 }
 
@@ -74,22 +85,23 @@ async fn print_lines<T: serde::Serialize>(items: impl Stream<Item = Result<T, Lo
     Ok(())
 }
 
-async fn retry_all(flags: &SharedFlags, named: &[SegmentId]) -> Result<ExitCode, Error> {
+async fn retry_all(flags: &SharedFlags, retry: &RetryFlags) -> Result<ExitCode, Error> {
     let session = Session::open(flags)?;
+    let named = &retry.segments;
     let staging = session.staging();
-    let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.to_vec() };
+    let mut segments = if named.is_empty() { staging.rejected_segments()? } else { named.clone() };
     segments.sort_unstable();
     segments.dedup();
-    let end = retry_each(&session, segments).await;
+    let end = retry_each(&session, segments, retry.keys).await;
     let end = end.map(|remaining| End::without_queue(session.stop.is_cancelled(), remaining));
     let title = format!("rejects → {}", session.config.pipeline.table);
     session.finish(&title, end)
 }
 
 /// Whether it was stopped before the last one.
-async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool, Error> {
-    let plan = session.plan()?;
-    let mut loader = session.connect_loaders(1).await?.remove(0);
+async fn retry_each(session: &Session, segments: Vec<SegmentId>, keys: KeyFlags) -> Result<bool, Error> {
+    let plan = session.plan().await?;
+    let mut loader = session.connect_loaders_for(&plan, 1, keys).await?.remove(0);
     for (host, rejects) in loader.rejects_not_among(&session.staging().rejected_segments()?).await? {
         tracing::warn!(rejects, host, "rejects have no file here; their bodies are on the host that recorded them");
     }
@@ -101,7 +113,7 @@ async fn retry_each(session: &Session, segments: Vec<SegmentId>) -> Result<bool,
         let staging = session.staging();
         let exists = || staging.rejects(segment).is_taken() || staging.find_segment(segment).is_some();
         match retried {
-            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded),
+            Some(retried) => session.stages.counters().readmit(retried.tried, retried.loaded, &retried.reasons),
             None if exists() => tracing::warn!(%segment, "not in the ledger yet, skipped; run or replay it first"),
             None => return Err(StagingError::NoSuchSegment { segment }.into()),
         }

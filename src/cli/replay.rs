@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::SharedFlags;
 use super::end::End;
 use super::output::say;
 use super::session::{Session, runtime};
+use super::{KeyFlags, SharedFlags};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::load::{Forgotten, Loader, NotHere};
@@ -31,6 +31,8 @@ pub(super) struct Flags {
     /// With --again: the table may hold rows that are not of these segments
     #[arg(long, requires = "again")]
     keep_rows: bool,
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error> {
@@ -40,8 +42,9 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let pipeline = replay.from.clone().unwrap_or_else(|| session.config.pipeline.name.clone());
         let owner = Owner { pipeline, queue_url: None };
         let segments = chosen(session.staging(), &owner, &replay.segments)?;
-        let plan = Arc::new(session.plan()?.accepting(&owner.pipeline));
-        let mut loaders = session.connect_loaders(session.config.load.connections).await?;
+        let plan = Arc::new(session.plan().await?.accepting(&owner.pipeline));
+        let connections = session.config.load.connections;
+        let mut loaders = session.connect_loaders_for(&plan, connections, replay.keys).await?;
         let ids: Vec<SegmentId> = segments.iter().map(|segment| segment.id).collect();
         if replay.again {
             let forgotten = first(&mut loaders)?.forget(&ids, replay.keep_rows).await?;

@@ -1,33 +1,55 @@
 //! `pgsluice run`: the main job.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
 
 use super::end::End;
 use super::session::{Session, runtime};
-use super::{LimitFlags, SharedFlags};
+use super::{KeyFlags, LimitFlags, SharedFlags};
 use crate::ack::RejectRoute;
 use crate::drain::Proof;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::stages::stop_after;
+use crate::stages::{beside, stop_after};
 
-pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, Error> {
+/// How often a run that follows removes what was kept for long enough. Retention counts in days; each time costs one
+/// connection and a few statements.
+const EXPIRE_EVERY: Duration = Duration::from_hours(1);
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    keys: KeyFlags,
+}
+
+pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
+    let (limits, keys) = (&run.limits, run.keys);
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let session = Session::open(flags)?;
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
-        let plan = session.plan()?;
-        let loaders = session.connect_loaders(session.config.load.connections).await?;
+        let plan = session.plan().await?;
+        let loaders = session.connect_loaders_for(&plan, session.config.load.connections, keys).await?;
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         // The drain cancels its own token at its end, which is no reason to hurry.
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
-        let end = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop).await;
-        if end.is_ok() {
-            session.expire().await;
-        }
+        let ran = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop);
+        let end = if limits.follow {
+            Box::pin(beside(ran, EXPIRE_EVERY, async || session.expire().await)).await
+        } else {
+            let end = ran.await;
+            if end.is_ok() {
+                session.expire().await;
+            }
+            end
+        };
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
         let (told, unfinished) = (session.told(limits), session.stages.is_unfinished()?);

@@ -1,28 +1,28 @@
 //! What the commands that run stages share. At the start: the resolved configuration, the locked staging directory, the
 //! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
-use super::{LimitFlags, SharedFlags};
-use crate::config::{Config, QueueSettings};
+use super::{KeyFlags, LimitFlags, SharedFlags};
+use crate::config::{Config, OnReject, QueueSettings};
 use crate::counters::Counters;
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
+use crate::keyring;
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::Progress;
 use crate::queue::{ReceiveTimes, Sqs};
-use crate::report::{Report, RunInfo};
+use crate::report::{Report, Sampler, Surroundings};
 use crate::spool::{self, Origin};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
@@ -35,9 +35,8 @@ pub(super) struct Session {
     pub(super) stop: CancellationToken,
     counters: Arc<Counters>,
     progress: Progress,
-    run: RunInfo,
-    report: Option<PathBuf>,
-    is_reported: Arc<AtomicBool>,
+    sampler: Sampler,
+    account: Account,
     quiet: bool,
     _lock: StagingLock,
 }
@@ -46,26 +45,23 @@ impl Session {
     /// Resolves the configuration and locks the staging directory. Must run in a runtime.
     pub(super) fn open(flags: &SharedFlags) -> Result<Self, Error> {
         let config = Config::resolve(flags.overrides())?;
-        let run = RunInfo {
-            pipeline: Some(config.pipeline.name.clone()),
-            queue: config.queue_url().ok().map(str::to_owned),
-            ..flags.run.clone()
-        };
+        flags.account.start(&config.pipeline.name, config.queue_url().ok());
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
-        let stop = stop_on_signal()?;
+        let sampler = Sampler::start(Arc::clone(&counters));
+        let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
+        flags.account.show_metrics(&counters, &stages)?;
         Ok(Self {
             config,
             stages: Arc::new(stages),
             stop,
             counters,
             progress,
-            run,
-            report: flags.report.clone(),
-            is_reported: Arc::clone(&flags.is_reported),
+            sampler,
+            account: flags.account.clone(),
             quiet: flags.quiet,
             _lock: lock,
         })
@@ -76,9 +72,10 @@ impl Session {
         self.stages.staging()
     }
 
-    /// Compiles the mapping; needs the masking keys.
-    pub(super) fn plan(&self) -> Result<Arc<Plan>, Error> {
-        Ok(Arc::new(Plan::compile(&self.config.pipeline, &self.config.keys, self.config.queue_name())?))
+    /// Compiles the mapping; reads the masking keys.
+    pub(super) async fn plan(&self) -> Result<Arc<Plan>, Error> {
+        let keys = keyring::read(&self.config.keys).await?;
+        Ok(Arc::new(Plan::compile(&self.config.pipeline, &keys, self.config.queue_name())?))
     }
 
     /// Nothing is said except errors.
@@ -99,32 +96,64 @@ impl Session {
 
     /// Connects to the queue.
     pub(super) async fn connect_queue(&self) -> Result<Sqs, Error> {
-        connect_queue(&self.config).await
+        let queue = connect_queue(&self.config).await?;
+        self.account.connected();
+        Ok(queue)
     }
 
     /// Connects to Postgres, and finds a mapping that does not fit its table before anything is received.
     pub(super) async fn connect_loaders(&self, connections: usize) -> Result<Vec<Loader>, Error> {
+        self.connect_loaders_with(connections, KeyFlags::default()).await
+    }
+
+    /// The same, and finds a key that the table has not been written with.
+    pub(super) async fn connect_loaders_for(
+        &self,
+        plan: &Plan,
+        connections: usize,
+        keys: KeyFlags,
+    ) -> Result<Vec<Loader>, Error> {
+        let mut loaders = self.connect_loaders_with(connections, keys).await?;
+        if let Some(loader) = loaders.first_mut() {
+            loader.accept_keys(plan.keys(), plan.ring()).await?;
+        }
+        Ok(loaders)
+    }
+
+    /// The same, for chunks that say which keys they were made with.
+    pub(super) async fn connect_loaders_with(&self, connections: usize, keys: KeyFlags) -> Result<Vec<Loader>, Error> {
         let database = self.config.database_url()?;
         let allowance = Arc::new(RejectAllowance::new(self.config.pipeline.rejects.max_rejects));
         let mut loaders = Vec::with_capacity(connections);
         for _ in 0..connections {
             let loader = Loader::connect(&database, &self.config.pipeline).await?;
-            loaders.push(loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate())));
+            let loader = loader.sharing(Arc::clone(&allowance), Arc::clone(self.stages.gate()));
+            loaders.push(loader.taking_new_keys(keys.new_key));
         }
         if let Some(loader) = loaders.first_mut() {
             loader.check_mapping().await?;
         }
+        self.account.connected();
         Ok(loaders)
     }
 
-    /// Removes what was kept for long enough. The work of the command is done: what fails here is said, and no more.
+    /// Removes what was kept for long enough, here and in the ledger. The work of the command is done: what fails here is
+    /// said, and no more. A command that is told to stop leaves it to the next one.
     pub(super) async fn expire(&self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         let expired = match self.config.database_url() {
             Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
             Err(error) => Err(error.into()),
         };
-        if let Err(error) = expired {
-            tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+        warn_of(expired);
+    }
+
+    /// The same, of files alone; for a command that needs no database, where none may be configured.
+    pub(super) async fn expire_files(&self) {
+        if let (false, Ok(database)) = (self.stop.is_cancelled(), self.config.database_url()) {
+            warn_of(self.stages.expire_files(&database, &self.config.pipeline).await);
         }
     }
 
@@ -162,8 +191,18 @@ impl Session {
 
     /// The stages have ended: writes the report, prints the summary, and says how the process ends.
     pub(super) fn finish(self, title: &str, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(Some(title), end)
+    }
+
+    /// The same without a summary, for a command that has said what it did.
+    pub(super) fn finish_silently(self, end: Result<End, Error>) -> Result<ExitCode, Error> {
+        self.conclude(None, end)
+    }
+
+    fn conclude(self, title: Option<&str>, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
-        let counted = Report::of(self.run.clone(), &self.counters);
+        let samples = self.sampler.finish();
+        let counted = Report { samples, ..Report::of(self.account.run(), &self.counters) };
         let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());
         let report = match &end {
             Err(error) => counted.failed(error),
@@ -172,12 +211,15 @@ impl Session {
                 Report { queue_empty: end.queue_empty, ..counted.ended(ended_by, code) }
             }
         };
-        self.is_reported.store(true, Ordering::Release);
-        let reported = self.report.as_deref().map_or(Ok(()), |path| report.write(path));
-        if !self.quiet {
-            say_text(&report.summary(title));
+        let reported = self.account.close(&report);
+        if let (false, Some(title)) = (self.quiet, title) {
+            let around = Surroundings {
+                staging: &self.config.staging_dir,
+                report: self.account.report(),
+                records_rejects: self.config.pipeline.rejects.on_reject != OnReject::Leave,
+            };
+            say_text(&report.summary(title, around));
         }
-        let reported = reported.map_err(Error::Report);
         if let (Err(_), Err(error)) = (&end, &reported) {
             tracing::warn!("{}", error.one_line());
         }
@@ -189,6 +231,12 @@ impl Session {
             say(format_args!("  {remark}"));
         }
         Ok(code)
+    }
+}
+
+fn warn_of(expired: Result<(), Error>) {
+    if let Err(error) = expired {
+        tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
     }
 }
 
@@ -219,8 +267,18 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
-/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once.
-fn stop_on_signal() -> Result<CancellationToken, Error> {
+/// Waits for SIGINT or SIGTERM; for ever where signals cannot be listened for.
+pub(super) async fn first_signal() {
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
+fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
@@ -230,6 +288,7 @@ fn stop_on_signal() -> Result<CancellationToken, Error> {
         tracing::info!("stopping: what is sealed is finished first; a second signal stops at once");
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        account.abandon(&counters);
         std::process::exit(ExitCode::WorkLeft.number().into());
     });
     Ok(stop)

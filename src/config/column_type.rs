@@ -16,6 +16,8 @@ pub enum ColumnType {
     Bigint,
     /// A JSON number, or a string that holds one; every digit is kept.
     Numeric,
+    /// A JSON number, or a string that holds one, of no more digits than a double keeps.
+    Double,
     /// `true` or `false`.
     Boolean,
     /// An RFC 3339 date-time with its offset.
@@ -53,6 +55,7 @@ impl ColumnType {
             Self::Integer => ("integer", "integer"),
             Self::Bigint => ("bigint", "bigint"),
             Self::Numeric => ("numeric", "numeric"),
+            Self::Double => ("double", "double precision"),
             Self::Boolean => ("boolean", "boolean"),
             Self::Timestamptz => ("timestamptz", YEARS),
             Self::Date => ("date", YEARS),
@@ -78,7 +81,7 @@ mod tests {
     use serde::de::value::{Error, StrDeserializer};
 
     use super::ColumnType::{
-        self, Bigint, Boolean, Date, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version,
+        self, Bigint, Boolean, Date, Double, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version,
     };
 
     fn declared(name: &str) -> Result<ColumnType, Error> {
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_type_is_called_what_the_configuration_file_calls_it() {
-        for kind in [Text, Integer, Bigint, Numeric, Boolean, Timestamptz, Date, Uuid, Jsonb, Version] {
+        for kind in [Text, Integer, Bigint, Numeric, Double, Boolean, Timestamptz, Date, Uuid, Jsonb, Version] {
             assert_eq!(declared(kind.name()), Ok(kind));
         }
         assert_eq!(declared(PackedVersion.name()), Ok(Version), "a packed version is declared as a version");

@@ -19,6 +19,12 @@ pub enum ConfigError {
     Missing { setting: &'static str, hint: &'static str },
     #[error("{setting} is not valid: {problem}")]
     InvalidSetting { setting: &'static str, problem: String },
+    #[error("keys have two sources: {first}, and {second}")]
+    TwoKeySources { first: &'static str, second: &'static str },
+    #[error("the mapping masks by siv and by fixed, with one key for both")]
+    SharedKey,
+    #[error("`pgsluice {command}` moves no messages, so there is nothing to report")]
+    NoReport { command: String },
     #[error("column {column}: {problem}")]
     InvalidColumn { column: String, problem: String },
     #[error("the mapping does not fit table {table}: {problem}")]
@@ -44,7 +50,12 @@ impl Advised for ConfigError {
             Self::Invalid { .. } | Self::InvalidColumn { .. } => {
                 usage("compare with the annotated pgsluice.toml that `pgsluice config example` prints")
             }
+            Self::NoReport { .. } => usage("leave out --report"),
             Self::InvalidSetting { .. } => usage("correct the setting; `pgsluice --help` lists where each comes from"),
+            Self::SharedKey => {
+                usage("`fixed` needs a key of its own: a keyring holds one for each, see `pgsluice keygen --add`")
+            }
+            Self::TwoKeySources { .. } => usage("unset one of them, so that it is certain which keys count"),
             Self::MappingMismatch { .. } => usage("correct [[column]] in pgsluice.toml, or the table"),
         }
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::column_type::ColumnType;
 use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
-use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
+use super::{ConfigError, LoadSettings, PasswordSource, QueueSettings, SpoolSettings};
 
 /// The annotated `pgsluice.toml`, which declares the built-in pipeline. It is part of the program, because neither
 /// `cargo install` nor the container image has the file.
@@ -25,6 +25,9 @@ pub(super) struct ConfigFile {
     pub(super) queue_url: Option<String>,
     pub(super) database_url: Option<String>,
     pub(super) staging_dir: Option<PathBuf>,
+    pub(super) key_command: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) database: DatabaseTable,
     #[serde(default)]
     pub(super) queue: QueueTable,
     #[serde(default)]
@@ -35,6 +38,12 @@ pub(super) struct ConfigFile {
     pipeline: PipelineTable,
     #[serde(default, rename = "column")]
     columns: Vec<ColumnTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DatabaseTable {
+    pub(super) password_source: Option<PasswordSource>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +99,7 @@ struct ColumnTable {
     max_length: Option<usize>,
     scale: Option<u16>,
     mask: Option<Mask>,
+    mask_name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -248,6 +258,9 @@ impl ColumnTable {
         if kind != ColumnType::Text && (self.mask.is_some() || self.max_length.is_some()) {
             return invalid("`mask` and `max_length` go with type = \"text\"");
         }
+        if self.mask_name.is_some() && self.mask != Some(Mask::Siv) {
+            return invalid("`mask_name` goes with mask = \"siv\"");
+        }
         if kind != ColumnType::Numeric && self.scale.is_some() {
             return invalid("`scale` goes with type = \"numeric\"");
         }
@@ -259,12 +272,19 @@ impl ColumnTable {
             max_length: self.max_length,
             scale: self.scale,
             mask: self.mask,
+            mask_name: self.mask_name.clone(),
         })
     }
 
     fn message_column(&self, value: MessageValue) -> Result<Column, ConfigError> {
-        if self.from.is_some() || self.max_length.is_some() || self.scale.is_some() || self.mask.is_some() {
-            return Err(invalid_column(&self.name, "`value` excludes `from`, `max_length`, `scale` and `mask`"));
+        let is_told_more = self.from.is_some()
+            || self.max_length.is_some()
+            || self.scale.is_some()
+            || self.mask.is_some()
+            || self.mask_name.is_some();
+        if is_told_more {
+            let problem = "`value` excludes `from`, `max_length`, `scale`, `mask` and `mask_name`";
+            return Err(invalid_column(&self.name, problem));
         }
         Ok(Column {
             name: self.name.clone(),
@@ -275,6 +295,7 @@ impl ColumnTable {
             max_length: None,
             scale: None,
             mask: None,
+            mask_name: None,
         })
     }
 
@@ -344,6 +365,17 @@ mod tests {
         assert_eq!(file.queue.checked().unwrap(), QueueTable::default().checked().unwrap());
         assert_eq!(file.spool.checked().unwrap(), SpoolTable::default().checked().unwrap());
         assert_eq!(file.load.checked().unwrap(), LoadTable::default().checked().unwrap());
+    }
+
+    #[test]
+    fn the_only_other_source_of_a_password_is_rds() {
+        let source = |text: &str| parse(text).map(|file| file.database.password_source);
+        assert_eq!(source("[database]").unwrap(), None);
+        assert_eq!(source("[database]\npassword_source = \"rds-iam\"").unwrap(), Some(PasswordSource::RdsIam));
+        assert!(
+            source("[database]\npassword_source = \"S3cr3t\"")
+                .is_err_and(|error| !error.to_string().contains("S3cr3t"))
+        );
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Column {
     pub scale: Option<u16>,
     /// How the value is encrypted, if it is.
     pub mask: Option<Mask>,
+    /// What the column was called when its values were masked, where that is another name: `siv` binds a value to it.
+    pub mask_name: Option<String>,
 }
 
 /// Where a column's value comes from.
@@ -113,6 +115,14 @@ impl Mask {
             Self::Siv => "siv",
             Self::Fixed => "fixed",
         }
+    }
+}
+
+impl Column {
+    /// The name that its masked values are bound to, and that the ledger keeps their keys under.
+    #[must_use]
+    pub fn masked_as(&self) -> &str {
+        self.mask_name.as_deref().unwrap_or(&self.name)
     }
 }
 
@@ -170,9 +180,12 @@ impl Pipeline {
         add(&self.table.to_string());
         for column in &self.columns {
             // Each field by its name: a new one must be thought of here.
-            let Column { name, source, kind, required, max_length, scale, mask } = column;
+            let Column { name, source, kind, required, max_length, scale, mask, mask_name } = column;
             add(name);
             add(&format!("{source:?} {kind:?} {required} {max_length:?} {scale:?} {mask:?}"));
+            if let Some(mask_name) = mask_name {
+                add(mask_name);
+            }
         }
         hex::encode(&hash.finalize()[..16])
     }

@@ -51,7 +51,7 @@ pub(super) struct Polling<Q> {
 /// The messages of one receive, on their way to the spooler.
 pub(super) struct Arrival {
     pub(super) messages: Vec<Message>,
-    pub(super) batch: Arc<Batch>,
+    pub(super) batch: Batch,
     /// Free again once the spooler is done with the messages.
     pub(super) _room: Room,
 }

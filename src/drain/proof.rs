@@ -4,7 +4,8 @@
 //! received or inherited is where it should be, and the queue's counts are zero except for what this run holds. SQS's
 //! counts lag: where they speak of no more messages than this run received or deleted a moment ago, they are asked for
 //! again until that is longer ago than their lag, and only then believed. The pollers go on meanwhile, so a message that
-//! is really there is received.
+//! is really there is received. Where a segment was set aside, its messages are in the queue, so the counts are not doubted:
+//! the queue is not empty either way.
 //!
 //! On failure: counts that cannot be asked for are asked for again for half a minute, and then the queue is not proven
 //! empty, which is no failure of a run that has done its work.
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use super::emptiness::Emptiness;
 use crate::advice::Advised;
-use crate::in_flight::InFlight;
+use crate::in_flight::{InFlight, SetAside};
 use crate::queue::{Depth, Queue, QueueError};
 
 /// How often the counts are asked for while somebody else holds messages.
@@ -41,8 +42,8 @@ pub enum Proof {
 pub(super) enum Verdict {
     /// Nothing.
     Empty,
-    /// This, of which `set_aside` messages are in segments that this run can do nothing for.
-    NotEmpty { depth: Depth, set_aside: u64 },
+    /// This, of which a part is in segments that this run can do nothing for.
+    NotEmpty { depth: Depth, set_aside: SetAside },
     /// The queue did not say.
     Unknown,
 }
@@ -59,8 +60,9 @@ enum Comparison {
 /// What the run knows by itself.
 #[derive(Debug, Clone, Copy)]
 struct Books {
+    /// Messages in flight that this run received or inherited.
     in_flight: u64,
-    set_aside: u64,
+    set_aside: SetAside,
     /// Messages that SQS's counts may still hold although this run has moved them on.
     recent: u64,
 }
@@ -136,8 +138,8 @@ impl Quiet {
 impl Books {
     fn of(in_flight: &InFlight, proof: Proof) -> Self {
         Self {
-            in_flight: in_flight.messages(),
-            set_aside: in_flight.messages_set_aside(),
+            in_flight: in_flight.messages() + in_flight.inherited(),
+            set_aside: in_flight.what_is_set_aside(),
             recent: match proof {
                 Proof::Spooled => in_flight.recently_received(),
                 Proof::Acknowledged => in_flight.recently_deleted(),
@@ -145,14 +147,14 @@ impl Books {
         }
     }
 
-    const fn compare(&self, depth: Depth) -> Comparison {
+    fn compare(&self, depth: Depth) -> Comparison {
         let elsewhere = depth.in_flight.saturating_sub(self.in_flight);
         let others = depth.visible + depth.delayed;
         if others + elsewhere == 0 {
             return Comparison::Empty;
         }
-        let unexplained = others + elsewhere.saturating_sub(self.set_aside);
-        if unexplained > 0 && unexplained <= self.recent { Comparison::Contradicted } else { Comparison::NotEmpty }
+        let is_doubted = self.set_aside == SetAside::default() && others + elsewhere <= self.recent;
+        if is_doubted { Comparison::Contradicted } else { Comparison::NotEmpty }
     }
 }
 
@@ -181,7 +183,9 @@ mod tests {
     fn the_counts_are_compared_with_the_books() {
         use Comparison::{Contradicted, Empty, NotEmpty};
         let depth = |visible, in_flight, delayed| Depth { visible, in_flight, delayed };
-        let books = |in_flight, set_aside, recent| Books { in_flight, set_aside, recent };
+        let books =
+            |in_flight, messages, recent| Books { in_flight, set_aside: SetAside { messages, uncounted: 0 }, recent };
+        let uncounted = Books { in_flight: 0, set_aside: SetAside { messages: 0, uncounted: 1 }, recent: 9 };
         let cases = [
             (depth(0, 0, 0), books(0, 0, 0), Empty),
             // A drain on its own deletes nothing.
@@ -196,8 +200,12 @@ mod tests {
             (depth(0, 9, 0), books(0, 0, 0), NotEmpty),
             // What was set aside is in flight, and known to be.
             (depth(0, 4, 0), books(0, 4, 9), NotEmpty),
-            (depth(0, 5, 0), books(0, 4, 9), Contradicted),
+            (depth(0, 5, 0), books(0, 4, 9), NotEmpty),
             (depth(1, 4, 0), books(0, 4, 0), NotEmpty),
+            (depth(0, 0, 0), books(0, 4, 9), Empty),
+            // Of what was set aside nobody knows how much it is.
+            (depth(0, 5, 0), uncounted, NotEmpty),
+            (depth(0, 0, 0), uncounted, Empty),
         ];
         for (index, (depth, books, expected)) in cases.into_iter().enumerate() {
             assert_eq!(books.compare(depth), expected, "case {index}: {depth:?}, {books:?}");

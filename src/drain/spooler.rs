@@ -5,7 +5,8 @@
 //!
 //! Always true:
 //! - sealing never waits for the next stage; segments that wait for it are bounded by what may be in flight;
-//! - a batch of messages is held by the keeper until the segments that have them are held, however slow the disk is;
+//! - a message is held by the keeper until the segment that has it is held, however slow the disk is; and the keeper knows
+//!   which messages are in no file, whatever the disk does;
 //! - a segment is begun only while the disk has room for it and for the chunk that it becomes. So however full the disk
 //!   gets, what is sealed can be loaded, and then it is less full.
 //!
@@ -29,10 +30,10 @@ use super::emptiness::Emptiness;
 use super::polling::{Arrival, Polling};
 use crate::blocking::blocking;
 use crate::config::SpoolSettings;
-use crate::counters::Counters;
+use crate::counters::{Counters, RunStage};
 use crate::durable::FileError;
 use crate::error::Error;
-use crate::in_flight::{Batch, InFlight};
+use crate::in_flight::{Batch, BatchPart, InFlight};
 use crate::queue::Queue;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
@@ -58,8 +59,6 @@ pub(super) struct Spooler {
     max_age: Duration,
     sealed: mpsc::Sender<SealedSegment>,
     open: Option<OpenSegment>,
-    /// The disk was full in the middle of it, so the keeper still needs it.
-    cut: Option<Arc<Batch>>,
     sealing: JoinSet<Result<Taken, Error>>,
     flushing: Arc<Semaphore>,
     all_sealed: CancellationToken,
@@ -77,8 +76,20 @@ struct OpenSegment {
     writer: SegmentWriter,
     begun: Instant,
     last_arrival: Instant,
-    /// Whose messages it has, at least a part of them.
-    batches: Vec<Arc<Batch>>,
+    /// What was appended, in that order.
+    parts: Vec<BatchPart>,
+}
+
+/// What the disk took of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnDisk {
+    Whole(SealedSegment),
+    /// Its first messages.
+    Cut(SealedSegment),
+    /// No message, and no file is left.
+    Nothing,
+    /// An open file, which the next run recovers.
+    LeftOpen,
 }
 
 impl Spooler {
@@ -97,7 +108,6 @@ impl Spooler {
             emptiness: Arc::clone(&polling.emptiness),
             sealed,
             open: None,
-            cut: None,
             sealing: JoinSet::new(),
         }
     }
@@ -141,28 +151,22 @@ impl Spooler {
     }
 
     async fn append(&mut self, arrival: Arrival) -> Result<Taken, Error> {
-        let taken = self.append_all(&arrival).await?;
-        if taken == Taken::WhatFits {
-            self.cut = Some(arrival.batch);
-        }
-        Ok(taken)
-    }
-
-    async fn append_all(&mut self, arrival: &Arrival) -> Result<Taken, Error> {
         let started = Instant::now();
         let mut bytes = 0;
-        for message in &arrival.messages {
+        self.in_flight.append(arrival.batch);
+        for (position, message) in arrival.messages.iter().enumerate() {
             let open = match &mut self.open {
                 Some(open) => open,
                 none => match begin_segment(&self.staging, &self.origin, self.settings.segment_max_bytes)? {
                     Some(writer) => none.insert(OpenSegment::begin(writer)),
-                    None => return Ok(Taken::WhatFits),
+                    None => return Ok(self.takes_none_from(&arrival, position)),
                 },
             };
-            open.takes_from(&arrival.batch);
+            open.takes(arrival.batch, position);
             let before = open.writer.bytes();
             match open.writer.append(&Record::from(message)) {
-                Err(error) if error.is_disk_full() => return Ok(Taken::WhatFits),
+                // The seal says whether this one is in the file.
+                Err(error) if error.is_disk_full() => return Ok(self.takes_none_from(&arrival, position + 1)),
                 appended => appended?,
             }
             bytes += open.writer.bytes() - before;
@@ -171,12 +175,18 @@ impl Spooler {
                 || open.begun.elapsed() >= self.max_age)
                 && self.seal().await? == Taken::WhatFits
             {
-                return Ok(Taken::WhatFits);
+                return Ok(self.takes_none_from(&arrival, position + 1));
             }
         }
         self.counters.drain.worked(started.into_std());
         self.counters.drain.wrote(bytes);
         Ok(Taken::Everything)
+    }
+
+    /// The messages of a batch from this position on are in no file.
+    fn takes_none_from(&self, arrival: &Arrival, position: usize) -> Taken {
+        self.in_flight.not_appended(&[BatchPart { batch: arrival.batch, messages: position..arrival.messages.len() }]);
+        Taken::WhatFits
     }
 
     /// Seals the open segment, if there is one, while the next one may already fill. Tells of earlier ones whether the
@@ -186,23 +196,27 @@ impl Spooler {
         while let Some(earlier) = self.sealing.try_join_next() {
             taken = taken.and(earlier.map_err(Error::panicked)??);
         }
-        let Some(OpenSegment { writer, batches, .. }) = self.open.take() else { return Ok(taken) };
+        let Some(OpenSegment { writer, parts, begun, .. }) = self.open.take() else { return Ok(taken) };
         // The semaphore is never closed, so waiting cannot fail.
         let flushing = Arc::clone(&self.flushing).acquire_owned().await;
         let (sealed, crew) = (self.sealed.clone(), Arc::clone(&self.crew));
         let (counters, in_flight) = (Arc::clone(&self.counters), Arc::clone(&self.in_flight));
         self.sealing.spawn(async move {
             let started = Instant::now();
-            let (segment, taken) = blocking(|| seal_what_fits(writer)).await?;
+            let on_disk = blocking(|| seal_what_fits(writer)).await?;
             counters.drain.worked(started.into_std());
-            if let Some(segment) = segment {
-                counters.enter(&segment);
-                // Of a segment that was cut, nobody knows which batches are in it as a whole.
-                let _incomplete = (taken == Taken::WhatFits).then(|| batches.clone());
-                in_flight.hold(segment.id, batches);
-                drop(flushing);
-                hand_on(&sealed, segment, &crew).await;
+            match on_disk {
+                OnDisk::Whole(segment) | OnDisk::Cut(segment) => {
+                    counters.enter(&segment);
+                    counters.passed(RunStage::Drain, segment.id, begun.into_std());
+                    in_flight.hold(&segment, parts);
+                    drop(flushing);
+                    hand_on(&sealed, segment, &crew).await;
+                }
+                OnDisk::Nothing => in_flight.not_appended(&parts),
+                OnDisk::LeftOpen => {}
             }
+            let taken = if matches!(on_disk, OnDisk::Whole(_)) { Taken::Everything } else { Taken::WhatFits };
             Ok::<_, Error>(taken)
         });
         Ok(taken)
@@ -212,13 +226,16 @@ impl Spooler {
 impl OpenSegment {
     fn begin(writer: SegmentWriter) -> Self {
         let now = Instant::now();
-        Self { writer, begun: now, last_arrival: now, batches: Vec::new() }
+        Self { writer, begun: now, last_arrival: now, parts: Vec::new() }
     }
 
-    fn takes_from(&mut self, batch: &Arc<Batch>) {
-        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, batch)) {
-            self.last_arrival = Instant::now();
-            self.batches.push(Arc::clone(batch));
+    fn takes(&mut self, batch: Batch, position: usize) {
+        match self.parts.last_mut() {
+            Some(part) if part.batch == batch => part.messages.end = position + 1,
+            _ => {
+                self.last_arrival = Instant::now();
+                self.parts.push(BatchPart { batch, messages: position..position + 1 });
+            }
         }
     }
 }
@@ -249,23 +266,22 @@ fn begin_segment(staging: &Staging, origin: &Origin, max_bytes: u64) -> Result<O
     }
 }
 
-/// Nothing is sealed where no line fits, and where the disk is too full even for a seal: then the next run recovers
-/// the open segment.
-fn seal_what_fits(writer: SegmentWriter) -> Result<(Option<SealedSegment>, Taken), FileError> {
+/// Nothing is sealed where no line fits, and where the disk is too full even for a seal.
+fn seal_what_fits(writer: SegmentWriter) -> Result<OnDisk, FileError> {
     let appended = writer.messages();
     match writer.seal_what_fits() {
-        Ok(Some(segment)) if segment.messages == appended => Ok((Some(segment), Taken::Everything)),
+        Ok(Some(segment)) if segment.messages == appended => Ok(OnDisk::Whole(segment)),
         Ok(segment) => {
             let untaken = appended - segment.map_or(0, |segment| segment.messages);
             tracing::error!(
                 messages = untaken,
                 "the disk is full: receiving stops, and these messages stay in the queue"
             );
-            Ok((segment, Taken::WhatFits))
+            Ok(segment.map_or(OnDisk::Nothing, OnDisk::Cut))
         }
         Err(error) if error.is_disk_full() => {
             tracing::error!("{error}: the disk is full; receiving stops, and the segment is recovered by the next run");
-            Ok((None, Taken::WhatFits))
+            Ok(OnDisk::LeftOpen)
         }
         Err(error) => Err(error),
     }

@@ -143,7 +143,8 @@ impl Place {
         &self.path
     }
 
-    pub(super) const fn directory(&self) -> &Arc<Directory> {
+    /// The directory that the name is in.
+    pub(crate) const fn directory(&self) -> &Arc<Directory> {
         &self.directory
     }
 

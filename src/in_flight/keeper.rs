@@ -2,16 +2,17 @@
 //! finish.
 //!
 //! Always true:
-//! - only what this run received is touched: sealed segments, whose receipt handles are read from their spool files when
-//!   they are needed, and before that the batches of messages that are not sealed yet;
-//! - time is this process's own monotonic time, so neither a clock that is wrong nor one that is set matters;
+//! - only what this run received or inherited is touched: sealed segments, whose receipt handles are read from their spool
+//!   files when they are needed, and before that the batches of messages that are not sealed yet;
+//! - time is this process's own monotonic time, so neither a clock that is wrong nor one that is set matters. Only how old
+//!   an inherited segment is, its name tells; a clock that is wrong costs there a request that SQS refuses, or an extension;
 //! - nothing is asked for that SQS refuses: a message can be held for 12 hours from its receive, and a request that
 //!   goes beyond is an error there, not a clamp.
 //!
 //! On failure messages become visible and are delivered again, which the ledger recognises: the keeper warns once
 //! and goes on trying, and the run never fails because of it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::InFlight;
-use super::holdings::{Held, Holding};
+use super::holdings::{Held, Holding, Place};
 use crate::error::Error;
 use crate::queue::{BATCH_MESSAGES, FailedEntry, Queue};
 use crate::spool::Receipts;
@@ -35,6 +36,11 @@ const HELD_AT_MOST: Duration = Duration::from_hours(12);
 const MARGIN: Duration = Duration::from_mins(1);
 /// Giving back is a courtesy; the process ends soon whether or not SQS answers.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether SQS may still hold what was received then.
+pub(super) fn can_be_held(received: Instant) -> bool {
+    received.elapsed() + MARGIN < HELD_AT_MOST
+}
 
 /// Extends and releases what is in flight.
 #[derive(Debug)]
@@ -50,8 +56,17 @@ pub struct Keeper<Q> {
 /// What is to change its visibility, and for how long it is invisible then.
 struct Change {
     holding: Holding,
-    held: Held,
+    handles: VecDeque<String>,
     duration: Duration,
+}
+
+/// What came of the changes of one [`Holding`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Changed {
+    /// Some were not made, and can be.
+    failed: bool,
+    /// SQS made some.
+    made: bool,
 }
 
 /// The receipt handles whose visibility is to change, a request's worth at a time.
@@ -93,61 +108,70 @@ impl<Q: Queue> Keeper<Q> {
             return;
         }
         let remaining = |received: Instant| HELD_AT_MOST.saturating_sub(started - received + MARGIN);
-        let extension = |received| visibility_timeout.min(remaining(received));
         let changes: Vec<Change> = due
             .iter()
-            .map(|(holding, held)| (*holding, held.clone(), extension(held.received)))
-            .filter(|(.., duration)| duration.as_secs() > 0)
-            .map(|(holding, held, duration)| Change { holding, held, duration })
+            .map(|(holding, held)| Change {
+                holding: *holding,
+                handles: held.handles(|place| place != Place::Sealed).cloned().collect(),
+                duration: visibility_timeout.min(remaining(held.received)),
+            })
+            .filter(|change| change.duration.as_secs() > 0)
             .collect();
-        let failed = self.change_all(changes, self.parallel).await;
+        let outcomes = self.change_all(changes, self.parallel).await;
         for (holding, held) in due {
+            let outcome = outcomes.get(&holding);
             if remaining(held.received) < visibility_timeout {
                 tracing::warn!(
                     "{holding}: in flight for 12 hours, which SQS does not extend; it is delivered again then"
                 );
                 self.in_flight.holdings.let_go(holding);
-            } else if !failed.contains(&holding) {
+            } else if outcome.is_none_or(|changed| changed.made && !changed.failed) {
                 self.in_flight.holdings.extended(holding, started);
+            } else if outcome.is_some_and(|changed| !changed.failed) {
+                tracing::debug!("{holding}: not in flight any more under its handles");
+                self.in_flight.holdings.let_go(holding);
             }
         }
-        if failed.is_empty() && self.failing.swap(false, Ordering::AcqRel) {
+        if !outcomes.values().any(|changed| changed.failed) && self.failing.swap(false, Ordering::AcqRel) {
             tracing::info!("visibility timeouts are extended again");
         }
     }
 
-    /// Makes everything visible that this run received and did not settle; bounded, and without a promise.
+    /// Makes everything visible that this run received or inherited and did not settle; bounded, and without a promise.
     pub async fn release(&self) {
-        self.release_all(self.in_flight.holdings.all()).await;
+        let all = self.in_flight.holdings.all().into_iter();
+        self.release_all(all.map(|(holding, held)| to_release(holding, &held, |place| place != Place::Sealed))).await;
     }
 
-    /// The same, except for what is in sealed segments.
+    /// Makes visible what is in the queue alone: neither in a sealed segment nor in one that the next run may recover.
     pub async fn release_unsealed(&self) {
         let mut unsealed = self.in_flight.holdings.all();
         unsealed.retain(|(holding, _)| matches!(holding, Holding::Batch(_)));
-        self.release_all(unsealed).await;
+        let unsealed = unsealed.into_iter();
+        self.release_all(unsealed.map(|(holding, held)| to_release(holding, &held, |place| place == Place::Received)))
+            .await;
     }
 
-    async fn release_all(&self, unsettled: Vec<(Holding, Held)>) {
-        if unsettled.is_empty() {
+    async fn release_all(&self, releases: impl Iterator<Item = Change>) {
+        let is_any = |change: &Change| matches!(change.holding, Holding::Segment(_)) || !change.handles.is_empty();
+        let releases: Vec<Change> = releases.filter(is_any).collect();
+        if releases.is_empty() {
             return;
         }
-        let segments = unsettled.iter().filter(|(holding, _)| matches!(holding, Holding::Segment(_))).count();
-        let unsealed: usize = unsettled.iter().map(|(_, held)| held.handles.len()).sum();
+        let segments = releases.iter().filter(|change| matches!(change.holding, Holding::Segment(_))).count();
+        let unsealed: usize = releases.iter().map(|change| change.handles.len()).sum();
         tracing::info!(segments, unsealed, "giving back what was received and is not loaded");
-        let release = |(holding, held)| Change { holding, held, duration: Duration::ZERO };
-        let releases = unsettled.into_iter().map(release).collect();
         if timeout(RELEASE_LIMIT, self.change_all(releases, usize::MAX)).await.is_err() {
             tracing::warn!("SQS takes too long to give messages back; they become visible by themselves");
         }
     }
 
-    /// Changes the visibility of all these messages; returns where some were not changed.
+    /// Changes the visibility of all these messages; returns what came of it where something was to be changed.
     ///
     /// No request is tried again here, beyond what the SDK does: the next round is the retry of an extension. After
     /// `give_up_after` failures the others wait for that round, too: SQS is away.
-    async fn change_all(&self, changes: Vec<Change>, give_up_after: usize) -> HashSet<Holding> {
-        let (mut failed, mut failures) = (HashSet::new(), 0);
+    async fn change_all(&self, changes: Vec<Change>, give_up_after: usize) -> HashMap<Holding, Changed> {
+        let (mut outcomes, mut failures) = (HashMap::<Holding, Changed>::new(), 0);
         let (staging, in_flight) = (&self.staging, &*self.in_flight);
         let mut requests = Requests { staging, in_flight, changes: changes.into_iter(), reading: None };
         let mut running = FuturesUnordered::new();
@@ -158,18 +182,18 @@ impl<Q: Queue> Keeper<Q> {
             {
                 running.push(async move { (holding, self.change(&handles, duration).await) });
             }
-            let Some((holding, done)) = running.next().await else { break };
-            if !done {
-                failed.insert(holding);
-                failures += 1;
-            }
+            let Some((holding, one)) = running.next().await else { break };
+            let all = outcomes.entry(holding).or_default();
+            *all = Changed { failed: all.failed || one.failed, made: all.made || one.made };
+            failures += usize::from(one.failed);
         }
-        failed.extend(requests.unread());
-        failed
+        for holding in requests.unread() {
+            outcomes.entry(holding).or_default().failed = true;
+        }
+        outcomes
     }
 
-    /// Whether SQS did with each message what can be done.
-    async fn change(&self, handles: &[String], duration: Duration) -> bool {
+    async fn change(&self, handles: &[String], duration: Duration) -> Changed {
         let outcome = if duration.is_zero() {
             self.queue.release(handles).await
         } else {
@@ -179,6 +203,7 @@ impl<Q: Queue> Keeper<Q> {
             }
             outcome
         };
+        let made = outcome.as_ref().is_ok_and(|failed| failed.len() < handles.len());
         let problem = match outcome {
             // What SQS refuses for another reason is deleted, or delivered again: there is nothing left to keep.
             Ok(failed) => failed.into_iter().find(FailedEntry::is_transient).map(|entry| entry.code),
@@ -187,7 +212,7 @@ impl<Q: Queue> Keeper<Q> {
         if let Some(problem) = &problem {
             self.warn_once(problem);
         }
-        problem.is_none()
+        Changed { failed: problem.is_some(), made }
     }
 
     fn warn_once(&self, problem: &str) {
@@ -202,6 +227,10 @@ impl<Q: Queue> Keeper<Q> {
     }
 }
 
+fn to_release(holding: Holding, held: &Held, is_wanted: impl Fn(Place) -> bool) -> Change {
+    Change { holding, handles: held.handles(is_wanted).cloned().collect(), duration: Duration::ZERO }
+}
+
 impl Requests<'_> {
     fn next(&mut self) -> Option<(Holding, Duration, Vec<String>)> {
         loop {
@@ -212,9 +241,9 @@ impl Requests<'_> {
                 return Some((*holding, *duration, request));
             }
             self.reading = None;
-            let Change { holding, held, duration } = self.changes.next()?;
+            let Change { holding, handles, duration } = self.changes.next()?;
             let handles = match holding {
-                Holding::Batch(_) => Some(Handles::InMemory(held.handles.iter().cloned().collect())),
+                Holding::Batch(_) => Some(Handles::InMemory(handles)),
                 // A segment that was settled meanwhile is not among the unacknowledged any more; damage is for its
                 // transform to report.
                 Holding::Segment(segment) => {
@@ -244,11 +273,11 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Batch;
+    use super::super::{Batch, BatchPart};
     use super::*;
     use crate::queue::simulated::{SimulatedQueue, VISIBILITY_TIMEOUT, messages};
     use crate::segment::SegmentId;
-    use crate::spool::{Record, SegmentWriter, origin};
+    use crate::spool::{Record, SealedSegment, SegmentWriter, origin};
 
     struct Bench {
         keeper: Keeper<SimulatedQueue>,
@@ -263,23 +292,28 @@ mod tests {
             Self { keeper: Keeper::new(Arc::new(queue), in_flight, staging, 1), _root: root }
         }
 
-        /// A sealed segment that was received this time ago.
-        fn hold(&self, messages: usize, age: Duration) -> SegmentId {
+        fn sealed(&self, messages: usize) -> SealedSegment {
             let mut writer = SegmentWriter::create(&self.keeper.staging, &origin()).unwrap();
             for index in 0..messages {
                 let receipt_handle = format!("r{index}");
                 let record = Record { receipt_handle: receipt_handle.into(), ..Record::with_body("{}") };
                 writer.append(&record).unwrap();
             }
-            let segment = writer.seal().unwrap().id;
-            self.keeper.in_flight.hold(segment, vec![self.receive(messages, age)]);
-            segment
+            writer.seal().unwrap()
+        }
+
+        /// A sealed segment that was received this time ago.
+        fn hold(&self, messages: usize, age: Duration) -> SegmentId {
+            let segment = self.sealed(messages);
+            let batch = self.receive(messages, age);
+            self.keeper.in_flight.hold(&segment, vec![BatchPart { batch, messages: 0..messages }]);
+            segment.id
         }
 
         /// The messages of one receive that ended this time ago.
-        fn receive(&self, count: usize, age: Duration) -> Arc<Batch> {
+        fn receive(&self, count: usize, age: Duration) -> Batch {
             let batch = self.keeper.in_flight.try_reserve(count).unwrap().arrived(&messages(count));
-            self.keeper.in_flight.holdings.age(&batch, age);
+            self.keeper.in_flight.holdings.age(batch, age);
             batch
         }
 
@@ -343,8 +377,8 @@ mod tests {
         assert_eq!(bench.round().await, [(10, VISIBILITY_TIMEOUT)]);
         assert!(bench.round().await.is_empty());
 
-        let segment = SegmentId::now();
-        bench.keeper.in_flight.hold(segment, vec![unsealed]);
+        let part = BatchPart { batch: unsealed, messages: 0..10 };
+        bench.keeper.in_flight.hold(&SealedSegment::of_messages(10), vec![part]);
         assert!(bench.round().await.is_empty(), "the extension counts for the segment");
     }
 
@@ -353,13 +387,59 @@ mod tests {
     async fn what_no_segment_took_is_given_back_also_where_segments_are_not() {
         let bench = Bench::new(SimulatedQueue::default());
         bench.hold(5, Duration::ZERO);
-        drop(bench.receive(3, Duration::ZERO));
+        _ = bench.receive(3, Duration::ZERO);
         bench.keeper.release_unsealed().await;
         assert_eq!(bench.keeper.queue.changes(), [(3, Duration::ZERO)]);
         bench.keeper.release().await;
         let mut changes = bench.keeper.queue.changes();
         changes.sort_unstable();
         assert_eq!(changes, [(3, Duration::ZERO), (5, Duration::ZERO)]);
+    }
+
+    /// A full disk had a batch released as a whole of which a part was sealed. By `dedupe = "segment"` that part became
+    /// second rows.
+    #[tokio::test]
+    async fn of_a_batch_that_the_disk_cut_only_what_is_in_no_file_is_given_back() {
+        let bench = Bench::new(SimulatedQueue::default());
+        let in_flight = &bench.keeper.in_flight;
+        let [cut, open] = [0, 1].map(|_| bench.receive(10, Duration::ZERO));
+        in_flight.append(cut);
+        in_flight.hold(&bench.sealed(4), vec![BatchPart { batch: cut, messages: 0..9 }]);
+        // The last one was not even begun; the next run may recover the file that the other batch is in.
+        in_flight.not_appended(&[BatchPart { batch: cut, messages: 9..10 }]);
+        in_flight.append(open);
+        bench.keeper.release_unsealed().await;
+        assert_eq!(bench.keeper.queue.changes(), [(6, Duration::ZERO)]);
+    }
+
+    /// Segments of a killed run were not extended, so the queue delivered them again while they waited for their load. By
+    /// `dedupe = "segment"` that made second rows.
+    #[tokio::test]
+    async fn what_an_earlier_run_sealed_is_extended_at_once_until_its_handles_are_stale() {
+        let bench = Bench::new(SimulatedQueue::default());
+        let inherited = bench.sealed(25);
+        bench.keeper.in_flight.inherit(&[inherited]);
+        bench.keeper.in_flight.holdings.inherit(inherited.id, Instant::now() - VISIBILITY_TIMEOUT);
+        assert_eq!(bench.round().await, [10, 10, 5].map(|messages| (messages, VISIBILITY_TIMEOUT)));
+        assert!(bench.round().await.is_empty());
+
+        let bench = Bench::new(SimulatedQueue::refusing("MessageNotInflight", true));
+        let inherited = bench.sealed(25);
+        bench.keeper.in_flight.holdings.inherit(inherited.id, Instant::now() - VISIBILITY_TIMEOUT);
+        assert_eq!(bench.round().await.len(), 3);
+        assert!(!bench.keeper.in_flight.holdings.holds(Holding::Segment(inherited.id)));
+    }
+
+    /// SQS would refuse it.
+    #[tokio::test]
+    async fn an_inherited_segment_without_a_time_or_older_than_twelve_hours_is_not_extended() {
+        let bench = Bench::new(SimulatedQueue::default());
+        for name in ["00000000-0000-770f-9677-e5113bc7cfc2", "01980000-0000-7000-8000-000000000000"] {
+            let segment = SealedSegment { id: name.parse().unwrap(), ..bench.sealed(5) };
+            bench.keeper.in_flight.inherit(&[segment]);
+        }
+        assert!(bench.round().await.is_empty());
+        assert_eq!(bench.keeper.in_flight.inherited(), 10, "they count all the same");
     }
 
     #[tokio::test]

@@ -97,6 +97,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::reason::ReasonTally;
 
     fn segment(received: u64, rejected: u64) -> SegmentRecord {
         SegmentRecord {
@@ -105,6 +106,8 @@ mod tests {
             loaded: received - rejected,
             duplicates: 0,
             rejected,
+            reasons: ReasonTally::default(),
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         }

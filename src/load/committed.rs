@@ -10,6 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ledger::RejectRow;
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 
 /// What becomes of a segment's messages, once its transaction has committed.
@@ -22,6 +23,10 @@ pub(super) struct SegmentRecord {
     pub(super) loaded: u64,
     pub(super) duplicates: u64,
     pub(super) rejected: u64,
+    /// Of the rejected; empty in a record that the ledger holds.
+    pub(super) reasons: ReasonTally,
+    /// Of the rejected: those that a person gave up since.
+    pub(super) dropped: u64,
     pub(super) left_in_queue: Arc<[Uuid]>,
     pub(super) rejects: Arc<[RejectRow]>,
 }
@@ -42,6 +47,13 @@ impl Committed {
     /// The ledger holds the record, from an earlier load.
     pub(super) const fn found_in_ledger(record: SegmentRecord) -> Self {
         Self { record, was_known: true }
+    }
+
+    /// It recognised these rejects among its duplicates.
+    #[must_use]
+    pub(super) fn with_more_rejects(mut self, more: impl IntoIterator<Item = RejectRow>) -> Self {
+        self.record.rejects = self.record.rejects.iter().cloned().chain(more).collect();
+        self
     }
 
     /// The segment.
@@ -74,13 +86,25 @@ impl Committed {
         self.record.rejected
     }
 
+    /// Why they could not. Of a segment that was known before, the ledger alone tells.
+    #[must_use]
+    pub const fn reasons(&self) -> &ReasonTally {
+        &self.record.reasons
+    }
+
     /// Messages that were rejected and not recorded: they stay in the queue, for its redrive policy.
     #[must_use]
     pub fn left_in_queue(&self) -> &[Uuid] {
         &self.record.left_in_queue
     }
 
-    /// The rejects that it recorded, where they are to be sent to a dead-letter queue; else none.
+    /// How many rejects the ledger has of the segment, unless somebody removed some by hand.
+    #[must_use]
+    pub fn recorded_rejects(&self) -> u64 {
+        self.record.rejected.saturating_sub(self.record.left_in_queue.len() as u64 + self.record.dropped)
+    }
+
+    /// The rejects that it recorded, or recognised, where they are to be sent to a dead-letter queue; else none.
     #[must_use]
     pub fn rejects(&self) -> &[RejectRow] {
         &self.record.rejects

@@ -31,8 +31,14 @@ pub enum LoadError {
     NewerLedger { version: i32 },
     #[error("pipeline {pipeline} loads {known} in this ledger, and this configuration says {table}")]
     OtherTable { pipeline: String, table: String, known: String },
+    #[error("column {column} of table {table} has been written with key {known}, and this key is {key}")]
+    UnknownKey { column: String, table: String, known: String, key: String },
     #[error("table {table} is not empty, so loading segments again would make second rows")]
     TableNotEmpty { table: String },
+    #[error("no message with this id is a reject of pipeline {pipeline}")]
+    NoSuchReject { pipeline: String },
+    #[error("the body of {rejects} of these rejects is not in the staging directory's rejects/")]
+    NoKeptBody { rejects: usize },
     /// Passing: it is made before the next attempt.
     #[error("a partition of the ledger was removed meanwhile")]
     NoMessagePartition,
@@ -117,9 +123,17 @@ impl Advised for LoadError {
             Self::OtherTable { .. } => usage(
                 "give this pipeline a name of its own; or, if the table was moved, run `pgsluice init` with this configuration",
             ),
+            Self::UnknownKey { .. } => usage(
+                "give the key that the column has been written with: alone, or in the keyring behind a new one; \
+                 --new-key says that values under another key are meant",
+            ),
             Self::TableNotEmpty { .. } => {
                 usage("empty the table first, or give --keep-rows if its rows are not of these segments")
             }
+            Self::NoSuchReject { .. } => fatal("`pgsluice rejects list --entries` lists the ids of all rejects"),
+            Self::NoKeptBody { .. } => fatal(
+                "the host that recorded the reject keeps its body for rejects_days; see also the queue of pipeline.dlq_url",
+            ),
             Self::CountsDiffer { .. } => {
                 fatal("nothing of the segment is deleted; see where the file came from, and move it away")
             }
@@ -129,7 +143,8 @@ impl Advised for LoadError {
             ),
             Self::RowsRefused { .. } => fatal(
                 "one cause for all rows is a fault of the table or the mapping: correct it and run again; nothing of the \
-                 segment was loaded, rejected or deleted",
+                 segment was loaded, rejected or deleted. If the messages are bad after all, let the mapping refuse them \
+                 (required, max_length, scale, a type), or drop the constraint until they are loaded",
             ),
             Self::TooManyRejects { .. } => Advice {
                 exit: ExitCode::TooManyRejects,

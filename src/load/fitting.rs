@@ -12,7 +12,7 @@
 //! | `numeric(p,s)`               | numeric               | rounds to s digits               | `scale` of s at most       |
 //! | `numeric(p,s)`, s below 0    | any number            | rounds to tens and more          | `numeric`                  |
 //! | `real`                       | any number            | keeps 6 digits                   | `numeric`                  |
-//! | `double precision`           | bigint, numeric       | keeps 15 digits                  | `numeric`                  |
+//! | `double precision`           | bigint, numeric       | keeps 15 digits                  | mapped as double; `numeric` |
 //! | `timestamp(p)` of any kind, p below 6 | timestamptz  | rounds fractions of a second     | no precision               |
 //! | `interval` with a precision  | text                  | rounds, or drops fields          | `interval`                 |
 //! | `tsvector`, `tsquery`        | text                  | sorts and folds words            | `text`                     |
@@ -45,7 +45,7 @@ pub(super) struct TableType {
 /// What speaks against writing a mapped column into a column of this type; reads after the column's name.
 pub(super) fn misfit(column: &Column, found: &TableType) -> Option<String> {
     if !takes(column.kind, found) {
-        return Some(format!("is of type {}, which does not take {}", found.shown, type_name(column.kind)));
+        return Some(format!("is of type {}, which does not take {}", found.shown, column.kind.name()));
     }
     let changes = |does: &str, way_out: &str| Some(format!("is of type {}, which {does}: {way_out}", found.shown));
     match found.name.as_str() {
@@ -56,9 +56,10 @@ pub(super) fn misfit(column: &Column, found: &TableType) -> Option<String> {
         "char" => changes("keeps one byte in silence", "make it text"),
         "numeric" => misfit_of_scale(column, found),
         "float4" => changes("rounds to 6 digits in silence", "make it numeric"),
-        "float8" if matches!(column.kind, ColumnType::Bigint | ColumnType::Numeric) => {
-            changes("rounds to 15 digits in silence", "make it numeric")
-        }
+        "float8" if matches!(column.kind, ColumnType::Bigint | ColumnType::Numeric) => changes(
+            "rounds to 15 digits in silence",
+            "map it with type = \"double\", which rejects what would be rounded, or make it numeric",
+        ),
         "timestamptz" if (0..TIME_DIGITS).contains(&found.modifier) => {
             changes("rounds in silence", "make it timestamptz without a precision")
         }
@@ -143,6 +144,7 @@ fn takes(kind: ColumnType, column: &TableType) -> bool {
         }
         ColumnType::Bigint => &["int8", "numeric", "float4", "float8"],
         ColumnType::Numeric => &["numeric", "float4", "float8"],
+        ColumnType::Double => &["float8"],
         ColumnType::Boolean => &["bool"],
         // Not `timestamp`, which drops the offset in silence.
         ColumnType::Timestamptz => &["timestamptz"],
@@ -151,19 +153,4 @@ fn takes(kind: ColumnType, column: &TableType) -> bool {
         ColumnType::Jsonb => &["jsonb", "json"],
     };
     any_text || accepted.contains(&column.name.as_str())
-}
-
-const fn type_name(kind: ColumnType) -> &'static str {
-    match kind {
-        ColumnType::Text => "text",
-        ColumnType::Integer => "integer",
-        ColumnType::Bigint => "bigint",
-        ColumnType::Numeric => "numeric",
-        ColumnType::Boolean => "boolean",
-        ColumnType::Timestamptz => "timestamptz",
-        ColumnType::Date => "date",
-        ColumnType::Uuid => "uuid",
-        ColumnType::Jsonb => "jsonb",
-        ColumnType::Version | ColumnType::PackedVersion => "version",
-    }
 }

@@ -66,12 +66,13 @@ pub(super) enum Tried<'a> {
 /// How many rows of a segment may be refused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RejectLimit<'a> {
-    /// `None`: that is seen only at the end.
-    pub(super) allowance: Option<&'a RejectAllowance>,
+    pub(super) allowance: &'a RejectAllowance,
     /// Messages of the segment.
     pub(super) messages: u64,
     /// Those of them that are rejects already.
     pub(super) rejects: u64,
+    /// Messages that may be there a second time, at most: of these one is a reject, and the other a duplicate.
+    pub(super) repeats: u64,
 }
 
 enum Copied {
@@ -290,8 +291,9 @@ impl<'a> Isolation<'a> {
     /// better answer.
     fn ask_for_rejects(&self) -> Result<(), LoadError> {
         match self.copy.tried {
-            Tried::First(RejectLimit { allowance: Some(allowance), messages, rejects }) if self.evidence.is_taken() => {
-                allowance.ask(self.copy.segment, messages, rejects + self.refused.len() as u64)
+            Tried::First(RejectLimit { allowance, messages, rejects, repeats }) if self.evidence.is_taken() => {
+                let rejects = (rejects + self.refused.len() as u64).saturating_sub(repeats);
+                allowance.ask(self.copy.segment, messages, rejects)
             }
             _ => Ok(()),
         }

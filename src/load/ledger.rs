@@ -7,6 +7,8 @@
 //!   transaction another session.
 
 mod again;
+mod dropped;
+mod masking;
 mod messages;
 mod pipeline;
 mod reject_list;
@@ -19,8 +21,9 @@ use tokio_postgres::{Row, SimpleQueryMessage, Transaction};
 
 pub(super) use again::TableState;
 pub use again::{Forgotten, NotHere};
+pub use dropped::RejectedSegment;
 pub(super) use pipeline::{PipelineRow, check_version};
-pub use reject_list::{ListedReject, RejectGroup, Selection};
+pub use reject_list::{FoundReject, ListedReject, RejectGroup, Selection};
 pub(super) use rejects::NewReject;
 pub use rejects::RejectRow;
 pub(super) use schema::check;

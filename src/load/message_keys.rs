@@ -107,6 +107,13 @@ impl SegmentKeys {
         self.rows + self.rejects
     }
 
+    /// How many of the messages are there a second time, at most: those of the first run that are, and all of other runs.
+    pub(super) fn repeats_at_most(&self) -> usize {
+        let is_repeat =
+            |pair: &&[MessageKey]| (pair[0].sent_at_us, pair[0].message_id) == (pair[1].sent_at_us, pair[1].message_id);
+        self.first_run.windows(2).filter(is_repeat).count() + self.total() - self.first_run.len()
+    }
+
     /// The first time of sending, and the last, as parameters of a statement.
     pub(super) fn sent_between(&self) -> (Option<SystemTime>, Option<SystemTime>) {
         let time = |milliseconds: i64| system_time(milliseconds.clamp(0, END_MS) * 1000);
@@ -235,6 +242,7 @@ mod tests {
             seal: None,
             mapping: String::new(),
             keys: Vec::new(),
+            ring: Vec::new(),
             table: "t".to_owned(),
             rows: 7,
             rejects: 0,

@@ -15,13 +15,15 @@ use super::isolate::{Isolated, RefusedRow, RowCopy, Tried};
 use super::ledger::{Ledger, NewReject, RejectRow};
 use super::message_keys::{MessageKey, SegmentKeys};
 use super::turn::Turn;
-use super::{LoadError, Loader, rejects};
+use super::{Committed, LoadError, Loader, rejects};
 use crate::blocking::blocking;
 use crate::chunk::Manifest;
+use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
 use crate::postgres::{PostgresError, Retries};
 use crate::reason::Reason;
 use crate::segment::SegmentId;
+use crate::spool::message_uuid;
 use crate::staging::Staging;
 
 /// What became of rejects that were tried again.
@@ -46,8 +48,18 @@ impl Loader {
         self.ask(async |client| ledger.rejects_not_among(client, segments).await).await
     }
 
-    /// Which of these messages the ledger knows, by their ids. Each is a time of identity in milliseconds, and an id.
-    pub async fn decided(&mut self, messages: &[(i64, String)]) -> Result<HashSet<Uuid>, LoadError> {
+    /// Which of these messages of a segment that the ledger has are decided. Each is a time of identity in milliseconds,
+    /// and an id. By `dedupe = "segment"` all of a segment are decided together, except those that it left in its queue.
+    pub async fn decided(
+        &mut self,
+        segment: &Committed,
+        messages: &[(i64, String)],
+    ) -> Result<HashSet<Uuid>, LoadError> {
+        if self.pipeline.dedupe == Dedupe::Segment {
+            let mut ids: HashSet<Uuid> = messages.iter().map(|(_, id)| message_uuid(id)).collect();
+            segment.left_in_queue().iter().for_each(|id| _ = ids.remove(id));
+            return Ok(ids);
+        }
         let keys: Vec<MessageKey> = messages.iter().map(|(time, id)| MessageKey::new(*time, id, 0)).collect();
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.decided(client, &keys).await).await
@@ -62,6 +74,7 @@ impl Loader {
         staging: &Staging,
         manifest: &Manifest,
     ) -> Result<Readmitted, LoadError> {
+        self.accept_keys(&manifest.keys, &manifest.ring).await?;
         let (files, staged) = (staging.clone(), manifest.clone());
         let keys = Arc::new(blocking(move || SegmentKeys::read(&files, &staged)).await?);
         let mut work = Readmission { segment, staging, staged: manifest.segment, keys, turn: Turn::default() };

@@ -5,10 +5,11 @@
 //! - the file is replaced as a whole, and a line leaves it only after this process saw the transaction commit that loaded
 //!   its message; so an attempt that rolls back, or dies, takes no line away, whatever an earlier one wrote;
 //! - of a message that is rejected again, the line says the last reason;
-//! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own.
+//! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own;
+//! - one writer at a time replaces a file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -23,6 +24,15 @@ use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
 use crate::spool::{SegmentReader, message_uuid, push_reject, read_rejects};
 use crate::staging::{Staging, StagingError};
+
+/// Segments are loaded side by side, and one may bring a reject of another again. The staging lock keeps other processes
+/// away.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Waits until nobody else in this process writes reject files.
+pub(super) fn one_writer() -> MutexGuard<'static, ()> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What the transform refused, as the ledger keeps it. Blocks.
 pub(super) fn of_transform(
@@ -53,6 +63,7 @@ pub(super) fn keep(
     keys: &Arc<SegmentKeys>,
     loaded: impl Fn(usize) -> bool,
 ) -> Result<HashSet<Uuid>, LoadError> {
+    let _alone = one_writer();
     let place = staging.rejects(segment);
     if rejects.is_empty() && !place.is_taken() {
         return Ok(HashSet::new());
@@ -104,7 +115,7 @@ fn superseded(
 }
 
 /// Appends the messages themselves, which only the segment still has.
-fn append_spool_lines(
+pub(super) fn append_spool_lines(
     staging: &Staging,
     segment: SegmentId,
     pipeline: &str,
@@ -119,7 +130,7 @@ fn append_spool_lines(
     let source = reader.header().map(|header| header.source.clone());
     while !reasons.is_empty() {
         let Some(block) = reader.next_block()? else {
-            let problem = "a refused row's message is not in the segment";
+            let problem = "a rejected message is not in the segment";
             return Err(ChunkError::Inconsistent { segment, problem }.into());
         };
         for line in block.lines() {
@@ -144,6 +155,7 @@ pub fn settle_kept_rejects(
     if loaded.is_empty() && reasons.is_empty() {
         return Ok(());
     }
+    let _alone = one_writer();
     let place = staging.rejects(segment);
     let mut file = AtomicFile::create(&place)?;
     let mut lines = 0_u64;

@@ -116,10 +116,10 @@ impl Destination {
         };
         let new_rows = selected.as_ref().map_or(keys.rows, Vec::len);
         let limit = RejectLimit {
-            // Otherwise only the ledger tells which of them were rejected before.
-            allowance: (self.dedupe == Dedupe::Message).then_some(allowance),
+            allowance,
             messages: keys.total() as u64,
             rejects: new_rejects.iter().filter(|&&new| new).count() as u64,
+            repeats: if self.dedupe == Dedupe::Segment { keys.repeats_at_most() as u64 } else { 0 },
         };
         let chunk = work.staging.chunk(segment);
         let copy = RowCopy { transaction, target: &self.target, segment, chunk, tried: Tried::First(limit) };
@@ -171,6 +171,8 @@ impl Destination {
             // Of a message that is there twice, and rejected, one is a reject.
             duplicates: received - loaded - rejects.len() as u64,
             rejected: rejects.len() as u64,
+            reasons: rejects.iter().map(|reject| &reject.reason).collect(),
+            dropped: 0,
             left_in_queue: Arc::default(),
             rejects: Arc::default(),
         };
@@ -180,10 +182,12 @@ impl Destination {
             record.left_in_queue = keys.iter().map(|key| key.message_id).collect();
             return Ok(record);
         }
-        let recorded = self.ledger.insert_rejects(transaction, segment_no, &rejects).await?.len() as u64;
+        let mut recorded = self.ledger.insert_rejects(transaction, segment_no, &rejects).await?;
         // The same message twice in one segment, by `dedupe = "segment"`.
-        record.duplicates += record.rejected - recorded;
-        record.rejected = recorded;
+        record.duplicates += record.rejected - recorded.len() as u64;
+        record.rejected = recorded.len() as u64;
+        let counted = rejects.iter().filter(|reject| recorded.remove(&reject.key.message_id));
+        record.reasons = counted.map(|reject| &reject.reason).collect();
         if self.ledger.with_rejects {
             record.rejects = rejects.into_iter().map(RejectRow::from).collect();
         }

@@ -13,7 +13,8 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_mins(1);
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum LocalError {
     #[error(
-        "no PostgreSQL server (initdb, postgres) is installed here; try `apt install postgresql` or `brew install postgresql`"
+        "no PostgreSQL server (initdb, postgres) is installed here; try `apt install postgresql`, `brew install postgresql` or, \
+         for a pgsluice from PyPI, its extra `server`: `uvx 'pgsluice[server]' demo`"
     )]
     NotInstalled,
     #[error("PostgreSQL does not run as root, and there is no user `postgres` or `nobody`")]

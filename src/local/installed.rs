@@ -12,6 +12,7 @@ pub(super) fn find_binaries() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(installed_elsewhere())
+        .chain(beside_this_program())
         .find(|directory| ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file()))
 }
 
@@ -37,6 +38,16 @@ fn installed_elsewhere() -> Vec<PathBuf> {
     }
     found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     found.into_iter().map(|(_, directory)| directory).collect()
+}
+
+/// The server in the Python package `pgserver`, where pgsluice was installed into the same environment by its wheel.
+fn beside_this_program() -> Vec<PathBuf> {
+    let program = env::current_exe().and_then(fs::canonicalize).ok();
+    let Some(environment) = program.as_deref().and_then(|program| program.parent()?.parent()) else {
+        return Vec::new();
+    };
+    let pythons = fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    pythons.map(|python| python.path().join("site-packages/pgserver/pginstall/bin")).collect()
 }
 
 /// An account of this machine, by its numbers.

@@ -5,13 +5,8 @@
 use aes::cipher::KeyInit;
 use aes::{Aes128Dec, Aes128Enc, Aes256Dec, Aes256Enc};
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
-
-use super::{aes_cbc, unusable_key};
-use crate::config::{ConfigError, MaskingKey};
-
-const KEY_ID_INFO: &[u8] = b"pgsluice fixed key id";
+use super::aes_cbc;
+use crate::keyring::SecretKey;
 
 pub(super) struct Fixed {
     cipher: Cipher,
@@ -24,13 +19,13 @@ enum Cipher {
 }
 
 impl Fixed {
-    pub(super) fn new(key: &MaskingKey, iv: [u8; 16]) -> Result<Self, ConfigError> {
+    /// `None` if the key has neither 16 nor 32 bytes, which no [`SecretKey`] has.
+    pub(super) fn new(key: &SecretKey, iv: [u8; 16]) -> Option<Self> {
         let key = key.as_bytes();
         let cipher = Aes128Enc::new_from_slice(key)
             .map(Cipher::Aes128)
-            .or_else(|_| Aes256Enc::new_from_slice(key).map(Cipher::Aes256))
-            .map_err(|_| unusable_key())?;
-        Ok(Self { cipher, iv })
+            .or_else(|_| Aes256Enc::new_from_slice(key).map(Cipher::Aes256));
+        Some(Self { cipher: cipher.ok()?, iv })
     }
 
     pub(super) fn mask(&self, value: &str, out: &mut Vec<u8>) {
@@ -41,16 +36,8 @@ impl Fixed {
     }
 }
 
-/// What stands for key and IV in the ledger: eight hexadecimal digits that say nothing about them.
-pub(super) fn key_id(key: &MaskingKey, iv: [u8; 16]) -> Result<String, ConfigError> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).map_err(|_| unusable_key())?;
-    mac.update(KEY_ID_INFO);
-    mac.update(&iv);
-    Ok(hex::encode(&mac.finalize().into_bytes()[..4]))
-}
-
 /// The value, unless the padding or UTF-8 shows that the key or the IV is another. Not every wrong key shows.
-pub(super) fn reveal(key: &MaskingKey, iv: [u8; 16], ciphertext: &[u8]) -> Option<String> {
+pub(super) fn reveal(key: &SecretKey, iv: [u8; 16], ciphertext: &[u8]) -> Option<String> {
     let key = key.as_bytes();
     let value = if let Ok(cipher) = Aes128Dec::new_from_slice(key) {
         aes_cbc::decrypt(&cipher, iv, ciphertext)
@@ -116,8 +103,8 @@ mod tests {
         ),
     ];
 
-    fn key(text: &str) -> MaskingKey {
-        MaskingKey::from_hex("PGSLUICE_KEY", &hex::encode(text)).unwrap()
+    fn key(text: &str) -> SecretKey {
+        SecretKey::from_hex("key", &hex::encode(text)).unwrap()
     }
 
     #[test]

@@ -3,8 +3,9 @@
 #![allow(clippy::expect_used, reason = "a property that does not hold is a panic")]
 
 use super::{Masker, reveal};
-use crate::config::{Mask, MaskingKey, MaskingKeys, Pipeline};
+use crate::config::{Mask, Pipeline};
 use crate::fuzz::assert_quotes_nothing;
+use crate::keyring::{Keyring, SecretKey};
 
 const COLUMN: &str = "masked_ip";
 
@@ -40,7 +41,6 @@ fn change(masked: &mut String, input: &[u8]) {
     masked.replace_range(position..=position, other);
 }
 
-fn keys() -> MaskingKeys {
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key");
-    MaskingKeys { key: Some(key), fixed_iv: Some([7; 16]) }
+fn keys() -> Keyring {
+    Keyring::of_one_key(SecretKey::from_hex("PGSLUICE_KEY", &"07".repeat(32)).expect("a key"), Some([7; 16]))
 }

@@ -3,10 +3,11 @@
 use thiserror::Error;
 
 use super::aes_cbc::BLOCK_BYTES;
+use super::fixed;
 use super::siv::{self, Siv};
-use super::{fixed, fixed_iv, master_key};
 use crate::advice::{Advice, Advised, fatal};
-use crate::config::{ConfigError, Mask, MaskingKeys, Pipeline};
+use crate::config::{Column, Mask, Pipeline};
+use crate::keyring::{Algorithm, Key, Keyring};
 
 /// A revealed value: plaintext, so it has no `Debug`.
 pub struct Revealed<'a> {
@@ -20,35 +21,47 @@ pub struct Revealed<'a> {
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "each message is the documentation")]
 pub enum RevealError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     #[error("not a masked value: expected hex digits in whole blocks of 32, for `siv` after a key id and a colon")]
     Malformed,
-    #[error("masked with key {key_id}, but PGSLUICE_KEY is key {own_key_id}")]
-    OtherKey { key_id: String, own_key_id: String },
+    #[error("not UTF-8")]
+    NotText,
+    #[error("not a JSON object")]
+    NotAnObject,
+    #[error("masked with key {key_id}, and the keys for `siv` are {known}")]
+    OtherKey { key_id: String, known: String },
     #[error("pipeline {pipeline} has no column with mask = \"siv\"")]
     NoSivColumn { pipeline: String },
     #[error("the value was changed, or was not masked for a column of pipeline {pipeline}")]
     NotAuthentic { pipeline: String },
-    #[error("the value does not decrypt with PGSLUICE_KEY and PGSLUICE_FIXED_IV")]
-    NotDecryptable,
+    #[error("the value was changed, or was not masked for column {column}")]
+    NotOfColumn { column: String },
+    #[error("there is no key for `fixed`")]
+    NoFixedKey,
+    #[error("the value does not decrypt with key and IV of {known}")]
+    NotDecryptable { known: String },
+    #[error("the value decrypts with each of the keys {known}, and does not say which one is right")]
+    Ambiguous { known: String },
 }
 
 impl Advised for RevealError {
     fn advice(&self) -> Advice {
         match self {
-            Self::Config(error) => error.advice(),
-            Self::Malformed => fatal("give the value as it stands in a masked column"),
-            Self::OtherKey { .. } => fatal("set PGSLUICE_KEY to the key that the value was masked with"),
+            Self::NotAnObject => fatal("give a JSON object a line, as `select row_to_json(t)` prints them"),
+            Self::Malformed | Self::NotText => fatal("give the value as it stands in a masked column"),
+            Self::OtherKey { .. } => {
+                fatal("give the key that the value was masked with: by a keyring that holds it, or as PGSLUICE_KEY")
+            }
             Self::NoSivColumn { .. } => {
                 fatal("check --config: its mapping has to mask the column that the value is of")
             }
-            Self::NotAuthentic { .. } => fatal(
-                "give the value as it stands in the masked column, and check --config: its mapping has to mask this column",
+            Self::NotAuthentic { .. } | Self::NotOfColumn { .. } => fatal(
+                "give the value as it stands in the masked column, and check --config: its mapping has to mask this \
+                 column; of a column that was renamed, mask_name keeps the name",
             ),
-            Self::NotDecryptable => {
-                fatal("set PGSLUICE_KEY and PGSLUICE_FIXED_IV to the key and the IV that the table was written with")
+            Self::NoFixedKey | Self::NotDecryptable { .. } => {
+                fatal("give the key and the IV that the table was written with, by a keyring or the environment")
             }
+            Self::Ambiguous { .. } => fatal("give a keyring that holds one of them"),
         }
     }
 }
@@ -57,38 +70,69 @@ impl Advised for RevealError {
 ///
 /// A `siv` text is refused unless it authenticates for one of the pipeline's columns. A `fixed` text cannot be
 /// authenticated: with a wrong key the padding refuses most texts, and a few reveal nonsense.
-pub fn reveal<'a>(pipeline: &'a Pipeline, keys: &MaskingKeys, masked: &str) -> Result<Revealed<'a>, RevealError> {
-    if let Some((key_id, digits)) = masked.split_once(':') {
-        return reveal_siv(pipeline, keys, key_id, &blocks_from_hex(digits)?);
-    }
-    let ciphertext = blocks_from_hex(masked)?;
-    let value = fixed::reveal(master_key(keys)?, fixed_iv(keys)?, &ciphertext);
-    Ok(Revealed { value: value.ok_or(RevealError::NotDecryptable)?, column: None })
-}
-
-fn reveal_siv<'a>(
-    pipeline: &'a Pipeline,
-    keys: &MaskingKeys,
-    key_id: &str,
-    bytes: &[u8],
-) -> Result<Revealed<'a>, RevealError> {
-    let key = master_key(keys)?;
-    let own_key_id = siv::key_id(key)?;
-    if key_id != own_key_id {
-        return Err(RevealError::OtherKey { key_id: shown_key_id(key_id)?, own_key_id });
-    }
+pub fn reveal<'a>(pipeline: &'a Pipeline, keys: &Keyring, masked: &str) -> Result<Revealed<'a>, RevealError> {
+    let Some((key_id, digits)) = masked.split_once(':') else {
+        return Ok(Revealed { value: reveal_fixed(keys, masked)?, column: None });
+    };
+    let sealed = Sealed::parse(keys, key_id, digits)?;
     if pipeline.masked_columns(Mask::Siv).next().is_none() {
         return Err(RevealError::NoSivColumn { pipeline: pipeline.name.clone() });
     }
-    let not_authentic = || RevealError::NotAuthentic { pipeline: pipeline.name.clone() };
-    let (&iv, ciphertext) = bytes.split_first_chunk::<BLOCK_BYTES>().ok_or(RevealError::Malformed)?;
-    let value = siv::decrypt(key, iv, ciphertext)?.ok_or_else(not_authentic)?;
-    for column in pipeline.masked_columns(Mask::Siv) {
-        if Siv::new(&column.name, key)?.authenticates(iv, &value) {
-            return Ok(Revealed { value, column: Some(&column.name) });
-        }
+    let opened = pipeline.masked_columns(Mask::Siv).find_map(|column| Some((sealed.open(column)?, column)));
+    let (value, column) = opened.ok_or_else(|| RevealError::NotAuthentic { pipeline: pipeline.name.clone() })?;
+    Ok(Revealed { value, column: Some(&column.name) })
+}
+
+/// Decrypts a text of this column. A `siv` text that was masked for another one is refused.
+pub fn reveal_of(column: &Column, keys: &Keyring, masked: &str) -> Result<String, RevealError> {
+    let Some((key_id, digits)) = masked.split_once(':') else { return reveal_fixed(keys, masked) };
+    let opened = Sealed::parse(keys, key_id, digits)?.open(column);
+    opened.ok_or_else(|| RevealError::NotOfColumn { column: column.name.clone() })
+}
+
+/// The parts of a `siv` text.
+struct Sealed<'a> {
+    key: &'a Key,
+    iv: [u8; BLOCK_BYTES],
+    ciphertext: Vec<u8>,
+}
+
+impl<'a> Sealed<'a> {
+    fn parse(keys: &'a Keyring, key_id: &str, digits: &str) -> Result<Self, RevealError> {
+        let bytes = blocks_from_hex(digits)?;
+        let (&iv, ciphertext) = bytes.split_first_chunk::<BLOCK_BYTES>().ok_or(RevealError::Malformed)?;
+        let Some(key) = keys.all(Algorithm::Siv).find(|key| key.id() == key_id) else {
+            return Err(RevealError::OtherKey { key_id: shown_key_id(key_id)?, known: ids(keys, Algorithm::Siv) });
+        };
+        Ok(Self { key, iv, ciphertext: ciphertext.to_vec() })
     }
-    Err(not_authentic())
+
+    /// The value, if it was masked for this column and is what it was.
+    fn open(&self, column: &Column) -> Option<String> {
+        let secret = self.key.secret();
+        let value = siv::decrypt(secret, self.iv, &self.ciphertext)?;
+        let siv = Siv::new(column.masked_as(), self.key.id(), secret)?;
+        siv.authenticates(self.iv, &value).then_some(value)
+    }
+}
+
+fn reveal_fixed(keys: &Keyring, masked: &str) -> Result<String, RevealError> {
+    let ciphertext = blocks_from_hex(masked)?;
+    if keys.first(Algorithm::Fixed).is_none() {
+        return Err(RevealError::NoFixedKey);
+    }
+    let mut revealed = keys.all(Algorithm::Fixed).filter_map(|key| fixed::reveal(key.secret(), key.iv()?, &ciphertext));
+    let known = || ids(keys, Algorithm::Fixed);
+    let value = revealed.next().ok_or_else(|| RevealError::NotDecryptable { known: known() })?;
+    match revealed.next() {
+        None => Ok(value),
+        Some(_) => Err(RevealError::Ambiguous { known: known() }),
+    }
+}
+
+fn ids(keys: &Keyring, algorithm: Algorithm) -> String {
+    let ids: Vec<&str> = keys.all(algorithm).map(Key::id).collect();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
 }
 
 /// The text before the colon, if it is a key id. Otherwise it may be anything, even a pasted plaintext: it is not
@@ -110,11 +154,14 @@ mod tests {
 
     use super::super::Masker;
     use super::*;
-    use crate::config::MaskingKey;
+    use crate::keyring::SecretKey;
 
-    fn keys(byte: u8) -> MaskingKeys {
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &hex::encode([byte; 32])).unwrap();
-        MaskingKeys { key: Some(key), fixed_iv: Some([byte; 16]) }
+    fn key(byte: u8) -> SecretKey {
+        SecretKey::from_hex("key", &hex::encode([byte; 32])).unwrap()
+    }
+
+    fn keys(byte: u8) -> Keyring {
+        Keyring::of_one_key(key(byte), Some([byte; 16]))
     }
 
     fn masked(mask: Mask, column: &str, value: &str) -> String {
@@ -174,9 +221,42 @@ mod tests {
     }
 
     #[test]
-    fn missing_keys_are_configuration_errors() {
+    fn without_keys_nothing_is_revealed() {
+        let pipeline = Pipeline::user_logins().unwrap();
+        let reveal = |text: &str| reveal(&pipeline, &Keyring::default(), text).err().unwrap();
+        let siv = reveal(&masked(Mask::Siv, "masked_ip", "1.2.3.4"));
+        assert!(matches!(siv, RevealError::OtherKey { known, .. } if known == "none"));
+        assert!(matches!(reveal(&masked(Mask::Fixed, "masked_ip", "1.2.3.4")), RevealError::NoFixedKey));
+    }
+
+    #[test]
+    fn a_ring_reveals_what_any_of_its_keys_masked() {
+        let ring = [Key::siv(key(8), None), Key::fixed(key(9), [1; 16], None), Key::siv(key(7), None)]
+            .into_iter()
+            .chain([Key::fixed(key(10), [2; 16], None)])
+            .try_fold(Keyring::default(), Keyring::with)
+            .unwrap();
+        let pipeline = Pipeline::user_logins().unwrap();
+        for key in ring.iter() {
+            let mut text = Vec::new();
+            Masker::with_key("masked_ip", key).unwrap().mask("199.172.111.135", &mut text);
+            let revealed = reveal(&pipeline, &ring, std::str::from_utf8(&text).unwrap());
+            assert_eq!(revealed.ok().unwrap().value, "199.172.111.135", "{}", key.id());
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_moved_to_another_column_is_found_out() {
+        let pipeline = Pipeline::user_logins().unwrap();
         let text = masked(Mask::Siv, "masked_ip", "1.2.3.4");
-        let error = reveal(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), &text).err().unwrap();
-        assert!(matches!(error, RevealError::Config(ConfigError::Missing { setting: "PGSLUICE_KEY", .. })));
+        for column in pipeline.masked_columns(Mask::Siv) {
+            let revealed = reveal_of(column, &keys(7), &text);
+            match column.name.as_str() {
+                "masked_ip" => assert_eq!(revealed.unwrap(), "1.2.3.4"),
+                _ => assert!(matches!(revealed, Err(RevealError::NotOfColumn { .. }))),
+            }
+        }
+        let renamed = Column { mask_name: Some("masked_ip".to_owned()), ..pipeline.columns[3].clone() };
+        assert_eq!(reveal_of(&renamed, &keys(7), &text).unwrap(), "1.2.3.4");
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! IV = the first 16 bytes of HMAC-SHA-256(mac key, column name ‖ 0 ‖ value);
 //! text = key id `:` hex(IV ‖ AES-256-CBC(enc key, IV, value)).
-//! Both keys (32 bytes each) and the key id (4 bytes) come from the master key by HKDF-SHA-256 without salt, each
-//! under its own info string.
+//! Both keys (32 bytes each) and the key id (4 bytes, see `keyring`) come from the master key by HKDF-SHA-256 without salt,
+//! each under its own info string.
 
 use aes::cipher::KeyInit;
 use aes::{Aes256Dec, Aes256Enc};
@@ -14,12 +14,10 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::aes_cbc::{self, BLOCK_BYTES};
-use super::unusable_key;
-use crate::config::{ConfigError, MaskingKey};
+use crate::keyring::SecretKey;
 
 const MAC_INFO: &[u8] = b"pgsluice siv mac";
 const ENCRYPTION_INFO: &[u8] = b"pgsluice siv enc";
-const KEY_ID_INFO: &[u8] = b"pgsluice key id";
 const KEY_ID_BYTES: usize = 4;
 
 pub(super) struct Siv {
@@ -31,12 +29,13 @@ pub(super) struct Siv {
 }
 
 impl Siv {
-    pub(super) fn new(column: &str, key: &MaskingKey) -> Result<Self, ConfigError> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&*derive::<32>(key, MAC_INFO)?).map_err(|_| unusable_key())?;
+    /// `None` if HKDF or HMAC refused the key, which they do not for any length that a [`SecretKey`] has.
+    pub(super) fn new(column: &str, key_id: &str, key: &SecretKey) -> Option<Self> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*derive(key, MAC_INFO)?).ok()?;
         mac.update(column.as_bytes());
         mac.update(&[0]);
-        let cipher = Aes256Enc::new((&*derive::<32>(key, ENCRYPTION_INFO)?).into());
-        Ok(Self { prefix: format!("{}:", key_id(key)?), mac, cipher })
+        let cipher = Aes256Enc::new((&*derive(key, ENCRYPTION_INFO)?).into());
+        Some(Self { prefix: format!("{key_id}:"), mac, cipher })
     }
 
     pub(super) fn mask(&self, value: &str, out: &mut Vec<u8>) {
@@ -59,30 +58,22 @@ pub(super) const fn text_length(bytes: usize) -> usize {
     2 * KEY_ID_BYTES + 1 + 2 * BLOCK_BYTES + aes_cbc::text_length(bytes)
 }
 
-/// The name of the key in each text: eight hexadecimal digits that say nothing about the key.
-pub(super) fn key_id(key: &MaskingKey) -> Result<String, ConfigError> {
-    derive::<KEY_ID_BYTES>(key, KEY_ID_INFO).map(|id| hex::encode(*id))
-}
-
 /// The value of a text's two parts, not authenticated yet, unless the padding or UTF-8 is wrong.
-pub(super) fn decrypt(
-    key: &MaskingKey,
-    iv: [u8; BLOCK_BYTES],
-    ciphertext: &[u8],
-) -> Result<Option<String>, ConfigError> {
-    let cipher = Aes256Dec::new((&*derive::<32>(key, ENCRYPTION_INFO)?).into());
-    Ok(aes_cbc::decrypt(&cipher, iv, ciphertext).and_then(|value| String::from_utf8(value).ok()))
+pub(super) fn decrypt(key: &SecretKey, iv: [u8; BLOCK_BYTES], ciphertext: &[u8]) -> Option<String> {
+    let cipher = Aes256Dec::new((&*derive(key, ENCRYPTION_INFO)?).into());
+    String::from_utf8(aes_cbc::decrypt(&cipher, iv, ciphertext)?).ok()
 }
 
-fn derive<const BYTES: usize>(key: &MaskingKey, info: &[u8]) -> Result<Zeroizing<[u8; BYTES]>, ConfigError> {
-    let mut derived = Zeroizing::new([0; BYTES]);
-    Hkdf::<Sha256>::new(None, key.as_bytes()).expand(info, &mut *derived).map_err(|_| unusable_key())?;
-    Ok(derived)
+fn derive(key: &SecretKey, info: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut derived = Zeroizing::new([0; 32]);
+    Hkdf::<Sha256>::new(None, key.as_bytes()).expand(info, &mut *derived).ok()?;
+    Some(derived)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyring::Key;
 
     /// Computed by Python from the description above (hmac, hashlib and cryptography), not by this code.
     const VECTORS: [(&str, &str, &str, &str); 10] = [
@@ -151,9 +142,9 @@ mod tests {
     #[test]
     fn values_equal_those_of_an_independent_implementation() {
         for (key, column, value, expected) in VECTORS {
-            let key = MaskingKey::from_hex("PGSLUICE_KEY", &hex::encode(key)).unwrap();
+            let key = Key::siv(SecretKey::from_hex("key", &hex::encode(key)).unwrap(), None);
             let mut masked = Vec::new();
-            Siv::new(column, &key).unwrap().mask(value, &mut masked);
+            Siv::new(column, key.id(), key.secret()).unwrap().mask(value, &mut masked);
             assert_eq!(String::from_utf8(masked).unwrap(), expected, "{column}: {value:?}");
         }
     }

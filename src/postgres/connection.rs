@@ -3,15 +3,17 @@
 //! A password is in no error and no log. Nothing is tried again here; [`super::retry`] says what is. A connection may
 //! lead through a pooler that gives each transaction another session of the server, so nothing is set for a session.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::negotiation::Connector;
+use super::rds::Tokens;
 use super::settings::Settings;
-use super::{PostgresError, tls};
+use super::{PostgresError, caution, tls};
 use crate::config::{ConfigError, DatabaseUrl};
 
 /// For the beginning of a transaction. Should our host vanish, the server ends the transaction within a minute, so that
@@ -23,7 +25,8 @@ pub(crate) const NOTICE_A_LOST_CLIENT_LOCALLY: &str = "SET LOCAL tcp_keepalives_
 #[derive(Clone)]
 pub(crate) struct Database {
     config: Config,
-    tls: MakeRustlsConnect,
+    tokens: Option<Tokens>,
+    tls: Connector,
     timeout: Duration,
     /// How long nothing may come before the server is asked; `None` waits without end (`keepalives=0`).
     pub(crate) patience: Option<Duration>,
@@ -52,25 +55,32 @@ impl Connection {
 impl Database {
     /// Reads the connection string, the PG* variables, and the trusted authorities where they are needed.
     pub(crate) fn new(url: &DatabaseUrl) -> Result<Self, ConfigError> {
-        let Settings { config, encryption } = Settings::parse(url.expose(), environment)?;
-        let tls = tls::connector(&encryption)?;
+        let settings = Settings::parse(url.expose(), url.password_source(), environment)?;
+        let Settings { config, encryption, watched, tokens, cautions } = settings;
+        caution::say_once(cautions);
+        let tls = Connector::new(tls::client(&encryption)?, watched);
         // The driver's own limit ends once TCP is connected; a server that then says nothing is no better.
         let each_host = config.get_connect_timeout().copied().unwrap_or(Duration::MAX);
         let timeout = each_host.saturating_mul(u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX));
         let patience = config.get_keepalives().then(|| config.get_keepalives_idle());
-        Ok(Self { address: address(&config), config, tls, timeout, patience })
+        Ok(Self { address: address(&config), config, tokens, tls, timeout, patience })
     }
 
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Connection, PostgresError> {
-        match tokio::time::timeout(self.timeout, self.open()).await {
+        let mut config = Cow::Borrowed(&self.config);
+        if let Some(tokens) = &self.tokens {
+            let refused = |source| PostgresError::NoToken { address: self.address.clone(), source };
+            config.to_mut().password(Box::pin(tokens.token()).await.map_err(refused)?);
+        }
+        match tokio::time::timeout(self.timeout, self.open(&config)).await {
             Ok(opened) => opened,
             Err(elapsed) => Err(PostgresError::Unreachable { address: self.address.clone(), source: elapsed.into() }),
         }
     }
 
-    async fn open(&self) -> Result<Connection, PostgresError> {
-        let connected = self.config.connect(self.tls.clone()).await;
+    async fn open(&self, config: &Config) -> Result<Connection, PostgresError> {
+        let connected = config.connect(self.tls.clone()).await;
         let (client, connection) = connected.map_err(|error| self.explain(error))?;
         let running = tokio::spawn(async move {
             // The statement that waits for an answer on this connection gets the error as well.
@@ -95,6 +105,15 @@ impl Database {
             }
             None => PostgresError::Unreachable { address, source: error.into() },
         }
+    }
+}
+
+#[cfg(test)]
+impl Database {
+    /// Signs tokens with an AWS that no environment has.
+    pub(super) fn signing_by(mut self, aws: &aws_config::SdkConfig) -> Self {
+        self.tokens = self.tokens.map(|tokens| tokens.signed_by(aws.clone()));
+        self
     }
 }
 

@@ -18,6 +18,8 @@ pub enum PostgresError {
     Config(#[from] ConfigError),
     #[error("cannot connect to Postgres at {address}")]
     Unreachable { address: String, source: BoxedError },
+    #[error("cannot make a token for {address}")]
+    NoToken { address: String, source: BoxedError },
     #[error("Postgres at {address} refused the connection: {message} (SQLSTATE {sqlstate})")]
     ConnectionRefused { address: String, message: String, sqlstate: String },
     /// With what of the server's answer can quote no value, see `refusal`; `said` begins with a colon, `place` with a
@@ -60,6 +62,7 @@ impl Advised for PostgresError {
         match self {
             Self::Config(error) => error.advice(),
             Self::Unreachable { .. } => retried("check DATABASE_URL, and that Postgres runs and accepts connections"),
+            Self::NoToken { .. } => retried("check the AWS credentials, and that AWS_REGION is the database's region"),
             Self::ConnectionRefused { sqlstate, .. } | Self::Refused { sqlstate, .. } => {
                 let (meaning, hint) = judge(sqlstate);
                 Advice { retry: meaning == Meaning::Moment, ..fatal(hint) }

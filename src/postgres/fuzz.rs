@@ -8,7 +8,7 @@ const PASSWORDS: [&str; 4] = ["Secr3tX", "Secr3tX@tPARTy", "Secr3tX/tPARTy", "Se
 /// A string is read or refused; what may be of its password is in no error.
 pub(crate) fn connection_string(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    _ = Settings::parse(text, |_| None);
+    _ = Settings::parse(text, None, |_| None);
     for password in PASSWORDS {
         for string in [
             format!("postgres://user:{password}{text}"),
@@ -17,7 +17,7 @@ pub(crate) fn connection_string(input: &[u8]) {
             format!("host=h password='{password}{text}"),
             format!("postgres://host/database?password={password}{text}"),
         ] {
-            let Err(error) = Settings::parse(&string, |_| None) else { continue };
+            let Err(error) = Settings::parse(&string, None, |_| None) else { continue };
             let mut told = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {

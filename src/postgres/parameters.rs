@@ -30,7 +30,6 @@ const fn row(name: &'static str, variable: &'static str, effect: Effect) -> Para
     Parameter { name, variable, effect }
 }
 
-const NO_CLIENT_CERTIFICATES: &str = "client certificates are not supported";
 const NO_DIRECT_TLS: &str = "TLS without negotiation is not supported; leave the parameter out";
 const NO_LISTS: &str = "certificate revocation lists are not supported";
 const NO_OAUTH: &str = "OAuth is not supported";
@@ -46,9 +45,9 @@ const PARAMETERS: [Parameter; 51] = [
     row("dbname", "PGDATABASE", Honoured), // a connection string in its place is refused
     row("user", "PGUSER", Honoured),
     row("password", "PGPASSWORD", Honoured),
-    row("passfile", "PGPASSFILE", Only(&[""], "password files are not supported; give the password in PGPASSWORD")),
-    row("service", "PGSERVICE", Only(&[""], "service files are not supported")),
-    row("servicefile", "PGSERVICEFILE", Ignored), // means nothing without `service`
+    row("passfile", "PGPASSFILE", Honoured), // several hosts must have one password in it
+    row("service", "PGSERVICE", Honoured),
+    row("servicefile", "PGSERVICEFILE", Honoured),
     row("options", "PGOPTIONS", Honoured),
     row("application_name", "PGAPPNAME", Honoured), // none, and no fallback: pgsluice
     row("fallback_application_name", "", Honoured),
@@ -69,14 +68,14 @@ const PARAMETERS: [Parameter; 51] = [
     row("channel_binding", "PGCHANNELBINDING", Honoured),
     row("sslnegotiation", "PGSSLNEGOTIATION", Only(&["postgres"], NO_DIRECT_TLS)),
     row("sslcompression", "PGSSLCOMPRESSION", Ignored), // libpq ignores it where TLS has no compression
-    row("sslcert", "PGSSLCERT", Only(&[""], NO_CLIENT_CERTIFICATES)),
-    row("sslkey", "PGSSLKEY", Only(&[""], NO_CLIENT_CERTIFICATES)),
-    row("sslpassword", "", Only(&[""], NO_CLIENT_CERTIFICATES)),
-    row("sslcertmode", "PGSSLCERTMODE", Only(&["disable", "allow"], NO_CLIENT_CERTIFICATES)),
+    row("sslcert", "PGSSLCERT", Honoured),              // a file that is named and missing is an error
+    row("sslkey", "PGSSLKEY", Honoured),                // a file alone: no engine, no passphrase
+    row("sslpassword", "", Only(&[""], "keys with a passphrase are not supported")),
+    row("sslcertmode", "PGSSLCERTMODE", Honoured), // `require` is refused: what a server asked for is not known
     row("sslcrl", "PGSSLCRL", Only(&[""], NO_LISTS)),
     row("sslcrldir", "PGSSLCRLDIR", Only(&[""], NO_LISTS)),
     row("sslkeylogfile", "", Only(&[""], "TLS keys are never written to a file")),
-    row("require_auth", "PGREQUIREAUTH", Only(&[""], "a choice of authentication methods is not supported")),
+    row("require_auth", "PGREQUIREAUTH", Honoured), // over TCP alone
     row("requirepeer", "PGREQUIREPEER", Only(&[""], "the owner of a server's process is not compared")),
     row("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "encryption by GSSAPI is not supported")),
     row("krbsrvname", "PGKRBSRVNAME", Ignored), // for GSSAPI alone, like the next two

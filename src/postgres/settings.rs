@@ -1,31 +1,49 @@
-//! What a connection string means, with the PG* variables where it is silent: a configuration of the driver, and what
-//! TLS must prove. Nothing here connects.
+//! What a connection string means, with the service file, the PG* variables and the password file where it is silent: a
+//! configuration of the driver, what TLS must prove, and how the server may ask who we are. Nothing here connects.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs};
 
+use super::authentication::Methods;
 use super::conninfo::{Parameters, is_connection_string};
 use super::error::invalid_setting as invalid;
 use super::parameters::{self, Effect, Parameter};
+use super::passfile::{Login, PasswordFile};
+use super::rds::Tokens;
 use super::sslmode::Encryption;
-use super::timeouts;
-use crate::config::ConfigError;
+use super::{caution, service, timeouts};
+use crate::config::{ConfigError, PasswordSource};
 
 const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 5432;
+/// Below the home directory.
+const DEFAULT_PASSWORD_FILE: &str = ".pgpass";
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) encryption: Encryption,
+    /// Ways of asking who we are that are allowed, and what the driver would have done of TLS by itself; then the driver
+    /// must be told to begin TLS at once.
+    pub(super) watched: Option<(SslMode, Methods)>,
+    /// Make the password of each connection.
+    pub(super) tokens: Option<Tokens>,
+    /// What a person should know.
+    pub(super) cautions: Vec<String>,
 }
 
 impl Settings {
     /// Reads a connection string, which may be empty; `environment` looks up a variable.
-    pub(super) fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(super) fn parse(
+        text: &str,
+        source: Option<PasswordSource>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         // An empty variable is as if it were not set.
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
         let parameters = read_parameters(text, &environment)?;
@@ -34,17 +52,43 @@ impl Settings {
         add_identity(&mut config, &parameters)?;
         add_choices(&mut config, &parameters)?;
         timeouts::apply(&mut config, &parameters)?;
-        let encryption = Encryption::resolve(&parameters, environment("HOME").as_deref())?;
-        let only_sockets = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let home = environment("HOME");
+        let mut encryption = Encryption::resolve(&parameters, home.as_deref())?;
+        let mut cautions = Vec::new();
+        if config.get_password().is_none() && source.is_none() {
+            let default = home.map(|home| Path::new(&home).join(DEFAULT_PASSWORD_FILE));
+            let file = parameters.non_empty("passfile").map(PathBuf::from).or(default);
+            if let Some(password) = file.map(|file| password_of(&file, &config, &mut cautions)).transpose()?.flatten() {
+                config.password(password);
+            }
+        }
+        let is_socket = |host: &Host| matches!(host, Host::Unix(_));
         // As libpq: nothing is encrypted that stays on this machine.
-        config.ssl_mode(if only_sockets { SslMode::Disable } else { encryption.mode });
-        Ok(Self { config, encryption })
+        let only_sockets = config.get_hosts().iter().all(is_socket);
+        let mode = if only_sockets { SslMode::Disable } else { encryption.mode };
+        config.ssl_mode(mode);
+        if mode == SslMode::Disable {
+            encryption.client = None;
+        }
+        let methods = Methods::parse(parameters.get("require_auth").unwrap_or_default())?;
+        let tokens = source.map(|PasswordSource::RdsIam| Tokens::of(&config)).transpose()?;
+        if config.get_password().is_some() || tokens.is_some() {
+            cautions.extend(caution::of_unverified(&config, &encryption, methods.as_ref()));
+        }
+        if methods.is_some() {
+            if config.get_hosts().iter().any(is_socket) {
+                return Err(invalid("require_auth is not supported over a socket of this machine".to_owned()));
+            }
+            config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+        }
+        Ok(Self { config, encryption, watched: methods.map(|methods| (mode, methods)), tokens, cautions })
     }
 }
 
-/// The parameters that the string gives, then those of the environment. Refuses what cannot be honoured.
+/// The parameters that the string gives, then those of the service, then those of the environment. Refuses what cannot be honoured.
 fn read_parameters(text: &str, environment: &impl Fn(&str) -> Option<String>) -> Result<Parameters, ConfigError> {
     let mut read = Parameters::parse(text).map_err(invalid)?;
+    service::apply(&mut read, environment)?;
     for Parameter { name, variable, effect } in parameters::all() {
         let mut said_by = *name;
         if let (None, Some(variable)) = (read.get(name), *variable)
@@ -53,16 +97,38 @@ fn read_parameters(text: &str, environment: &impl Fn(&str) -> Option<String>) ->
             said_by = variable;
             read.set(name, &value);
         }
-        // A password stands before it in the table, and makes a file of passwords needless.
-        let unused = *name == "passfile" && read.non_empty("password").is_some();
         match (effect, read.get(name)) {
-            (Effect::Only(values, reason), Some(value)) if !unused && !values.contains(&value) => {
+            (Effect::Only(values, reason), Some(value)) if !values.contains(&value) => {
                 return Err(invalid(format!("{said_by}: {reason}")));
             }
             _ => {}
         }
     }
     Ok(read)
+}
+
+/// The password that a password file has for the hosts. The driver knows one for all of them.
+fn password_of(path: &Path, config: &Config, cautions: &mut Vec<String>) -> Result<Option<String>, ConfigError> {
+    let file = PasswordFile::read(path, cautions)?;
+    let user = match config.get_user() {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| invalid(format!("user: {error}")))?,
+    };
+    let ports = config.get_ports();
+    let found = config.get_hosts().iter().enumerate().map(|(index, host)| {
+        let host = match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(directory) => directory.display().to_string().replacen('\0', "@", 1),
+        };
+        let port = ports.get(index).or(ports.first()).unwrap_or(&DEFAULT_PORT).to_string();
+        file.password(Login { host: &host, port: &port, database: config.get_dbname().unwrap_or(&user), user: &user })
+    });
+    let mut passwords: BTreeSet<Option<String>> = found.collect();
+    if passwords.len() > 1 {
+        let problem = format!("password file {} has not the same password for each of the hosts", path.display());
+        return Err(invalid(problem));
+    }
+    Ok(passwords.pop_first().flatten().filter(|password| !password.is_empty()))
 }
 
 /// Hosts, each with its address if one is given, and its port.

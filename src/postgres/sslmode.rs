@@ -10,6 +10,7 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use tokio_postgres::config::SslMode;
 
+use super::client_certificate::ClientCertificate;
 use super::conninfo::Parameters;
 use super::error::invalid_setting as invalid;
 use crate::config::ConfigError;
@@ -29,6 +30,8 @@ pub(super) struct Encryption {
     /// Whether the server is told which host is meant.
     pub(super) sni: bool,
     pub(super) versions: Versions,
+    /// By which the server may know us.
+    pub(super) client: Option<ClientCertificate>,
 }
 
 /// What of the server's certificate must be right.
@@ -60,7 +63,8 @@ impl Encryption {
             Some("0") => false,
             Some(_) => return Err(invalid("sslsni is neither 0 nor 1".to_owned())),
         };
-        Ok(Self { mode, verify, sni, versions: versions(parameters)? })
+        let client = ClientCertificate::find(parameters, home)?;
+        Ok(Self { mode, verify, sni, versions: versions(parameters)?, client })
     }
 }
 

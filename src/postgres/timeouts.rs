@@ -51,7 +51,7 @@ mod tests {
     fn a_lost_connection_is_noticed_after_a_minute_or_when_the_string_says() {
         let seconds = Duration::from_secs;
         let timeouts = |text: &str| {
-            let config = Settings::parse(text, |_| None).unwrap().config;
+            let config = Settings::parse(text, None, |_| None).unwrap().config;
             let (idle, interval) = (config.get_keepalives_idle(), config.get_keepalives_interval());
             (idle, interval, config.get_keepalives_retries(), config.get_tcp_user_timeout().copied())
         };
@@ -62,6 +62,6 @@ mod tests {
         let expected = (seconds(5), Some(seconds(2)), Some(4), Some(Duration::from_millis(1500)));
         assert_eq!(timeouts(&format!("host=h {given}")), expected);
         assert_eq!(timeouts(&format!("postgres://h?{}", given.replace(' ', "&"))), expected);
-        Settings::parse("host=h keepalives_idle=soon", |_| None).unwrap_err();
+        Settings::parse("host=h keepalives_idle=soon", None, |_| None).unwrap_err();
     }
 }

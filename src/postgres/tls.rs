@@ -15,7 +15,6 @@ use rustls::crypto::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
 use x509_cert::der::{Decode, Encode, EncodeValue};
@@ -29,10 +28,6 @@ const VERSION_1: &str = "the server's certificate is of X.509 version 1, which c
      of version 3, or connect with sslmode=require and without root certificates, which encrypts and verifies nothing";
 
 /// Builds what encrypts connections.
-pub(super) fn connector(encryption: &Encryption) -> Result<MakeRustlsConnect, ConfigError> {
-    Ok(MakeRustlsConnect::new(client(encryption)?))
-}
-
 pub(super) fn client(encryption: &Encryption) -> Result<ClientConfig, ConfigError> {
     let provider = Arc::new(ring::default_provider());
     let (roots, host) = match &encryption.verify {
@@ -42,12 +37,19 @@ pub(super) fn client(encryption: &Encryption) -> Result<ClientConfig, ConfigErro
     };
     let authority = roots.map(|roots| authority(roots, &provider)).transpose()?;
     let verifier = Verifier { provider: Arc::clone(&provider), authority, host };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(encryption.versions)
         .map_err(|error| invalid(format!("sslmode: {error}")))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &encryption.client {
+        None => builder.with_no_client_auth(),
+        Some(client) => {
+            let (certificates, key) = client.read()?;
+            let shown = builder.with_client_auth_cert(certificates, key);
+            shown.map_err(|error| invalid(format!("sslcert and sslkey: {error}")))?
+        }
+    };
     config.enable_sni = encryption.sni;
     Ok(config)
 }

@@ -11,10 +11,9 @@
 mod dead_letters;
 
 use std::collections::HashMap;
+use std::sync::Once;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::ProvideCredentials;
 use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -22,7 +21,6 @@ use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     Message as SqsMessage, MessageAttributeValue, MessageSystemAttributeName as SystemAttribute, QueueAttributeName,
 };
-use aws_smithy_http_client::{Builder as HttpClientBuilder, tls};
 use md5::{Digest, Md5};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
@@ -30,13 +28,17 @@ use serde_json::value::{RawValue, to_raw_value};
 pub use dead_letters::{DeadLetter, DeadLetterQueue};
 
 use super::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt, ReceiveTimes, is_throttling};
+use crate::aws;
+use crate::host::is_local;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer may take as long as the long poll, and this.
-const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// A body that arrives damaged this often is damaged in the queue. It then stays invisible for its timeout after each
 /// receive: given back at once, it would be received again at once, without end.
 const DAMAGED_RECEIVES: u32 = 3;
+
+const UNENCRYPTED: &str = "the queue's URL or endpoint is http://, so messages cross a network unencrypted, for \
+     anybody on the way to read";
+/// A run may connect to its queue and to one of dead letters.
+static SAY_ONCE: Once = Once::new();
 
 /// One queue in SQS.
 #[derive(Debug, Clone)]
@@ -47,13 +49,22 @@ pub struct Sqs {
     times: ReceiveTimes,
 }
 
+/// Whether what is sent to this URL crosses a network unencrypted.
+fn is_readable_on_the_way(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let end = if place.starts_with('[') { place.find(']').map(|end| end + 1) } else { place.find(':') };
+    scheme.eq_ignore_ascii_case("http") && !is_local(place.get(..end.unwrap_or(place.len())).unwrap_or_default())
+}
+
 impl Sqs {
     /// Finds region, credentials and endpoint the way AWS tools do, and checks that the queue is there.
     ///
     /// An endpoint that the user gave (AWS_ENDPOINT_URL_SQS, AWS_ENDPOINT_URL, the profile) wins over the host in
     /// the queue's URL.
     pub async fn connect(queue_url: &str, times: ReceiveTimes) -> Result<Self, QueueError> {
-        let config = load_sdk_config(Duration::from_secs(times.wait_seconds.into())).await;
+        let config = aws::load_config(Duration::from_secs(times.wait_seconds.into())).await;
         let region = config.region().map(AsRef::as_ref).filter(|region: &&str| !region.is_empty());
         let region = region.ok_or(QueueError::NoRegion)?;
         if let Some(provider) = config.credentials_provider() {
@@ -61,10 +72,11 @@ impl Sqs {
             found.map_err(|source| QueueError::NoCredentials { source: source.into() })?;
         }
         let client = Client::new(&config);
-        let endpoint = std::env::var("AWS_ENDPOINT_URL_SQS")
-            .ok()
-            .or_else(|| config.endpoint_url().map(str::to_owned))
-            .unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
+        let given = std::env::var("AWS_ENDPOINT_URL_SQS").ok().or_else(|| config.endpoint_url().map(str::to_owned));
+        if is_readable_on_the_way(given.as_deref().unwrap_or(queue_url)) {
+            SAY_ONCE.call_once(|| tracing::warn!("{UNENCRYPTED}"));
+        }
+        let endpoint = given.unwrap_or_else(|| format!("https://sqs.{region}.amazonaws.com"));
         let queue_url = queue_url.to_owned();
         let sqs = Self { client, queue_url, endpoint, times };
         sqs.attributes(&[QueueAttributeName::VisibilityTimeout]).await?;
@@ -217,18 +229,6 @@ impl Queue for Sqs {
     }
 }
 
-async fn load_sdk_config(wait: Duration) -> SdkConfig {
-    let http = HttpClientBuilder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .build_https();
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(wait + ANSWER_MARGIN)
-        .operation_attempt_timeout(wait + ANSWER_MARGIN)
-        .build();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http).timeout_config(timeouts).load().await
-}
-
 /// aws-sdk-sqs leaves this check to its users. Without an MD5 there is nothing to check.
 fn body_matches_its_md5(message: &SqsMessage) -> bool {
     let body = message.body.as_deref().unwrap_or_default();
@@ -300,6 +300,17 @@ mod tests {
     fn delivered(sent_timestamp: Option<&str>, is_fifo: bool) -> Message {
         let attributes = sent_timestamp.map(|time| HashMap::from([(SystemAttribute::SentTimestamp, time.to_owned())]));
         delivery(SqsMessage::builder().set_attributes(attributes).build(), 2000, is_fifo)
+    }
+
+    #[test]
+    fn http_to_another_host_can_be_read_on_the_way() {
+        for url in ["http://sqs.example.com/1/q", "HTTP://10.0.0.1:4566", "http://u:p@sqs/1/q", "http://[::2]:1/q"] {
+            assert!(is_readable_on_the_way(url), "{url}");
+        }
+        for url in ["https://sqs.example.com/1/q", "http://localhost:4566/1/q", "http://127.0.0.1", "http://[::1]:1/q"]
+        {
+            assert!(!is_readable_on_the_way(url), "{url}");
+        }
     }
 
     /// A message without a time of sending got the time of its delivery, which differs at the next one, so it became two

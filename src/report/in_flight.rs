@@ -48,7 +48,7 @@ impl InFlightReport {
 
 /// More digits would be more exact than the numbers that the rate is computed from.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive, and far below 2^64")]
-fn three_digits(rate: f64) -> u64 {
+pub(super) fn three_digits(rate: f64) -> u64 {
     let unit = 10_f64.powf((rate.log10().floor() - 2.0).max(0.0));
     ((rate / unit).round() * unit) as u64
 }

@@ -1,7 +1,7 @@
 //! Which run a report is of, and how it ended.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -40,8 +40,7 @@ impl Default for RunInfo {
 }
 
 /// What ended a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndedBy {
     /// All was done.
     Done,
@@ -59,6 +58,29 @@ pub enum EndedBy {
     InFlightElsewhere,
     /// It failed.
     Error,
+}
+
+impl Serialize for EndedBy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl EndedBy {
+    /// As the report has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Limit => "limit",
+            Self::Signal => "signal",
+            Self::MaxRejects => "max_rejects",
+            Self::Damage => "damage",
+            Self::DiskFull => "disk_full",
+            Self::InFlightElsewhere => "in_flight_elsewhere",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// The error that a run ended with.

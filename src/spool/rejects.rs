@@ -126,11 +126,22 @@ impl Rejects {
     /// The message in that line.
     pub fn record(&self) -> Result<Record<'_>, SpoolError> {
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        Record::parse_line(line).map_err(|problem| SpoolError::Damaged {
+        Record::parse_line(line).map_err(|problem| self.damaged(problem))
+    }
+
+    /// The body of the message in that line.
+    pub fn body(&self) -> Result<String, SpoolError> {
+        let body = self.record()?.body;
+        let text = body.text(&mut String::new()).map(str::to_owned);
+        text.map_err(|problem| self.damaged(problem))
+    }
+
+    fn damaged(&self, problem: &'static str) -> SpoolError {
+        SpoolError::Damaged {
             path: self.place.path().to_owned(),
             offset: self.offset - self.line.len() as u64,
             problem,
-        })
+        }
     }
 
     fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {

@@ -7,8 +7,9 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::{OwnMessages, Stages};
-use crate::ack::{self, Deletes, RejectRoute};
+use crate::ack::{self, Acknowledged, Deletes, RejectRoute};
 use crate::blocking::blocking;
+use crate::counters::RunStage;
 use crate::durable::remove_if_present;
 use crate::error::Error;
 use crate::load::Committed;
@@ -50,22 +51,26 @@ impl Stages {
 
     async fn acknowledge_next<Q: Queue>(self: Arc<Self>, work: Arc<Acknowledging<Q>>) -> Result<(), Error> {
         let Acknowledging { queue, own, deletes, route, .. } = &*work;
-        let counters = &self.counters.ack;
-        while let Some(segment) = counters.wait_for(async { work.segments.lock().await.recv().await }).await {
+        let counters = &self.counters;
+        while let Some(segment) = counters.ack.wait_for(async { work.segments.lock().await.recv().await }).await {
             let started = Instant::now();
-            let done = match ack::acknowledge(&**queue, &self.staging, &segment, deletes, route).await {
-                Ok(done) => done,
-                Err(error) => {
-                    self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;
-                    continue;
+            let tell = |answer: Acknowledged| {
+                counters.ack.did(answer.deleted);
+                counters.acknowledge(answer.deleted, answer.failed);
+                counters.add_retries(answer.retries);
+                counters.add_throttles(answer.throttles);
+                if let Some(own) = own {
+                    own.in_flight.deleted(answer.deleted);
                 }
             };
-            counters.finished(started, done.deleted);
-            self.counters.acknowledge(done.deleted, done.failed);
-            self.counters.add_retries(done.retries);
-            self.counters.add_throttles(done.throttles);
+            let done = ack::acknowledge(&**queue, &self.staging, &segment, deletes, route, &tell).await;
+            counters.ack.worked(started);
+            if let Err(error) = done {
+                self.set_aside(segment.segment(), segment.received(), error, own.as_deref())?;
+                continue;
+            }
+            counters.passed(RunStage::Ack, segment.segment(), started);
             if let Some(own) = own {
-                own.in_flight.deleted(done.deleted);
                 own.in_flight.settle(segment.segment(), segment.received());
             }
             if self.spool.archive_days == 0 {

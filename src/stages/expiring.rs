@@ -3,7 +3,8 @@
 //! Always true:
 //! - an archived segment is removed only where the ledger has it. The age of a file says nothing of that: an archive that
 //!   was brought back from a backup is old, and so is one whose segments a `replay --again` has just forgotten;
-//! - only files of this pipeline are removed, and of a reject file that it shares only its lines.
+//! - only files of this pipeline are removed, and of a reject file that it shares only its lines;
+//! - the reject file of a segment that is not acknowledged stays: a load beside this one may be writing it.
 
 use super::Stages;
 use crate::blocking::blocking;
@@ -15,24 +16,44 @@ use crate::segment::SegmentId;
 use crate::spool::{Header, message_uuid, read_rejects};
 
 impl Stages {
-    /// Removes what this pipeline has kept for long enough. Connects only where an archived segment may go.
-    pub async fn expire(&self, database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Error> {
+    /// Removes the files that this pipeline has kept for long enough. Connects only where an archived segment may go.
+    pub async fn expire_files(&self, database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Error> {
+        self.expire_rejects(&pipeline.name).await?;
         let old = self.expired_segments(&pipeline.name).await?;
-        if !old.is_empty() {
-            let known = Loader::connect_to_ask(database, pipeline).await?.known(&old).await?;
-            known.keys().try_for_each(|&segment| remove_if_present(&self.staging.archive(segment)))?;
-            let segments = old.len() - known.len();
-            if segments > 0 {
-                tracing::warn!(
-                    segments,
-                    "archived segments stay beyond archive_days, which the ledger does not have; `pgsluice replay` loads them"
-                );
-            }
+        if old.is_empty() {
+            return Ok(());
         }
-        let (this, name) = (self.staging.clone(), pipeline.name.clone());
-        let expired = this.expired_rejects(self.spool.rejects_days)?;
+        let mut loader = Loader::connect_to_ask(database, pipeline).await?;
+        self.expire_archive(&mut loader, &old).await
+    }
+
+    /// The same, and messages in the ledger that cannot be delivered any more.
+    pub async fn expire(&self, database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Error> {
+        self.expire_rejects(&pipeline.name).await?;
+        let old = self.expired_segments(&pipeline.name).await?;
+        let mut loader = Loader::connect_to_ask(database, pipeline).await?;
+        self.expire_archive(&mut loader, &old).await?;
+        Ok(loader.prune().await?)
+    }
+
+    async fn expire_archive(&self, loader: &mut Loader, old: &[SegmentId]) -> Result<(), Error> {
+        let known = loader.known(old).await?;
+        known.keys().try_for_each(|&segment| remove_if_present(&self.staging.archive(segment)))?;
+        let segments = old.len() - known.len();
+        if segments > 0 {
+            tracing::warn!(
+                segments,
+                "archived segments stay beyond archive_days, which the ledger does not have; `pgsluice replay` loads them"
+            );
+        }
+        Ok(())
+    }
+
+    async fn expire_rejects(&self, pipeline: &str) -> Result<(), Error> {
+        let (this, name, days) = (self.staging.clone(), pipeline.to_owned(), self.spool.rejects_days);
         blocking(move || {
-            for (segment, place) in expired {
+            let expired = this.expired_rejects(days)?.into_iter();
+            for (segment, place) in expired.filter(|(segment, _)| this.find_unacknowledged(*segment).is_none()) {
                 let mut own = Readmitted::default();
                 for line in read_rejects(&place)? {
                     let line = line?;

@@ -4,6 +4,7 @@
 //! segment of format 1 does not say whose it is, and counts as the command's own.
 
 use crate::error::Error;
+use crate::in_flight::InFlight;
 use crate::segment::SegmentId;
 use crate::spool::{self, Header, SealedSegment, Source, SpoolError};
 use crate::staging::Staging;
@@ -74,6 +75,16 @@ impl Inventory {
     #[must_use]
     pub fn ids(&self) -> Vec<SegmentId> {
         self.sealed.iter().chain(&self.committed).map(|segment| segment.id).collect()
+    }
+
+    /// Tells a drain on its own, which does nothing for these segments, what may be in flight because of them.
+    pub fn inherited_by(&self, in_flight: &InFlight) {
+        let unfinished = [self.sealed.as_slice(), &self.committed].concat();
+        let (counted, damaged): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|segment| segment.messages > 0);
+        in_flight.inherit(&counted);
+        for id in damaged.iter().map(|segment| segment.id).chain(self.unreadable.iter().copied()) {
+            in_flight.set_aside(id, None);
+        }
     }
 
     fn look_at(&mut self, staging: &Staging, owner: &Owner, id: SegmentId) -> Result<Option<SealedSegment>, Error> {

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::chunks::StagedChunk;
 use super::{OwnMessages, Stages};
 use crate::ack;
+use crate::counters::RunStage;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
 use crate::load::{Committed, Loader};
@@ -59,12 +60,25 @@ impl Stages {
             } else {
                 self.gate.prove();
             }
+            self.counters.passed(RunStage::Load, manifest.segment, started);
             counters.finished(started, manifest.messages);
             counters.wrote(manifest.row_bytes());
             self.counters.commit(&done);
             self.commit_segment(manifest.segment).await?;
             drop(guard);
             CrashPoint::RemoveChunk.pass();
+            // Without a queue, nothing is deleted.
+            let done = match &work.own {
+                Some(_) => loader.keep_redelivered_rejects(&self.staging, done).await,
+                None => Ok(done),
+            };
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    self.set_aside(manifest.segment, manifest.messages, error.into(), work.own.as_deref())?;
+                    continue;
+                }
+            };
             if counters.wait_for(work.committed.send(done)).await.is_err() {
                 break;
             }

@@ -2,8 +2,8 @@
 //!
 //! Always true: a reject becomes a row only in the transaction that deletes it from the ledger ([`Loader::readmit`]), so it
 //! counts once however often it is retried. A line leaves the reject file only when this process saw that transaction
-//! commit, or when the ledger says that the message is decided and is no reject: then an earlier retry loaded it, and died
-//! before it removed the line. That is believed only where the ledger has as many rejects of the segment as it counts:
+//! commit, or when the ledger says that the message is decided and is no reject: then an earlier retry loaded it, or a
+//! person gave it up, and the process died before it removed the line. That is believed only where the ledger has as many rejects of the segment as it counts:
 //! else somebody removed some, and what has none may be no row either. Lines of another pipeline, and lines that the
 //! ledger knows nothing of, stay.
 //!
@@ -19,19 +19,22 @@ use crate::blocking::blocking;
 use crate::chunk::Manifest;
 use crate::durable::FileError;
 use crate::error::Error;
-use crate::load::{Loader, Readmitted, settle_kept_rejects};
+use crate::load::{Committed, Loader, Readmitted, settle_kept_rejects};
+use crate::reason::{Reason, ReasonTally};
 use crate::segment::SegmentId;
 use crate::spool::{Header, Origin, RejectEntry, SegmentWriter, Source, SpoolError, message_uuid, read_rejects};
 use crate::staging::Staging;
 use crate::transform::{Plan, transform};
 
 /// What a retry of one segment's rejects came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retried {
     /// Rejects that it found.
     pub tried: u64,
     /// Those that are rows now.
     pub loaded: u64,
+    /// Why the others are not.
+    pub reasons: ReasonTally,
 }
 
 /// Loads those rejects of a segment that fit by now. `None`: the ledger does not know the segment, so nothing of it
@@ -44,16 +47,9 @@ pub async fn retry_rejects(
 ) -> Result<Option<Retried>, Error> {
     let Some(known) = loader.known(&[segment]).await?.remove(&segment) else { return Ok(None) };
     let (files, own) = (staging.clone(), plan.pipeline().to_owned());
-    let lines = blocking(move || own_lines(&files, segment, &own)).await?;
+    let lines = blocking(move || own_lines(&files, segment, &own, |_| true)).await?;
     let rejects: HashSet<Uuid> = loader.rejects_of(segment).await?.into_iter().map(|row| row.message_id).collect();
-    let counted = known.rejected().saturating_sub(known.left_in_queue().len() as u64);
-    let books_hold = counted == rejects.len() as u64;
-    if !books_hold {
-        tracing::warn!(%segment, counted, rejects = rejects.len(), "rejects were removed from the ledger; their bodies stay");
-    }
-    let decided = if books_hold { loader.decided(&lines).await? } else { HashSet::new() };
-    let is_loaded = |id: &Uuid| decided.contains(id) && !rejects.contains(id);
-    let already: HashSet<Uuid> = lines.iter().map(|(_, id)| message_uuid(id)).filter(is_loaded).collect();
+    let already = settled(loader, &known, &lines, &rejects).await?;
 
     let workshop = Workshop::open(staging)?;
     let (files, scratch, shared) = (staging.clone(), workshop.staging.clone(), Arc::clone(plan));
@@ -64,6 +60,7 @@ pub async fn retry_rejects(
         None => Readmitted::default(),
     };
     let now_rows = readmitted.loaded.len() as u64;
+    let reasons = readmitted.reasons.values().collect();
     readmitted.loaded.extend(already);
     let (files, own) = (staging.clone(), plan.pipeline().to_owned());
     let settle = move || settle_kept_rejects(&files, segment, &own, &readmitted);
@@ -74,15 +71,39 @@ pub async fn retry_rejects(
     if missing > 0 {
         tracing::warn!(%segment, rejects = missing, "not in the segment's reject file, so they could not be tried");
     }
-    Ok(Some(Retried { tried, loaded: now_rows }))
+    Ok(Some(Retried { tried, loaded: now_rows, reasons }))
 }
 
-/// The identities in the lines of this pipeline.
-fn own_lines(staging: &Staging, segment: SegmentId, pipeline: &str) -> Result<Vec<(i64, String)>, SpoolError> {
+/// Which of these lines nobody needs any more: their message is decided, and is no reject. Believed only where the ledger
+/// has as many rejects of the segment as it counts.
+pub(super) async fn settled(
+    loader: &mut Loader,
+    segment: &Committed,
+    lines: &[(i64, String)],
+    rejects: &HashSet<Uuid>,
+) -> Result<HashSet<Uuid>, Error> {
+    let (counted, recorded) = (segment.recorded_rejects(), rejects.len() as u64);
+    if counted != recorded {
+        let segment = segment.segment();
+        tracing::warn!(%segment, counted, rejects = recorded, "rejects were removed from the ledger; their bodies stay");
+        return Ok(HashSet::new());
+    }
+    let mut decided = loader.decided(segment, lines).await?;
+    decided.retain(|id| !rejects.contains(id));
+    Ok(decided)
+}
+
+/// The identities in those lines of this pipeline that are wanted.
+pub(super) fn own_lines(
+    staging: &Staging,
+    segment: SegmentId,
+    pipeline: &str,
+    is_wanted: impl Fn(&Reason) -> bool,
+) -> Result<Vec<(i64, String)>, SpoolError> {
     let mut lines = Vec::new();
     for entry in read_rejects(&staging.rejects(segment))? {
         let entry = entry?;
-        if entry.is_of(pipeline) {
+        if entry.is_of(pipeline) && is_wanted(&entry.reason) {
             lines.push((entry.identity_time_ms(), entry.message_id));
         }
     }

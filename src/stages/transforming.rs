@@ -10,6 +10,7 @@ use super::chunks::StagedChunk;
 use super::{OwnMessages, Stages};
 use crate::blocking::blocking;
 use crate::chunk::Manifest;
+use crate::counters::RunStage;
 use crate::crash_point::CrashPoint;
 use crate::error::Error;
 use crate::segment::SegmentId;
@@ -77,6 +78,7 @@ impl Stages {
             let error = match blocking(move || chunk_of(&staging, segment, &plan)).await {
                 Ok(manifest) => {
                     CrashPoint::Transform.pass();
+                    self.counters.passed(RunStage::Transform, segment, started);
                     counters.finished(started, manifest.messages);
                     counters.wrote(manifest.row_bytes());
                     return Ok(StagedChunk { manifest, guard });

@@ -21,6 +21,7 @@ pub(super) enum Problem {
     OutOfRange(ColumnType),
     TooLong { max_length: usize },
     TooManyDecimals { scale: u16 },
+    TooPrecise,
     BelowMicroseconds,
     Nul,
     LoneSurrogate,
@@ -35,6 +36,7 @@ impl fmt::Display for Problem {
             Self::OutOfRange(kind) => write!(formatter, "is out of range for {}", kind.range()),
             Self::TooLong { max_length } => write!(formatter, "is longer than {max_length} characters"),
             Self::TooManyDecimals { scale } => write!(formatter, "has more than {scale} decimal digits"),
+            Self::TooPrecise => formatter.write_str("has more digits than a double keeps"),
             Self::BelowMicroseconds => {
                 formatter.write_str("has a fraction of a microsecond, which Postgres would round")
             }
@@ -70,9 +72,10 @@ pub(super) fn from_json<'a>(kind: ColumnType, json: &'a str, buffers: &'a mut Bu
         ColumnType::Jsonb => return jsonb(json),
         // JSON writes these as Postgres reads them.
         ColumnType::Integer | ColumnType::Bigint | ColumnType::Boolean => json,
-        ColumnType::Numeric if !json.starts_with('"') => json,
+        ColumnType::Numeric | ColumnType::Double if !json.starts_with('"') => json,
         ColumnType::Text
         | ColumnType::Numeric
+        | ColumnType::Double
         | ColumnType::Timestamptz
         | ColumnType::Date
         | ColumnType::Uuid
@@ -95,7 +98,8 @@ fn convert<'a>(kind: ColumnType, text: &'a str, converted: &'a mut String) -> Re
         ColumnType::Text => Ok(text),
         ColumnType::Integer => integer::<i32>(kind, text),
         ColumnType::Bigint => integer::<i64>(kind, text),
-        ColumnType::Numeric => number(text),
+        ColumnType::Numeric => number(kind, text, numeric::check),
+        ColumnType::Double => number(kind, text, numeric::check_double),
         ColumnType::Boolean => boolean(text),
         ColumnType::Timestamptz => timestamp(text),
         ColumnType::Date => date(text),
@@ -149,10 +153,15 @@ fn boolean(text: &str) -> Result<&str, Problem> {
     if matches!(text, "true" | "false") { Ok(text) } else { Err(Problem::Not("true or false")) }
 }
 
-fn number(text: &str) -> Result<&str, Problem> {
-    numeric::check(text).map(|()| text).map_err(|problem| match problem {
+fn number(
+    kind: ColumnType,
+    text: &str,
+    check: impl FnOnce(&str) -> Result<(), NumberProblem>,
+) -> Result<&str, Problem> {
+    check(text).map(|()| text).map_err(|problem| match problem {
         NumberProblem::NotANumber => Problem::Not("a number"),
-        NumberProblem::OutOfRange => Problem::OutOfRange(ColumnType::Numeric),
+        NumberProblem::OutOfRange => Problem::OutOfRange(kind),
+        NumberProblem::TooPrecise => Problem::TooPrecise,
     })
 }
 

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::field;
 use super::plan::{Plan, RowSource, Scratch};
 use crate::chunk::UtcText;
-use crate::config::{Column, ColumnType, Dedupe, MaskingKey, MaskingKeys, Pipeline, RejectPolicy, Source, TableName};
+use crate::config::{Column, ColumnType, Dedupe, Pipeline, RejectPolicy, Source, TableName};
 use crate::fuzz::assert_quotes_nothing;
+use crate::keyring::{Keyring, SecretKey};
 use crate::spool::{Body, Record};
 
 /// The column of each type, and the text column of a nested pointer.
@@ -89,6 +90,7 @@ fn plans() -> [Plan; 2] {
         max_length: None,
         scale: None,
         mask: None,
+        mask_name: None,
     };
     let types = Pipeline {
         name: "types".to_owned(),
@@ -97,8 +99,7 @@ fn plans() -> [Plan; 2] {
         rejects: RejectPolicy::default(),
         columns: COLUMNS.map(column).to_vec(),
     };
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).expect("a key");
-    let keys = MaskingKeys { key: Some(key), fixed_iv: None };
+    let keys = Keyring::of_one_key(SecretKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).expect("a key"), None);
     [types, Pipeline::user_logins().expect("the built-in mapping")]
         .map(|pipeline| Plan::compile(&pipeline, &keys, None).expect("a plan"))
 }

@@ -1,4 +1,4 @@
-//! Numbers that Postgres' `numeric` can hold.
+//! Numbers that Postgres' `numeric` and `double precision` can hold.
 
 /// Digits before and after the decimal point that an unconstrained `numeric` can hold (PostgreSQL's documentation,
 /// "Numeric Types").
@@ -10,6 +10,8 @@ const MAX_DIGITS_AFTER_POINT: i64 = 16_383;
 pub(super) enum NumberProblem {
     NotANumber,
     OutOfRange,
+    /// A double would be another number.
+    TooPrecise,
 }
 
 /// Checks that `text` is a decimal number (`-12.50`, `1e-3`) within `numeric`'s range.
@@ -41,6 +43,41 @@ pub(super) fn is_finer_than(scale: u16, number: &str) -> bool {
     let is_zero = mantissa.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
     let decimals = length(fraction) - zeros - parse_exponent(exponent).unwrap_or(0);
     !is_zero && decimals > i64::from(scale)
+}
+
+/// Checks that `text` is a decimal number that a double keeps: the shortest decimal that stands for the nearest double is
+/// this number. That holds for all that has 15 digits, and for whatever a program writes of a double that it has.
+pub(super) fn check_double(text: &str) -> Result<(), NumberProblem> {
+    check(text)?;
+    let nearest: f64 = text.parse().map_err(|_| NumberProblem::NotANumber)?;
+    let (number, kept) = (Decimal::of(text), Decimal::of(&format!("{nearest:e}")));
+    if nearest.is_infinite() || (nearest == 0.0 && !number.digits.is_empty()) {
+        return Err(NumberProblem::OutOfRange);
+    }
+    if number == kept { Ok(()) } else { Err(NumberProblem::TooPrecise) }
+}
+
+/// A decimal number, however it is spelt: digits without zeros at either end, and the power of ten of the last one.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Of a number that [`check`] takes. Zero has no digits and no sign.
+    fn of(number: &str) -> Self {
+        let unsigned = number.strip_prefix(['-', '+']).unwrap_or(number);
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        let exponent = parse_exponent(exponent).unwrap_or(0) - length(fraction) + length(&all) - length(digits);
+        let digits = digits.trim_start_matches('0').to_owned();
+        let is_zero = digits.is_empty();
+        Self { is_negative: number.starts_with('-') && !is_zero, exponent: if is_zero { 0 } else { exponent }, digits }
+    }
 }
 
 /// Whether every number in a JSON text is within `numeric`'s range, as `jsonb` needs it. `json` is valid JSON.
@@ -156,7 +193,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_double_keeps_what_its_shortest_decimal_says() {
+        for kept in [
+            "0",
+            "-0",
+            "0.0e7",
+            "0.1",
+            "-12.50",
+            "100",
+            "1e2",
+            "123456789012345",
+            "9007199254740992",
+            "9007199254740993e-5",
+            "0.30000000000000004",
+            "1.7976931348623157e308",
+            "5e-324",
+            "1e22",
+            ".5",
+            "+1.",
+            "007",
+        ] {
+            assert_eq!(check_double(kept), Ok(()), "{kept}");
+        }
+        for rounded in ["9007199254740993", "0.1000000000000000055511151231257827", "3.14159265358979323846"] {
+            assert_ne!(check_double(rounded), Ok(()), "{rounded}");
+        }
+        assert_eq!(check_double("9007199254740993"), Err(NumberProblem::TooPrecise));
+        for beyond in ["1e309", "-1e309", "1e-400"] {
+            assert_eq!(check_double(beyond), Err(NumberProblem::OutOfRange), "{beyond}");
+        }
+        assert_eq!(check_double("NaN"), Err(NumberProblem::NotANumber));
+    }
+
     proptest! {
+        #[test]
+        fn a_double_keeps_what_a_program_writes_of_it(value in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL) {
+            prop_assert_eq!(check_double(&format!("{value:e}")), Ok(()));
+        }
+
+        #[test]
+        fn a_double_keeps_fifteen_digits(digits in 0..1_000_000_000_000_000_u64, exponent in -290..290_i32) {
+            prop_assert_eq!(check_double(&format!("{digits}e{exponent}")), Ok(()));
+        }
+
         /// As Postgres rounds: by the digits after the point of the number written out.
         #[test]
         fn shifting_the_point_changes_nothing(digits in "[0-9]{1,12}", shift in 0..8_u16, scale in 0..8_u16) {

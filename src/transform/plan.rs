@@ -11,7 +11,8 @@ use super::field::{self, Buffers, Problem};
 use super::numeric;
 use super::output::Counts;
 use crate::chunk::{ColumnKey, Description, Manifest, UtcText, csv};
-use crate::config::{Column, ColumnType, ConfigError, MaskingKeys, MessageValue, Pipeline, Source};
+use crate::config::{Column, ColumnType, ConfigError, Mask, MessageValue, Pipeline, Source};
+use crate::keyring::{Algorithm, Key, Keyring};
 use crate::mask::{Masker, masked_length};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
@@ -26,6 +27,7 @@ pub struct Plan {
     table: String,
     fingerprint: String,
     keys: Vec<ColumnKey>,
+    ring: Vec<String>,
     /// The pipeline whose segments it takes: its own, unless told otherwise.
     accepts: String,
     /// For segments of format 1, which do not say where they came from.
@@ -75,7 +77,7 @@ pub(super) struct Scratch {
 impl Plan {
     /// Compiles the mapping. Errors name the column at fault, or the key that a column needs. The configured queue's name
     /// is for segments of format 1.
-    pub fn compile(pipeline: &Pipeline, keys: &MaskingKeys, queue_name: Option<&str>) -> Result<Self, ConfigError> {
+    pub fn compile(pipeline: &Pipeline, keys: &Keyring, queue_name: Option<&str>) -> Result<Self, ConfigError> {
         let mut pointers = Vec::new();
         for column in &pipeline.columns {
             if let Source::Body(pointer) = &column.source {
@@ -85,14 +87,20 @@ impl Plan {
         }
         let pointers = Pointers::compile(pointers.into_iter())
             .map_err(|problem| ConfigError::InvalidSetting { setting: "column.from", problem: problem.to_owned() })?;
+        check_keys_are_apart(pipeline, keys)?;
         let columns = pipeline.columns.iter().map(|column| PlannedColumn::new(column, &pointers, keys));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let column_keys = pipeline.columns.iter().zip(&columns).filter_map(|(column, planned)| {
             let key = planned.masker.as_ref()?.key_id().to_owned();
-            Some(ColumnKey { column: column.name.clone(), method: column.mask?.name().to_owned(), key })
+            Some(ColumnKey { column: column.masked_as().to_owned(), method: column.mask?.name().to_owned(), key })
         });
         Ok(Self {
             keys: column_keys.collect(),
+            ring: keys
+                .iter()
+                .filter(|key| key.algorithm() != Algorithm::Spool)
+                .map(|key| key.id().to_owned())
+                .collect(),
             pointers,
             columns,
             accepts: pipeline.name.clone(),
@@ -120,6 +128,18 @@ impl Plan {
         &self.pipeline
     }
 
+    /// Which key each masked column has.
+    #[must_use]
+    pub fn keys(&self) -> &[ColumnKey] {
+        &self.keys
+    }
+
+    /// The ids of all masking keys.
+    #[must_use]
+    pub fn ring(&self) -> &[String] {
+        &self.ring
+    }
+
     /// Whether a chunk with this manifest is what this plan would make of the segment.
     #[must_use]
     pub fn made(&self, manifest: &Manifest) -> bool {
@@ -134,6 +154,7 @@ impl Plan {
             seal,
             mapping: self.fingerprint.clone(),
             keys: self.keys.clone(),
+            ring: self.ring.clone(),
             table: self.table.clone(),
             rows: counts.rows,
             rejects: counts.rejected,
@@ -189,7 +210,7 @@ impl Plan {
 }
 
 impl PlannedColumn {
-    fn new(column: &Column, pointers: &Pointers, keys: &MaskingKeys) -> Result<Self, ConfigError> {
+    fn new(column: &Column, pointers: &Pointers, keys: &Keyring) -> Result<Self, ConfigError> {
         let (field, value) = match &column.source {
             Source::Body(pointer) => {
                 let slot = pointers.slot(pointer).ok_or_else(|| invalid(column, "its pointer is not compiled"))?;
@@ -202,7 +223,7 @@ impl PlannedColumn {
                 (Some(column.name.clone()), Value::Message(*value))
             }
         };
-        let masker = column.mask.map(|mask| Masker::new(mask, &column.name, keys).map(Arc::new)).transpose()?;
+        let masker = column.mask.map(|mask| Masker::new(mask, column.masked_as(), keys).map(Arc::new)).transpose()?;
         if let (Some(mask), Some(max_length)) = (column.mask, column.max_length)
             && max_length < masked_length(mask, 1)
         {
@@ -295,6 +316,19 @@ impl<'a> RowSource<'a> {
 
 fn reason_of_body(problem: &BodyProblem) -> Reason {
     Reason { stage: Stage::Transform, field: None, text: format!("the body {problem}") }
+}
+
+/// `fixed` needs a key of its own: what it leaks would be known of the values of `siv` too. A keyring holds no such key
+/// twice; PGSLUICE_KEY stands for both.
+fn check_keys_are_apart(pipeline: &Pipeline, keys: &Keyring) -> Result<(), ConfigError> {
+    let used = |mask: Mask, algorithm| {
+        let is_used = pipeline.masked_columns(mask).next().is_some();
+        keys.first(algorithm).filter(|_| is_used).map(Key::secret)
+    };
+    match (used(Mask::Siv, Algorithm::Siv), used(Mask::Fixed, Algorithm::Fixed)) {
+        (Some(siv), Some(fixed)) if siv.as_bytes() == fixed.as_bytes() => Err(ConfigError::SharedKey),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a column of this type can read a value that the message has beside its body.

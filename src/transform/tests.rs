@@ -7,8 +7,9 @@ use rayon::ThreadPoolBuilder;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{MaskingKey, MaskingKeys, Pipeline};
+use crate::config::Pipeline;
 use crate::durable::Place;
+use crate::keyring::{Keyring, SecretKey};
 use crate::spool::{Record, SegmentWriter, origin, read_rejects};
 
 struct TestEnv {
@@ -21,8 +22,8 @@ impl TestEnv {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let staging = Staging::open(root.path()).unwrap();
-        let key = MaskingKey::from_hex("PGSLUICE_KEY", &"07".repeat(16)).unwrap();
-        let keys = MaskingKeys { key: Some(key), fixed_iv: None };
+        let key = SecretKey::from_hex("key", &"07".repeat(16)).unwrap();
+        let keys = Keyring::of_one_key(key, None);
         Self { root, staging, plan: Plan::compile(&Pipeline::user_logins().unwrap(), &keys, None).unwrap() }
     }
 

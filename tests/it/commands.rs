@@ -202,3 +202,28 @@ fn the_image_build_gets_every_text_that_is_built_in() {
         assert!(let_through.iter().any(|allowed| path.starts_with(allowed)), "{} is not let through", path.display());
     }
 }
+
+/// A page of each command, made of its help; and a word of advice where there is no such command.
+#[test]
+fn each_command_has_a_man_page() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    let page = env.pgsluice(&["man"]).succeeds().stdout;
+    assert!(page.contains(".TH pgsluice 1") && page.contains("pgsluice\\-run(1)"), "{page}");
+    let page = env.pgsluice(&["man", "rejects", "list"]).succeeds().stdout;
+    assert!(page.contains(".TH pgsluice-rejects-list 1") && page.contains("\\-\\-segment"), "{page}");
+    let outcome = env.pgsluice(&["man", "rejects", "burn"]);
+    assert_eq!(outcome.code, Some(USAGE));
+    assert!(outcome.stderr.contains("no command `rejects burn`"), "{outcome}");
+}
+
+#[test]
+fn bash_takes_the_completions_and_completes_a_command() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    fs::write(env.path("completions"), env.pgsluice(&["completions", "bash"]).succeeds().stdout).unwrap();
+    let mut bash = env.command("bash");
+    bash.args([
+        "-c",
+        "source completions; COMP_WORDS=(pgsluice rej); COMP_CWORD=1; _pgsluice pgsluice rej pgsluice; echo \"${COMPREPLY[*]}\"",
+    ]);
+    assert_eq!(env.run_to_end(bash).succeeds().stdout, "rejects\n");
+}

@@ -8,7 +8,7 @@ mod markdown;
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::testenv::{Outcome, Server, TestEnv, files_below, project_path};
+use crate::testenv::{KEY, Outcome, Server, TestEnv, files_below, project_path};
 use markdown::{blocks, table_rows};
 
 const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
@@ -75,6 +75,31 @@ fn each_command_is_in_the_readme_and_each_flag_in_the_guide() {
         for flag in words.filter(|word| word.starts_with("--") && *word != "--help") {
             assert!(has_code(&guide, flag), "{GUIDE} does not name {flag} of {command}");
         }
+    }
+}
+
+/// Whoever has lost pgsluice has this program.
+#[test]
+fn the_program_in_the_page_on_masking_reveals_what_pgsluice_masks() {
+    let env = TestEnv::without_tables(Server::Embedded);
+    let masking = page("docs/masking.md");
+    let program = blocks(&masking).find(|block| block.language == "python").expect("a program").text;
+    std::fs::write(env.path("reveal.py"), program).unwrap();
+    let reveal = |key: &str, column: &str, text: &str| {
+        let mut python = env.command("python3");
+        python.args(["reveal.py", key, column, text]).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        env.run_to_end(python)
+    };
+    for value in [
+        "",
+        "199.172.111.135",
+        "0123456789abcdef",
+        "Gr\u{fc}\u{df}e, \u{6771}\u{4eac} \u{1f980}, and more than two blocks",
+    ] {
+        let text = env.pgsluice(&["mask", "--column", "masked_ip", value]).succeeds().stdout;
+        assert_eq!(reveal(KEY, "masked_ip", text.trim()).succeeds().stdout, format!("{value}\n"));
+        assert!(reveal(KEY, "masked_device_id", text.trim()).ends_with(1).stderr.contains("of another column"));
+        assert!(reveal(&KEY.replace('7', "8"), "masked_ip", text.trim()).ends_with(1).stderr.contains("another key"));
     }
 }
 

@@ -58,6 +58,24 @@ fn the_password_is_wrong() {
 }
 
 #[test]
+fn a_token_for_rds_cannot_be_made_or_would_cross_a_network_in_clear() {
+    let mut env = env_with_messages();
+    env.configure("[database]\npassword_source = \"rds-iam\"");
+    let address = format!("localhost:{}", closed_port());
+    let mut refused = |parameters: &str, code: i32, problem: &str, hint: &str| {
+        env.set("DATABASE_URL", format!("postgres://{parameters}"));
+        env.pgsluice(&["prune"]).fails(code, problem, hint)
+    };
+    refused(&format!("u@{address}/d"), USAGE, "it must have an sslmode from require on", "--help");
+    refused(&format!("u:a-password@{address}/d?sslmode=require"), USAGE, "it must have no password", "--help");
+    let reached = format!("u@{address}/d?sslmode=require");
+    refused(&reached, FAILED, &format!("cannot connect to Postgres at {address}"), "DATABASE_URL");
+    env.unset("AWS_ACCESS_KEY_ID");
+    env.unset("AWS_SECRET_ACCESS_KEY");
+    env.pgsluice(&["prune"]).fails(FAILED, &format!("cannot make a token for {address}"), "AWS credentials");
+}
+
+#[test]
 fn the_database_does_not_exist() {
     let mut env = env_with_messages();
     env.set("DATABASE_URL", postgres().url("no_such_database"));
@@ -295,7 +313,7 @@ fn a_value_to_reveal_was_masked_with_another_key() {
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.set("PGSLUICE_KEY", "00".repeat(16));
     let outcome: Outcome = env.pgsluice(&["reveal", &masked]).fails(FAILED, "masked with key", "PGSLUICE_KEY");
-    assert!(outcome.stdout.is_empty());
+    assert_eq!(outcome.stdout, format!("{masked}\n"), "it stays as it is");
 }
 
 /// Each of them once got the hint to give another key.
@@ -306,9 +324,9 @@ fn a_value_to_reveal_is_not_masked_or_of_another_column() {
     let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
     env.pgsluice(&["reveal", &masked, "199.172.111.135"]).fails(FAILED, "value 2: not a masked value", "masked column");
     let outcome = env.pgsluice_with_input(&["reveal"], &format!("{masked}\n{}\n", "00".repeat(16)));
-    outcome.fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
+    outcome.fails(FAILED, "line 2: there is no key for `fixed`", "key and the IV");
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
-    env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "PGSLUICE_FIXED_IV");
+    env.pgsluice(&["reveal", &"00".repeat(16)]).fails(FAILED, "does not decrypt", "key and the IV");
 
     env.configure("[[column]]\nname = \"user_id\"\nmask = \"siv\"\n");
     env.pgsluice(&["reveal", &masked]).fails(FAILED, "not masked for a column of", "--config");
@@ -355,5 +373,29 @@ fn whatever_a_trigger_raises_no_value_of_a_row_is_shown() {
             let user = login["user_id"].as_str().unwrap();
             assert!(!shown.contains(user), "{user} is shown: {shown}");
         }
+    }
+}
+
+/// It was ignored, and a script that read the report found that of an earlier run.
+#[test]
+fn a_command_that_moves_no_messages_refuses_to_report() {
+    let env = TestEnv::new(Server::Embedded);
+    let commands: [&[&str]; 9] = [
+        &["init"],
+        &["status"],
+        &["rejects", "list"],
+        &["rejects", "show", "id"],
+        &["rejects", "drop", "--reason", "text"],
+        &["prune"],
+        &["reveal"],
+        &["keygen"],
+        &["config", "example"],
+    ];
+    for command in commands {
+        let names: Vec<&str> = command.iter().copied().take(if command[0] == "rejects" { 2 } else { 1 }).collect();
+        let outcome = env.pgsluice(&[command, &["--report", "report.json"]].concat());
+        let said = format!("`pgsluice {}", names.join(" "));
+        assert_eq!(outcome.fails(USAGE, &said, "leave out --report").stdout, "");
+        assert!(!env.path("report.json").exists());
     }
 }

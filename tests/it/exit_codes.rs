@@ -44,7 +44,7 @@ macro_rules! ends {
     };
 }
 
-/// Each command is told where to write a report, also one that writes none.
+/// Each command that moves messages is told where to write a report.
 fn ends_with(code: i32, reported: Reported, last_line: &str, command: fn(&mut TestEnv) -> Outcome) {
     let mut env = TestEnv::new(Server::Embedded);
     let outcome = command(&mut env).ends_with(code);
@@ -105,51 +105,55 @@ ends! {
         env.configure("[queue]\npolers = 3\n");
         env.run()
     };
+    a_run_that_follows_and_is_to_idle: 2, Nothing, "For more information, try '--help'.", |env| {
+        env.job(&["run", "--follow", "--idle", "1s"])
+    };
     a_run_with_an_unknown_flag: 2, Nothing, "For more information, try '--help'.", |env| env.job(&["run", "--polers"]);
 
     a_drain: 0, Empty, "  the queue is empty", |env| holding_messages(env).job(&["drain"]);
     a_drain_that_received_its_max_messages: 0, NotEmpty, "  received as many messages as --max-messages allows", |env| {
         holding_messages(env).job(&["drain", "--max-messages", "2"])
     };
-    a_transform: 0, NoQueue, "  busy          transform ", |env| drained(env).job(&["transform"]);
-    a_transform_of_nothing: 0, NoQueue, "  acknowledged              0", |env| env.job(&["transform"]);
-    a_load: 0, NoQueue, "  busy          load ", |env| {
+    a_transform: 0, NoQueue, "  next          `pgsluice run` loads what is pending", |env| drained(env).job(&["transform"]);
+    a_transform_of_nothing: 0, NoQueue, "  report        report.json", |env| env.job(&["transform"]);
+    a_load: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         drained(env).job(&["transform"]);
         env.job(&["load"])
     };
-    an_acknowledgement: 0, NoQueue, "  busy          ack ", |env| {
+    an_acknowledgement: 0, NoQueue, "  report        report.json", |env| {
         drained(env).job(&["transform"]);
         env.job(&["load"]);
         env.job(&["ack"])
     };
 
-    an_import: 0, Nothing, "logins.ndjson: 6 messages in 1 segments", |env| import(env);
-    an_import_of_no_file: 1, Nothing, "hint: ", |env| env.job(&["import", "nowhere.ndjson"]);
-    a_replay: 0, NoQueue, "  busy          transform ", |env| {
+    an_import: 0, NoQueue, "logins.ndjson: 6 messages in 1 segments", |env| import(env);
+    an_import_of_no_file: 1, NoQueue, "hint: ", |env| env.job(&["import", "nowhere.ndjson"]);
+    a_replay: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         import(env);
         env.job(&["replay"])
     };
-    a_replay_of_what_is_loaded: 0, NoQueue, "  acknowledged              0", |env| {
+    a_replay_of_what_is_loaded: 0, NoQueue, "  report        report.json", |env| {
         import(env);
         env.job(&["replay"]);
         env.job(&["replay"])
     };
 
-    a_list_of_rejects: 0, Nothing, "", |env| env.job(&["rejects", "list"]);
-    a_retry_of_rejects: 0, NoQueue, "  acknowledged              0", |env| {
+    a_list_of_rejects: 0, Nothing, "", |env| env.pgsluice(&["rejects", "list"]);
+    a_retry_of_rejects: 0, NoQueue, "  next          `pgsluice rejects list`", |env| {
         env.queue.send(&[misfit("bad")]);
         env.run();
         env.job(&["rejects", "retry"])
     };
-    a_status: 0, Nothing, "", |env| env.job(&["status"]);
+    a_status: 0, Nothing, "", |env| env.pgsluice(&["status"]);
     a_value_that_is_revealed: 0, Nothing, "", |env| {
         holding_messages(env).run();
+        fs::remove_file(env.path("report.json")).unwrap();
         let masked = env.database.texts("select masked_ip from user_logins limit 1").remove(0);
-        env.job(&["reveal", &masked])
+        env.pgsluice(&["reveal", &masked])
     };
-    a_new_key: 0, Nothing, "", |env| env.job(&["keygen"]);
-    an_init: 0, Nothing, "the ledger and user_logins are in place", |env| env.job(&["init"]);
-    an_init_that_is_printed: 0, Nothing, "", |env| env.job(&["init", "--print"]);
+    a_new_key: 0, Nothing, "", |env| env.pgsluice(&["keygen"]);
+    an_init: 0, Nothing, "the ledger and user_logins are in place", |env| env.pgsluice(&["init"]);
+    an_init_that_is_printed: 0, Nothing, "", |env| env.pgsluice(&["init", "--print"]);
     a_help: 0, Nothing, "", |env| env.job(&["--help"]);
     a_version: 0, Nothing, "", |env| env.job(&["--version"]);
 }

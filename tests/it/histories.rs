@@ -6,8 +6,9 @@
 //! 0 says that nothing is left, and every report adds up. A command that refuses is right where it cannot be safe, if it
 //! changed nothing for the worse.
 //!
-//! PGSLUICE_HISTORY_SEED=N repeats one history, as far as a race does. PGSLUICE_HISTORY_ROUNDS is the number of
-//! histories, PGSLUICE_HISTORY_LENGTH the steps of each, PGSLUICE_HISTORY_STEPS which kinds (`all`, or names).
+//! Without a variable the same few histories are done each time, so that a change is judged by itself. `make soak` draws
+//! new ones. PGSLUICE_HISTORY_SEED=N repeats one history, as far as a race does. PGSLUICE_HISTORY_ROUNDS is the number
+//! of histories from that seed on, PGSLUICE_HISTORY_LENGTH the steps of each, PGSLUICE_HISTORY_STEPS which kinds (names, or `all,-Name`).
 //! PGSLUICE_HISTORY_ONLY=1,4,7 does these steps of a history alone. PGSLUICE_HISTORY_SHRINK=1 looks for the steps that
 //! a failure needs. PGSLUICE_HISTORY_SHOW=1 prints also what passes.
 
@@ -34,9 +35,11 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 
-use step::{ENABLED, Kind, Plan, Step};
+use step::{Kind, Plan, Step};
 use world::World;
 
+/// The first of the histories that `make test` does. Among them is one that once found a segment counted twice.
+const SEED: u64 = 1_529_991_406;
 /// Histories that `make test` does.
 const ROUNDS: u64 = 6;
 /// Steps of a history.
@@ -49,9 +52,9 @@ type Verdict<T = ()> = Result<T, String>;
 
 #[test]
 fn no_order_of_commands_hosts_configurations_and_days_loses_or_doubles_a_message() {
-    let seed = number("PGSLUICE_HISTORY_SEED");
-    let rounds = number("PGSLUICE_HISTORY_ROUNDS").unwrap_or(if seed.is_some() { 1 } else { ROUNDS });
-    let first = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let named = number("PGSLUICE_HISTORY_SEED");
+    let rounds = number("PGSLUICE_HISTORY_ROUNDS").unwrap_or(if named.is_some() { 1 } else { ROUNDS });
+    let first = named.unwrap_or(SEED);
     eprintln!("histories: PGSLUICE_HISTORY_SEED={first} PGSLUICE_HISTORY_ROUNDS={rounds}");
     let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -75,7 +78,7 @@ fn no_order_of_commands_hosts_configurations_and_days_loses_or_doubles_a_message
 
 /// One history from its seed to its judgement; the error is its story.
 fn history(seed: u64) -> Verdict {
-    let enabled = env::var("PGSLUICE_HISTORY_STEPS").map_or_else(|_| ENABLED.to_vec(), |text| Kind::list(&text));
+    let enabled = env::var("PGSLUICE_HISTORY_STEPS").map_or_else(|_| Kind::ALL.to_vec(), |text| Kind::list(&text));
     let length = number("PGSLUICE_HISTORY_LENGTH").map_or(LENGTH, |length| usize::try_from(length).unwrap());
     let mut plan = Plan::draw(seed, &enabled, length);
     if let Ok(text) = env::var("PGSLUICE_HISTORY_ONLY") {
@@ -124,7 +127,7 @@ fn take(world: &mut World, step: Step) -> Verdict {
         }
         Kind::RunBoth => acts::both(world, step, random),
         Kind::Stages => acts::stages(world, step, random),
-        Kind::Drop => acts::drop_rejects(world, step),
+        Kind::Drop => acts::drop_rejects(world, step, random),
         Kind::OtherPipeline | Kind::OtherQueue | Kind::Renamed | Kind::OtherKey => acts::wrong(world, step, random),
         Kind::CopyChunks => copies::copy_chunks(world, step, random),
         Kind::CopySegments => copies::copy_segments(world, step, random),

@@ -1,4 +1,4 @@
-//! What others may see: file modes, personal data; and the rights that a loading role needs.
+//! What others may see: file modes, personal data.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,28 +58,6 @@ fn no_personal_data_in_postgres_logs_or_report() {
             assert!(!text.contains(value.as_str()), "{value} is in {place}");
         }
     }
-}
-
-#[test]
-fn a_role_that_may_only_load_is_enough() {
-    let mut env = TestEnv::new(Server::Embedded);
-    let role = format!("loader_{}", env.database.texts("select current_database()").remove(0));
-    env.database.execute(&format!(
-        "create role {role} login password 'loader';
-         grant usage on schema pgsluice to {role};
-         grant select on all tables in schema pgsluice to {role};
-         grant insert on pgsluice.pipeline, pgsluice.segment, pgsluice.message, pgsluice.reject, pgsluice.masking to {role};
-         grant usage on sequence pgsluice.segment_no to {role};
-         grant execute on function pgsluice.ensure_message_partitions(integer[]), pgsluice.prune() to {role};
-         grant insert on public.user_logins to {role}"
-    ));
-    let address = env.database.url().rsplit_once('@').unwrap().1.to_owned();
-    env.set("DATABASE_URL", format!("postgres://{role}:loader@{address}"));
-    env.queue.send(&generated(MESSAGES));
-    env.run().succeeds();
-    assert!(env.queue.is_empty());
-    assert_eq!(env.database.count("user_logins"), logins_of(&generated(MESSAGES)).len() as u64);
-    assert_eq!(env.database.count("pgsluice.message_default"), 0, "today has a partition of its own");
 }
 
 #[test]

@@ -16,22 +16,30 @@ macro_rules! on_each_server {
     };
 }
 
+mod account;
 mod books;
+mod cautions;
 mod commands;
+mod compose;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod disk;
 mod documentation;
+mod dropped_rejects;
 mod errors;
 mod exit_codes;
 mod files;
 mod help;
 mod histories;
 mod hygiene;
+mod keys;
 mod logins;
 mod main_job;
+mod masking;
+mod metrics;
 mod model;
+mod notify;
 mod output;
 mod pollers;
 mod pooler;
@@ -42,6 +50,8 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod reveal;
+mod roles;
 mod soak;
 mod sqs_faults;
 mod stages;

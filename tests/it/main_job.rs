@@ -1,4 +1,5 @@
-//! The main job, on the queue server inside the program and on a third party's: everything below runs on both.
+//! The main job, on the queue server inside the program and on a third party's: everything below runs on both, as a role
+//! that may load and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -32,7 +33,7 @@ mask = "fixed"
 /// The sample: 99 rows, 29 of them without locale, one reject, an empty queue.
 fn real_messages_become_rows(server: Server) {
     let Some(bodies) = sample() else { return };
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     env.queue.send(&bodies);
     let first_day = today(&env);
     let outcome = env.run().succeeds();
@@ -53,7 +54,7 @@ fn generated_messages_become_rows(server: Server) {
     let bodies = generated(GENERATED);
     let (logins, all) = (logins_of(&bodies).len() as u64, bodies.len() as u64);
     assert!(logins < all, "some messages are of another kind");
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     env.queue.send(&bodies);
     let outcome = env.run().succeeds();
 
@@ -66,7 +67,7 @@ fn generated_messages_become_rows(server: Server) {
 }
 
 fn a_second_run_changes_nothing(server: Server) {
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     env.queue.send(&generated(50));
     env.run().succeeds();
     let rows = env.database.rows(ALL_ROWS);
@@ -78,7 +79,7 @@ fn a_second_run_changes_nothing(server: Server) {
 }
 
 fn a_replay_into_the_same_database_changes_nothing(server: Server) {
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     env.queue.send(&generated(50));
     env.run().succeeds();
     let rows = env.database.rows(ALL_ROWS);
@@ -89,12 +90,14 @@ fn a_replay_into_the_same_database_changes_nothing(server: Server) {
 }
 
 fn a_replay_into_an_empty_database_gives_the_same_rows(server: Server) {
-    let mut env = TestEnv::new(server);
+    let mut env = TestEnv::for_loader(server);
     env.queue.send(&generated(50));
     let loaded = env.run().succeeds().counts().loaded;
     let rows = env.database.rows(ALL_ROWS);
 
     env.change_database();
+    env.grant("loader");
+    env.log_in_as("loader");
     env.unset("AWS_ENDPOINT_URL");
     env.unset("AWS_REGION");
     let replay = env.job(&["replay"]).succeeds();
@@ -105,7 +108,7 @@ fn a_replay_into_an_empty_database_gives_the_same_rows(server: Server) {
 /// Every value must equal what another implementation of AES-CBC makes of it.
 fn fixed_masks_equal_those_of_openssl(server: Server) {
     let bodies = sample().unwrap_or_else(|| generated(100));
-    let mut env = TestEnv::new(server);
+    let mut env = TestEnv::for_loader(server);
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.configure(FIXED_MASK);
     env.queue.send(&bodies);
@@ -128,7 +131,7 @@ fn fixed_masks_equal_those_of_openssl(server: Server) {
 /// The default mask: `reveal` gives back what was masked.
 fn revealed_values_are_those_that_were_sent(server: Server) {
     let bodies = generated(50);
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     env.queue.send(&bodies);
     env.run().succeeds();
 
@@ -143,7 +146,7 @@ fn revealed_values_are_those_that_were_sent(server: Server) {
 }
 
 fn versions_become_numbers(server: Server) {
-    let env = TestEnv::new(server);
+    let env = TestEnv::for_loader(server);
     let versions = [("2.3.0", 230), ("0.96", 96), ("2.00", 200)];
     let body = |version: &str| {
         let mut login = crate::logins::login(version);
@@ -185,7 +188,7 @@ fn masked_by_openssl(value: &str) -> Option<String> {
 /// Computed by `openssl enc -aes-128-cbc`, and the same by Python's cryptography.
 #[test]
 fn the_fixed_mask_of_a_known_ip_is_the_known_value() {
-    let mut env = TestEnv::new(Server::Embedded);
+    let mut env = TestEnv::for_loader(Server::Embedded);
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.configure(FIXED_MASK);
     env.queue.send(&[crate::logins::login("known").to_string()]);

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pgsluice::ack::{self, Deletes, RejectRoute};
-use pgsluice::config::{MaskingKey, MaskingKeys, Pipeline};
+use pgsluice::config::Pipeline;
+use pgsluice::keyring::{Keyring, SecretKey};
 use pgsluice::load::{Committed, Loader};
 use pgsluice::queue::{Depth, FailedEntry, Message, Queue, QueueError, ReceiveAttempt};
 use pgsluice::segment::SegmentId;
@@ -152,7 +153,8 @@ impl Real<'_> {
             Step::Acknowledge => {
                 if let Some(committed) = self.committed.pop_front() {
                     let (deletes, route) = (Deletes::at_most(2), RejectRoute::default());
-                    let acknowledged = ack::acknowledge(&self.queue, &self.staging, &committed, &deletes, &route);
+                    let acknowledged =
+                        ack::acknowledge(&self.queue, &self.staging, &committed, &deletes, &route, &|_| {});
                     self.runtime.block_on(acknowledged).unwrap();
                 }
             }
@@ -309,7 +311,7 @@ fn the_stages_agree_with_the_model_whatever_happens() {
     let env = TestEnv::new(Server::Embedded);
     let runtime = Runtime::new().unwrap();
     let pipeline = Pipeline::user_logins().unwrap();
-    let keys = MaskingKeys { key: Some(MaskingKey::from_hex("PGSLUICE_KEY", KEY).unwrap()), ..MaskingKeys::default() };
+    let keys = Keyring::of_one_key(SecretKey::from_hex("key", KEY).unwrap(), None);
     let plan = Plan::compile(&pipeline, &keys, None).unwrap();
     let loader = runtime.block_on(Loader::connect(&env.database.url().into(), &pipeline)).unwrap();
     let loader = Mutex::new(loader);

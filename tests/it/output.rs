@@ -14,7 +14,7 @@ const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
 const LOGINS: usize = 30;
 const MASKED: &str = "76b0f3af:c0208208de77d351e9e8d66e26172bd8f070284970fb31be87e1b51bac6af4f9";
 /// Every command that prints data.
-const PRINTING: [&[&str]; 8] = [
+const PRINTING: [&[&str]; 9] = [
     &["reveal"],
     &["reveal", MASKED],
     &["keygen"],
@@ -23,7 +23,10 @@ const PRINTING: [&[&str]; 8] = [
     &["status"],
     &["rejects", "list"],
     &["rejects", "list", "--entries"],
+    &["rejects", "show", "--quiet", ID_OF_A_REJECT],
 ];
+/// Stands for the id of a reject of the environment.
+const ID_OF_A_REJECT: &str = "ID";
 
 fn env_with_messages() -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
@@ -41,11 +44,18 @@ fn env_with_rejects() -> TestEnv {
 /// Runs a command with these streams; its input is more masked values than a pipe holds.
 fn run_with(env: &TestEnv, arguments: &[&str], stdout: Stdio, stderr: Stdio) -> Output {
     let mut command = env.command(PGSLUICE);
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
+    let mut child =
+        command.args(with_ids(env, arguments)).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A command that ends before it has read all closes the pipe.
     thread::spawn(move || stdin.write_all(format!("{MASKED}\n").repeat(2000).as_bytes()));
     child.wait_with_output().unwrap()
+}
+
+/// The arguments with the id of a reject that is there.
+fn with_ids(env: &TestEnv, arguments: &[&str]) -> Vec<String> {
+    let id = || env.database.texts("select min(message_id::text) from pgsluice.reject").remove(0);
+    arguments.iter().map(|&word| if word == ID_OF_A_REJECT { id() } else { word.to_owned() }).collect()
 }
 
 /// A pipe whose reader is gone.
@@ -66,7 +76,7 @@ fn possible<'a>(redirections: &[&'a str]) -> Vec<&'a str> {
 /// Runs a command with a shell's redirection, such as `2>&-`.
 fn run_redirected(env: &TestEnv, arguments: &[&str], redirection: &str) -> Outcome {
     let mut command = env.command("sh");
-    command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), PGSLUICE]).args(arguments);
+    command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), PGSLUICE]).args(with_ids(env, arguments));
     env.run_to_end(command)
 }
 

@@ -133,10 +133,12 @@ fn a_byte_that_flipped_in_a_sealed_segment_stops_that_segment_alone() {
     // It is named once; every later run exited 3 for it.
     let outcome = env.job(&["replay"]).succeeds();
     assert!(!names(&outcome.stderr, &path, offset), "{outcome}");
-    let outcome = env.job(&["run", "--idle", "1s"]).ends_with(3);
+    let outcome = env.job(&["ack"]).succeeds();
     assert!(outcome.stderr.contains("damaged segments lie in damaged/"), "{outcome}");
     assert_eq!((outcome.counts().acknowledged, outcome.counts().pending), (30, 0));
     assert_eq!(env.queue.counts().in_flight, 10, "what could not be read is not deleted");
+    // A process that deleted nothing has no reason to doubt the queue's counts.
+    env.job(&["run", "--idle", "1s"]).ends_with(3);
     assert_eq!(env.staged_files("damaged").len(), 1);
 }
 

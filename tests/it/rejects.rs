@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::logins::login;
-use crate::testenv::{Counts, Server, TestEnv};
+use crate::testenv::{Counts, Outcome, Server, TestEnv};
 
 /// A hostile body: its name, the field that its reject must name, a part of the reason, and the body.
 type Hostile = (&'static str, Option<&'static str>, &'static str, String);
@@ -81,6 +81,7 @@ fn each_hostile_message_is_one_reject_with_its_reason_and_its_neighbours_load() 
         assert!(!said.is_empty() && said.contains(reason), "{name}: {said}");
     }
     assert_eq!(rejects_in_the_ledger(&env), rejects_in_files(&env));
+    assert_eq!(rejects_in_the_report(&outcome), counted(rejects_in_files(&env)));
 }
 
 #[test]
@@ -224,15 +225,31 @@ fn refused_by_postgres(env: &TestEnv, device_type: &str) -> Value {
         body.to_string()
     };
     env.queue.send(&(0..20).map(body).collect::<Vec<_>>());
-    let counts = env.run().succeeds().counts();
+    let outcome = env.run().succeeds();
     let expected = Counts { received: 20, loaded: 17, rejected: 3, acknowledged: 20, ..Counts::default() };
-    assert_eq!(counts, expected);
+    assert_eq!(outcome.counts(), expected);
+    assert_eq!(rejects_in_the_report(&outcome), counted(rejects_in_files(env)));
     assert_eq!(env.database.count("user_logins"), 17);
     assert_eq!(rejects_in_the_ledger(env), rejects_in_files(env));
     env.staged_objects("rejects").remove(0)
 }
 
-type RejectSet = BTreeMap<String, (String, Option<String>, String)>;
+/// Stage, field and reason.
+type Why = (String, Option<String>, String);
+type RejectSet = BTreeMap<String, Why>;
+
+fn counted(rejects: RejectSet) -> BTreeMap<Why, u64> {
+    let mut counts = BTreeMap::new();
+    for why in rejects.into_values() {
+        *counts.entry(why).or_default() += 1;
+    }
+    counts
+}
+
+fn rejects_in_the_report(outcome: &Outcome) -> BTreeMap<Why, u64> {
+    let counts = outcome.report().rejects_by_reason.into_iter();
+    counts.map(|rejects| ((rejects.stage, rejects.field, rejects.reason), rejects.count)).collect()
+}
 
 fn rejects_in_files(env: &TestEnv) -> RejectSet {
     let entry = |line: Value| {

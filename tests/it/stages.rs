@@ -1,11 +1,13 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
+use std::process::Command;
 
 use pgsluice::local::{Faults, QueueCounts};
+use serde_json::Value;
 
 use crate::logins::{generated, login, logins_of};
-use crate::testenv::{Server, TestEnv, wait_until};
+use crate::testenv::{Counts, Server, TestEnv, wait_until};
 
 const MESSAGES: usize = 30;
 
@@ -36,6 +38,26 @@ fn each_stage_does_its_part_and_no_more() {
     assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
     assert!(env.staged_files("spool").is_empty());
     assert_eq!(env.staged_objects("archive").len(), MESSAGES);
+}
+
+/// It called what the first one had spooled messages in flight with other consumers, and ended with 3. What others hold
+/// beside it still is.
+#[test]
+fn a_second_drain_knows_what_the_first_one_spooled() {
+    let env = TestEnv::new(Server::Embedded);
+    env.queue.send(&generated(MESSAGES));
+    env.job(&["drain"]).succeeds();
+    let outcome = env.job(&["drain", "--idle", "1s"]).succeeds();
+    assert_eq!(outcome.counts().received, 0);
+    assert_eq!(outcome.report().queue_empty, Some(true));
+    env.job(&["transform"]).succeeds();
+    env.job(&["load"]).succeeds();
+    env.job(&["drain", "--idle", "1s"]).succeeds();
+
+    env.queue.send(&[login("held elsewhere").to_string()]);
+    env.queue.receive_next();
+    let outcome = env.job(&["drain", "--idle", "1s"]).ends_with(3);
+    assert!(outcome.stderr.contains("the queue is not empty"), "{outcome}");
 }
 
 #[test]
@@ -73,7 +95,8 @@ fn a_drain_does_not_take_a_queue_for_empty_while_messages_are_in_flight() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
     env.job(&["drain"]).succeeds();
-    let second = env.job(&["drain", "--idle", "1s"]).ends_with(3);
+    // To another directory they are those of another consumer.
+    let second = env.job(&["drain", "--idle", "1s", "--staging-dir", "elsewhere"]).ends_with(3);
     assert_eq!(second.report().queue_empty, Some(false));
     assert!(second.stderr.contains("30 in flight"), "{second}");
 }
@@ -146,6 +169,24 @@ fn importing_a_file_twice_loads_it_once() {
     assert_eq!(env.database.count("pgsluice.reject"), MESSAGES as u64 - logins);
 }
 
+/// The ledger forgets messages, and never segments. So the file is known as long as it has the same lines.
+#[test]
+fn a_file_that_is_imported_again_after_its_messages_are_forgotten_is_not_loaded_again() {
+    let env = TestEnv::new(Server::Embedded);
+    fs::write(env.path("logins.ndjson"), generated(MESSAGES).join("\n")).unwrap();
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    let loaded = env.job(&["replay"]).succeeds().counts().loaded;
+    env.database.execute("update pgsluice.segment set loaded_at = now() - interval '16 days'");
+    env.pgsluice(&["prune"]).succeeds();
+    assert_eq!(env.database.count("pgsluice.message"), 0);
+    fs::remove_dir_all(env.path("staging")).unwrap();
+
+    env.job(&["import", "logins.ndjson"]).succeeds();
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.loaded, counts.duplicates), (0, MESSAGES as u64));
+    assert_eq!(env.database.count("user_logins"), loaded);
+}
+
 #[test]
 fn the_date_of_a_message_is_that_of_its_sending_also_in_a_replay() {
     let mut env = TestEnv::new(Server::Embedded);
@@ -190,6 +231,9 @@ fn a_replay_that_is_told_to_loads_a_segment_again() {
 fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_the_rest() {
     const SEGMENTS: u64 = 30;
     let env = TestEnv::new(Server::Embedded);
+    // A first run looks at the table, and would wait for the lock before it begins.
+    env.queue.send(&[login("first").to_string()]);
+    env.run().succeeds();
     for index in 0..SEGMENTS {
         let name = format!("{index}.ndjson");
         fs::write(env.path(&name), login(&index.to_string()).to_string()).unwrap();
@@ -204,11 +248,11 @@ fn a_replay_that_is_told_to_stop_finishes_what_it_began_and_the_next_one_does_th
     env.database.execute("commit");
     let outcome = replay.wait().ends_with(3);
     assert!(outcome.stderr.ends_with("  stopped before the end; what remains is safe\n"), "{outcome}");
-    let loaded = env.database.count("user_logins");
+    let loaded = env.database.count("user_logins") - 1;
     assert!((1..SEGMENTS).contains(&loaded), "{loaded}");
 
     assert_eq!(env.job(&["replay"]).succeeds().counts().loaded, SEGMENTS - loaded);
-    assert_eq!(env.database.count("user_logins"), SEGMENTS);
+    assert_eq!(env.database.count("user_logins"), SEGMENTS + 1);
 }
 
 #[test]
@@ -232,4 +276,34 @@ fn in_flight(env: &TestEnv) -> usize {
     let QueueCounts { visible, in_flight, delayed } = env.queue.counts();
     assert_eq!((visible, delayed), (0, 0));
     in_flight
+}
+
+/// `--report` of an import was ignored.
+#[test]
+fn an_import_reports_what_it_spooled_also_where_a_line_is_wrong() {
+    let env = TestEnv::new(Server::Embedded);
+    fs::write(env.path("good.ndjson"), generated(5).join("\n")).unwrap();
+    let report = env.job(&["import", "good.ndjson"]).succeeds().report();
+    assert_eq!(report.counts, Counts { received: 5, pending: 5, ..Counts::default() });
+    let again = env.job(&["import", "good.ndjson"]).succeeds().report();
+    assert_eq!(again.counts, Counts::default());
+
+    fs::write(env.path("bad.ndjson"), [b"\xff\n", generated(3).join("\n").as_bytes()].concat()).unwrap();
+    let outcome = env.job(&["import", "bad.ndjson"]).fails(1, "at byte 0", "correct it");
+    assert_eq!(outcome.counts(), Counts { received: 3, pending: 3, ..Counts::default() });
+}
+
+/// What it was writing is removed by the next command, and importing the file again completes it.
+#[test]
+fn an_import_that_is_told_to_stop_says_that_it_has_not_ended() {
+    let env = TestEnv::new(Server::Embedded);
+    let made = Command::new("mkfifo").arg(env.path("endless.ndjson")).status().unwrap();
+    assert!(made.success());
+    let import = env.start(&["import", "endless.ndjson"]);
+    // This returns once the import reads.
+    let _writer = fs::OpenOptions::new().write(true).open(env.path("endless.ndjson")).unwrap();
+    import.terminate();
+    import.wait().ends_with(3).report();
+    let report: Value = serde_json::from_slice(&fs::read(env.path("report.json")).unwrap()).unwrap();
+    assert_eq!(report["ended_by"], "signal");
 }

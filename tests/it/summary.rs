@@ -1,8 +1,13 @@
 //! The summary that a run ends with, as people see it: in the files `snapshots/it__summary__*.snap`.
 
+use std::path::Path;
+
 use insta::assert_snapshot;
 use pgsluice::counters::Counters;
-use pgsluice::report::{InFlightReport, Report, RunInfo, StageReport, StageReports};
+use pgsluice::reason::{Reason, Stage};
+use pgsluice::report::{
+    EndedBy, InFlightReport, RejectCount, Report, RunInfo, StageReport, StageReports, Surroundings,
+};
 
 /// A report of a run that did nothing.
 fn nothing() -> Report {
@@ -32,9 +37,14 @@ fn everything() -> Report {
     }
 }
 
+fn rejects(stage: Stage, field: &str, text: &str, count: u64) -> RejectCount {
+    RejectCount { reason: Reason { stage, field: Some(field.to_owned()), text: text.to_owned() }, count }
+}
+
 fn summary(report: &Report) -> String {
     assert!(report.sum_holds(), "{report:?}");
-    report.summary("login-queue → public.user_logins")
+    let around = Surroundings { staging: Path::new("staging"), report: None, records_rejects: true };
+    report.summary("login-queue → public.user_logins", around)
 }
 
 #[test]
@@ -54,6 +64,11 @@ fn of_a_run_that_has_something_of_everything() {
         loaded: 1_990_000,
         duplicates: 1234,
         rejected: 66,
+        rejects_by_reason: vec![
+            rejects(Stage::Transform, "user_id", "user_id is missing", 50),
+            rejects(Stage::Load, "user_logins_app_version_check", "violates a check constraint (SQLSTATE 23514)", 16),
+        ],
+        ended_by: Some(EndedBy::Signal),
         pending: 8700,
         acknowledged: 1_991_290,
         ack_failed: 10,
@@ -61,6 +76,31 @@ fn of_a_run_that_has_something_of_everything() {
         ..everything()
     };
     assert_snapshot!(summary(&report));
+}
+
+/// A table that changed makes many reasons, and a receipt is short.
+#[test]
+fn of_a_run_with_many_reasons() {
+    let counts =
+        (0..12).map(|number| rejects(Stage::Transform, "f", &format!("field {number} is missing"), 120 - number));
+    let rejects_by_reason: Vec<RejectCount> = counts.collect();
+    let rejected = rejects_by_reason.iter().map(|rejects| rejects.count).sum();
+    let report = Report { loaded: 2_000_000 - rejected, rejected, rejects_by_reason, ..everything() };
+    assert_snapshot!(summary(&report));
+}
+
+/// By `on_reject = "leave"` the ledger knows no rejects, so there are none to list.
+#[test]
+fn of_a_run_that_left_its_rejects_to_the_queue_and_found_damage() {
+    let rejects_by_reason = vec![rejects(Stage::Transform, "ip", "ip is missing", 3)];
+    let ended_by = Some(EndedBy::Damage);
+    let report = Report { received: 3, loaded: 0, rejected: 3, rejects_by_reason, ended_by, ..nothing() };
+    let around = Surroundings {
+        staging: Path::new("/var/lib/pgsluice"),
+        report: Some(Path::new("report.json")),
+        records_rejects: false,
+    };
+    assert_snapshot!(report.summary("login-queue → public.user_logins", around));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod outcome;
 mod process;
 mod proxy;
 mod queue;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -150,7 +151,12 @@ impl TestEnv {
         self.start_reporting(arguments, REPORT)
     }
 
-    /// The same, as one of several processes: with a staging directory and a report of this name.
+    /// Starts a command that writes none.
+    pub(crate) fn start_without_report(&self, arguments: &[&str]) -> Running {
+        self.start_command(self.binary(arguments), "", REPORT)
+    }
+
+    /// The same as [`Self::start`], as one of several processes: with a staging directory and a report of this name.
     pub(crate) fn start_as(&self, name: &str, arguments: &[&str]) -> Running {
         self.start_reporting(&[arguments, &["--staging-dir", name]].concat(), &format!("{name}.json"))
     }

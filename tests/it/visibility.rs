@@ -8,6 +8,7 @@ use pgsluice::local::Fault::Refused;
 use pgsluice::local::Operation::ChangeVisibility;
 use pgsluice::local::When::Always;
 use pgsluice::local::{Faults, Rule};
+use serde_json::Value;
 
 use crate::logins::{generated, logins_of};
 use crate::testenv::{Counts, Database, Queue, QueueKind, Running, Server, TestEnv, wait_until};
@@ -121,6 +122,31 @@ fn messages_that_a_killed_run_holds_are_the_next_ones_own(server: Server) {
     assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
 }
 
+/// What a killed run had sealed became visible while the next one could not load it yet. By `dedupe = "segment"`, which
+/// cannot recognise a redelivery, it was loaded twice.
+#[test]
+fn what_a_killed_run_sealed_stays_invisible_until_the_next_one_has_loaded_it() {
+    let bodies = generated(MESSAGES);
+    // The next run takes over within half of that.
+    let env = env_with(&bodies, 4 * VISIBILITY, Server::Embedded);
+    let settings = fs::read_to_string(env.path("pgsluice.toml")).unwrap();
+    env.configure(&format!("{settings}[pipeline]\ndedupe = \"segment\"\n"));
+    let locked = LockedTable::new(&env);
+    let first = env.start(&["run"]);
+    wait_until(|| env.staged_files("chunks").len() >= 6 && everything_is_in_flight(&env));
+    first.kill();
+    let orphans = env.database.sessions_waiting_for_a_lock();
+    let second = env.start(&["run", "--idle", "1s"]);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() > orphans);
+    visibility_timeouts_pass(Server::Embedded, 6);
+    assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
+    drop(locked);
+    let counts = second.wait().succeeds().counts();
+    assert_eq!((counts.received, counts.acknowledged), (60, 60));
+    assert_eq!(env.database.count("user_logins"), logins_of(&bodies).len() as u64);
+    assert!(env.queue.is_empty(), "{:?}", env.queue.counts());
+}
+
 /// The keeper says once that it cannot extend; the run goes on, and what is redelivered makes no second row.
 #[test]
 fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
@@ -131,6 +157,7 @@ fn a_keeper_that_is_cut_off_leads_to_redelivery_and_no_second_row() {
     let run = env.start(&["run"]);
     wait_until(|| everything_is_in_flight(&env));
     wait_until(|| sealed_messages(&env) > MESSAGES);
+    run.until_stderr_contains("cannot change visibility timeouts");
     drop(locked);
     let outcome = run.wait().succeeds();
     assert!(outcome.counts().duplicates > 0, "{outcome}");
@@ -188,7 +215,12 @@ fn a_second_signal_stops_at_once() {
     run.terminate();
     run.until_stderr_contains("stopping:");
     run.interrupt();
-    run.wait().ends_with(3);
+    let outcome = run.wait().ends_with(3);
+    // It had left the report of a run that was under way.
+    let counts = outcome.counts();
+    assert_eq!((counts.received, counts.acknowledged), (counts.pending, 0));
+    let report: Value = serde_json::from_slice(&fs::read(env.path("report.json")).unwrap()).unwrap();
+    assert_eq!(report["ended_by"], "signal");
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
 }
 

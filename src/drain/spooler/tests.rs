@@ -91,9 +91,9 @@ fn without_room_for_three_segments_of_the_largest_size_none_is_begun() {
 #[test]
 fn a_segment_that_fits_is_sealed_with_everything() {
     let spool = Spool::new();
-    let (segment, taken) = seal_what_fits(spool.writer(LINES)).unwrap();
-    let segment = segment.unwrap();
-    assert_eq!((segment.messages, taken), (LINES as u64, Taken::Everything));
+    let on_disk = seal_what_fits(spool.writer(LINES)).unwrap();
+    let OnDisk::Whole(segment) = on_disk else { panic!("{on_disk:?}") };
+    assert_eq!(segment.messages, LINES as u64);
     spool.assert_holds_the_first(segment);
 }
 
@@ -101,9 +101,8 @@ fn a_segment_that_fits_is_sealed_with_everything() {
 fn a_segment_that_does_not_fit_is_sealed_with_its_first_whole_lines() {
     where_files_are_small(|| {
         let spool = Spool::new();
-        let (segment, taken) = seal_what_fits(spool.writer(LINES)).unwrap();
-        let segment = segment.unwrap();
-        assert_eq!(taken, Taken::WhatFits);
+        let on_disk = seal_what_fits(spool.writer(LINES)).unwrap();
+        let OnDisk::Cut(segment) = on_disk else { panic!("{on_disk:?}") };
         assert!((1..LINES as u64).contains(&segment.messages), "{segment:?}");
         spool.assert_holds_the_first(segment);
     });
@@ -117,7 +116,7 @@ fn of_a_segment_of_which_not_one_line_fits_no_file_is_left() {
         let appended = writer.append(&Record::with_body(&"x".repeat(LARGE_BODY_BYTES)));
         assert!(appended.unwrap_err().is_disk_full());
         assert_eq!(writer.messages(), 1, "what was appended is the segment's, also where it could not be written");
-        assert_eq!(seal_what_fits(writer).unwrap(), (None, Taken::WhatFits));
+        assert_eq!(seal_what_fits(writer).unwrap(), OnDisk::Nothing);
         assert!(spool_files(&spool.staging).is_empty());
     });
 }
@@ -129,9 +128,9 @@ fn a_line_that_could_not_be_appended_costs_none_of_those_before_it() {
         let spool = Spool::new();
         let mut writer = spool.writer(5);
         assert!(writer.append(&Record::with_body(&"x".repeat(LARGE_BODY_BYTES))).unwrap_err().is_disk_full());
-        let (segment, taken) = seal_what_fits(writer).unwrap();
-        let segment = segment.unwrap();
-        assert_eq!((segment.messages, taken), (5, Taken::WhatFits));
+        let on_disk = seal_what_fits(writer).unwrap();
+        let OnDisk::Cut(segment) = on_disk else { panic!("{on_disk:?}") };
+        assert_eq!(segment.messages, 5);
         spool.assert_holds_the_first(segment);
     });
 }

@@ -1,7 +1,7 @@
 //! How a drain ends: by its limits, by the proof that the queue is empty, or not at all while its gate is closed.
 
 use super::*;
-use crate::segment::SegmentId;
+use crate::in_flight::SetAside;
 
 const LAG: Duration = Duration::from_secs(20);
 const HALF_MINUTE: Duration = Duration::from_secs(30);
@@ -92,7 +92,7 @@ async fn what_others_hold_is_believed_at_once_or_when_the_counts_cannot_lag_any_
         let running = Setup { limits: UNTIL_EMPTY, ..Setup::default() }.start(own);
         running.queue.hold_elsewhere(others);
         let depth = Depth { visible: 0, in_flight: others, delayed: 0 };
-        assert_eq!(running.ends().await, DrainEnd::NotEmpty { depth, set_aside: 0 });
+        assert_eq!(running.ends().await, DrainEnd::NotEmpty { depth, set_aside: SetAside::default() });
         assert!(seconds.contains(&began.elapsed().as_secs()), "{own} own: {:?}", began.elapsed());
     }
 }
@@ -102,31 +102,58 @@ async fn what_others_hold_is_believed_at_once_or_when_the_counts_cannot_lag_any_
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_run_left_in_the_spool_is_waited_for_and_not_taken_for_others() {
     let running = Setup { limits: UNTIL_EMPTY, ..Setup::default() }.start(0);
-    let segment = SegmentId::now();
-    running.in_flight.inherit([segment]);
+    let segment = SealedSegment::of_messages(60);
+    running.in_flight.inherit(&[segment]);
     running.queue.hold_elsewhere(60);
     let (queue, in_flight) = (Arc::clone(&running.queue), Arc::clone(&running.in_flight));
     let slow_load = async {
         sleep(2 * HALF_MINUTE).await;
         queue.hold_elsewhere(0);
-        in_flight.settle(segment, 60);
+        in_flight.settle(segment.id, 60);
     };
     let (end, ()) = tokio::join!(running.ends(), slow_load);
     assert_eq!(end, DrainEnd::Empty);
 }
 
-/// A segment that was set aside is no reason to doubt the counts for a minute and a half.
+/// A segment that was set aside is no reason to doubt the counts for a minute and a half. One whose messages nobody could
+/// count was.
 #[tokio::test(start_paused = true)]
 async fn what_was_set_aside_is_known_to_be_in_flight() {
-    let began = Instant::now();
-    let running = Setup { limits: UNTIL_EMPTY, ..Setup::default() }.start(500);
-    let segment = SegmentId::now();
-    running.in_flight.inherit([segment]);
-    running.in_flight.set_aside(segment, 10);
-    running.queue.hold_elsewhere(10);
-    let depth = Depth { visible: 0, in_flight: 10, delayed: 0 };
-    assert_eq!(running.ends().await, DrainEnd::NotEmpty { depth, set_aside: 10 });
-    assert!(began.elapsed() < HALF_MINUTE, "{:?}", began.elapsed());
+    for messages in [Some(10), None] {
+        let began = Instant::now();
+        let running = Setup { limits: UNTIL_EMPTY, ..Setup::default() }.start(500);
+        let segment = SealedSegment::of_messages(messages.unwrap_or(0));
+        running.in_flight.inherit(&[segment]);
+        running.in_flight.set_aside(segment.id, messages);
+        running.queue.hold_elsewhere(10);
+        let depth = Depth { visible: 0, in_flight: 10, delayed: 0 };
+        let set_aside = match messages {
+            Some(messages) => SetAside { messages, uncounted: 0 },
+            None => SetAside { messages: 0, uncounted: 1 },
+        };
+        assert_eq!(running.ends().await, DrainEnd::NotEmpty { depth, set_aside });
+        assert!(began.elapsed() < HALF_MINUTE, "{:?}", began.elapsed());
+    }
+}
+
+/// A second drain called the messages of the first one those of other consumers.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_drain_spooled_is_no_reason_to_wait_and_not_taken_for_others() {
+    for (held, end) in [
+        (60, DrainEnd::Empty),
+        (
+            61,
+            DrainEnd::NotEmpty {
+                depth: Depth { visible: 0, in_flight: 61, delayed: 0 },
+                set_aside: SetAside::default(),
+            },
+        ),
+    ] {
+        let running = Setup { limits: UNTIL_EMPTY, proof: Proof::Spooled, ..Setup::default() }.start(0);
+        running.in_flight.inherit(&[20, 40].map(SealedSegment::of_messages));
+        running.queue.hold_elsewhere(held);
+        assert_eq!(running.ends().await, end);
+    }
 }
 
 /// One failure that the SDK did not get over failed a run that had done all its work.

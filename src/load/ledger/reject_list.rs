@@ -31,6 +31,14 @@ const ENTRIES: &str = "SELECT message_id, segment.id, stage, field, reason, reje
      AND (pg_catalog.cardinality($2) OPERATOR(pg_catalog.=) 0 OR segment.id OPERATOR(pg_catalog.=) ANY ($2)) \
      ORDER BY rejected_at DESC, segment.id, message_id LIMIT $3";
 
+const OF_MESSAGE: &str = "SELECT message_id, segment.id, stage, field, reason, rejected_at, segment.host \
+     FROM pgsluice.reject JOIN pgsluice.pipeline \
+     ON pipeline.id OPERATOR(pg_catalog.=) reject.pipeline LEFT JOIN pgsluice.segment \
+     ON segment.pipeline OPERATOR(pg_catalog.=) reject.pipeline \
+     AND segment.segment_no OPERATOR(pg_catalog.=) reject.segment_no \
+     WHERE pipeline.name OPERATOR(pg_catalog.=) $1 AND message_id OPERATOR(pg_catalog.=) $2 \
+     ORDER BY rejected_at, segment.id";
+
 /// Which rejects of the ledger are listed.
 #[derive(Debug, Clone)]
 pub struct Selection<'a> {
@@ -70,6 +78,26 @@ pub struct ListedReject {
     pub rejected_at: jiff::Timestamp,
 }
 
+/// A reject of the ledger that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FoundReject {
+    /// Which one.
+    #[serde(flatten)]
+    pub listed: ListedReject,
+    /// The host that recorded it, and keeps its body; null as for the segment.
+    pub host: Option<String>,
+}
+
+impl FoundReject {
+    /// A message's rejects in this pipeline, one a segment, the oldest first.
+    pub async fn of_message(client: &Client, pipeline: &str, message_id: Uuid) -> Result<Vec<Self>, LoadError> {
+        check_version(client).await?;
+        let read = |row: &Row| Ok(Self { listed: listed(row)?, host: row.try_get(6)? });
+        let found = client.query_typed(OF_MESSAGE, &[(&pipeline, Type::TEXT), (&message_id, Type::UUID)]).await;
+        found.and_then(|rows| rows.iter().map(read).collect()).map_err(ledger_error("reading rejects of"))
+    }
+}
+
 impl Selection<'_> {
     /// The rejects counted by stage, field and reason, the most frequent first.
     pub async fn groups(
@@ -92,15 +120,7 @@ impl Selection<'_> {
         &self,
         client: &Client,
     ) -> Result<impl Stream<Item = Result<ListedReject, LoadError>>, LoadError> {
-        self.rows(client, ENTRIES, |row| {
-            Ok(ListedReject {
-                message_id: row.try_get(0)?,
-                segment: row.try_get::<_, Option<Uuid>>(1)?.map(SegmentId::from),
-                reason: reason(row, 2)?,
-                rejected_at: instant(row, 5)?,
-            })
-        })
-        .await
+        self.rows(client, ENTRIES, listed).await
     }
 
     async fn rows<T>(
@@ -121,6 +141,15 @@ impl Selection<'_> {
             std::future::ready(item)
         }))
     }
+}
+
+fn listed(row: &Row) -> Result<ListedReject, tokio_postgres::Error> {
+    Ok(ListedReject {
+        message_id: row.try_get(0)?,
+        segment: row.try_get::<_, Option<Uuid>>(1)?.map(SegmentId::from),
+        reason: reason(row, 2)?,
+        rejected_at: instant(row, 5)?,
+    })
 }
 
 /// From this column and the two after it.

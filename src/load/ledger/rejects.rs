@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::LoadError;
 use super::super::message_keys::MessageKey;
+use super::super::redelivered::RecordedReject;
 use super::{BATCH_KEYS, Ledger, count, ledger_error};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
@@ -19,6 +20,16 @@ const INSERT: &str = "INSERT INTO pgsluice.reject (pipeline, segment_no, message
      SELECT $1, $2, entry.message_id, entry.sent_at, entry.stage, entry.field, entry.reason \
      FROM unnest($3, $4, $5, $6, $7) AS entry (message_id, sent_at, stage, field, reason) \
      ON CONFLICT DO NOTHING RETURNING message_id";
+const HAS_ANY: &str = "SELECT EXISTS (SELECT FROM pgsluice.reject WHERE pipeline OPERATOR(pg_catalog.=) $1)";
+const RECORDED: &str = "SELECT reject.message_id, reject.stage, reject.field, reject.reason, segment.id \
+     FROM unnest($2, $3) AS key (sent_at, message_id) \
+     JOIN pgsluice.message ON message.pipeline OPERATOR(pg_catalog.=) $1 \
+     AND message.sent_at OPERATOR(pg_catalog.=) key.sent_at AND message.message_id OPERATOR(pg_catalog.=) key.message_id \
+     JOIN pgsluice.reject ON reject.pipeline OPERATOR(pg_catalog.=) message.pipeline \
+     AND reject.segment_no OPERATOR(pg_catalog.=) message.segment_no \
+     AND reject.message_id OPERATOR(pg_catalog.=) message.message_id \
+     JOIN pgsluice.segment ON segment.pipeline OPERATOR(pg_catalog.=) reject.pipeline \
+     AND segment.segment_no OPERATOR(pg_catalog.=) reject.segment_no";
 const NOT_HERE: &str = "SELECT segment.host, pg_catalog.count(*) FROM pgsluice.reject JOIN pgsluice.segment \
      ON segment.pipeline OPERATOR(pg_catalog.=) reject.pipeline \
      AND segment.segment_no OPERATOR(pg_catalog.=) reject.segment_no \
@@ -80,11 +91,34 @@ impl Ledger {
              AND segment_no OPERATOR(pg_catalog.=) {SEGMENT_NO}"
         );
         let found = client.query_typed(&statement, &self.of_segment(&segment.as_uuid())).await;
-        let read = |row: &Row| {
-            let reason = Reason { stage: stage_of(row.try_get(1)?), field: row.try_get(2)?, text: row.try_get(3)? };
-            Ok(RejectRow { message_id: row.try_get(0)?, reason })
-        };
-        found.and_then(|rows| rows.iter().map(read).collect()).map_err(ledger_error("reading rejects of"))
+        found.and_then(|rows| rows.iter().map(read_reject).collect()).map_err(ledger_error("reading rejects of"))
+    }
+
+    /// Whether any message of the pipeline is a reject.
+    pub(in crate::load) async fn has_rejects(&self, client: &Client) -> Result<bool, LoadError> {
+        let found = client.query_typed_one(HAS_ANY, &[(&self.pipeline, Type::INT4)]).await;
+        found.and_then(|row| row.try_get(0)).map_err(ledger_error("reading rejects of"))
+    }
+
+    /// The rejects that are recorded of these messages, whichever segment recorded them.
+    pub(in crate::load) async fn recorded_rejects(
+        &self,
+        client: &Client,
+        messages: &[MessageKey],
+    ) -> Result<Vec<RecordedReject>, LoadError> {
+        let read =
+            |row: &Row| Ok(RecordedReject { segment: row.try_get::<_, Uuid>(4)?.into(), reject: read_reject(row)? });
+        let mut recorded = Vec::new();
+        for batch in messages.chunks(BATCH_KEYS) {
+            let (times, ids): (Vec<SystemTime>, Vec<Uuid>) =
+                batch.iter().map(|key| (key.sent_at(), key.message_id)).unzip();
+            let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&self.pipeline, Type::INT4), (&times, Type::TIMESTAMPTZ_ARRAY), (&ids, Type::UUID_ARRAY)];
+            let found = client.query_typed(RECORDED, &parameters).await;
+            let found = found.and_then(|rows| rows.iter().map(read).collect::<Result<Vec<_>, _>>());
+            recorded.extend(found.map_err(ledger_error("reading rejects of"))?);
+        }
+        Ok(recorded)
     }
 
     /// The number of rejects of segments that are not among these, by the host that recorded them.
@@ -181,6 +215,11 @@ impl Ledger {
     fn of_segment<'a>(&'a self, segment: &'a Uuid) -> [(&'a (dyn ToSql + Sync), Type); 2] {
         [(&self.pipeline, Type::INT4), (segment, Type::UUID)]
     }
+}
+
+fn read_reject(row: &Row) -> Result<RejectRow, tokio_postgres::Error> {
+    let reason = Reason { stage: stage_of(row.try_get(1)?), field: row.try_get(2)?, text: row.try_get(3)? };
+    Ok(RejectRow { message_id: row.try_get(0)?, reason })
 }
 
 /// A stage that this version does not know counts as the load: it stands behind the transform, as the load does.

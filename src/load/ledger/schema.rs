@@ -1,6 +1,6 @@
 //! Creates what a load needs in the database, from the files in `sql/`, and checks that it is there.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, IsolationLevel};
 
 use super::super::LoadError;
 use super::super::preflight::qualified_name;
@@ -42,7 +42,9 @@ pub async fn init(database: &DatabaseUrl, pipeline: &Pipeline) -> Result<(), Loa
         Err(LoadError::NoLedger | LoadError::OlderLedger { .. }) | Ok(()) => {}
         Err(error) => return Err(error),
     }
-    let transaction = client.transaction().await.map_err(failed("BEGIN"))?;
+    // Whatever the role's default is: what loads of version 1 commit while this waits for them must be seen.
+    let begin = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+    let transaction = begin.start().await.map_err(failed("BEGIN"))?;
     let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({ADVISORY_LOCK})");
     transaction.batch_execute(&lock).await.map_err(failed("an advisory lock"))?;
     for (name, text) in init_sql(pipeline.fits_user_logins()?) {

@@ -11,9 +11,10 @@ use super::super::LoadError;
 use super::super::committed::SegmentRecord;
 use super::super::message_keys::SegmentKeys;
 use super::{Ledger, count, ledger_error};
+use crate::reason::ReasonTally;
 use crate::segment::SegmentId;
 
-const FIND: &str = "SELECT id, received, loaded, duplicates, rejected, loaded_at, left_in_queue FROM pgsluice.segment \
+const FIND: &str = "SELECT id, received, loaded, duplicates, rejected, loaded_at, left_in_queue, dropped FROM pgsluice.segment \
      WHERE pipeline OPERATOR(pg_catalog.=) $1 AND id OPERATOR(pg_catalog.=) ANY ($2)";
 const TOTALS: &str = "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(loaded), 0)::bigint, \
      coalesce(pg_catalog.sum(duplicates), 0)::bigint, coalesce(pg_catalog.sum(rejected), 0)::bigint, \
@@ -116,7 +117,9 @@ fn read_segment(row: &Row) -> Result<(SegmentRecord, SystemTime), tokio_postgres
         loaded: count(row, 2)?,
         duplicates: count(row, 3)?,
         rejected: count(row, 4)?,
+        reasons: ReasonTally::default(),
         left_in_queue: row.try_get::<_, Vec<Uuid>>(6)?.into(),
+        dropped: count(row, 7)?,
         rejects: Arc::default(),
     };
     Ok((record, row.try_get(5)?))

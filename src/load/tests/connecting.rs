@@ -3,6 +3,7 @@ use super::fixture::{Fixture, messages, new_database, server};
 use crate::advice::Advised;
 use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
+use crate::postgres::tests::authority::{Authority, Signed};
 
 async fn refusal(url: &str) -> LoadError {
     Loader::connect(&url.to_owned().into(), &Pipeline::user_logins().unwrap()).await.err().unwrap()
@@ -116,14 +117,80 @@ async fn a_server_with_a_certificate_of_version_1_can_be_reached() {
     assert!(text.contains("X.509 version 1, which cannot be verified: give the server one of version 3"), "{text}");
 }
 
-/// Installs a certificate, which only the server's user may do, so the server does it.
+#[tokio::test]
+async fn a_server_that_knows_the_password_by_scram_is_let_in_by_require_auth_and_channel_binding() {
+    let server = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
+    let plain = server.url("postgres");
+    turn_tls_on(&plain, include_str!("tls/server.pem"), include_str!("tls/server.key")).await;
+    for accepted in [
+        "sslmode=disable&require_auth=scram-sha-256",
+        "sslmode=prefer&require_auth=scram-sha-256",
+        "sslmode=require&require_auth=!password,!md5",
+        "sslmode=require&channel_binding=require",
+        "sslmode=require&channel_binding=require&require_auth=scram-sha-256",
+    ] {
+        let client = connect(&format!("{plain}?{accepted}").into()).await.unwrap();
+        let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let encrypted: bool = client.query_one(encrypted, &[]).await.unwrap().get(0);
+        assert_eq!(encrypted, !accepted.starts_with("sslmode=disable"), "{accepted}");
+    }
+    for refused in
+        ["require_auth=password", "sslmode=disable&require_auth=none", "sslmode=disable&channel_binding=require"]
+    {
+        refusal(&format!("{plain}?{refused}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_lets_its_role_in_without_a_password() {
+    let server = LocalPostgres::start(LocalPostgresOptions::default()).unwrap();
+    let plain = server.url("postgres");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let own = authority.server(&["localhost"]);
+    let client = connect(&plain.clone().into()).await.unwrap();
+    client.batch_execute("CREATE ROLE certified LOGIN").await.unwrap();
+    write_as_server(&client, "clients.crt", &authority.pem).await;
+    write_as_server(
+        &client,
+        "pg_hba.conf",
+        "hostssl all certified 127.0.0.1/32 cert\nhost all postgres all scram-sha-256",
+    )
+    .await;
+    client.batch_execute("ALTER SYSTEM SET ssl_ca_file = 'clients.crt'").await.unwrap();
+    turn_tls_on(&plain, &own.certificate, &own.key).await;
+
+    let roots = authority.file("roots.pem", &authority.pem).display().to_string();
+    let url = |signed: &Signed| {
+        let certificate = authority.file("client.crt", &signed.certificate);
+        let key = authority.file("client.key", &signed.key);
+        format!(
+            "postgres://certified@localhost:{}/postgres?sslmode=verify-full&sslrootcert={roots}&sslcert={}&sslkey={}",
+            server.port(),
+            certificate.display(),
+            key.display()
+        )
+    };
+    let entered = connect(&url(&authority.client("certified")).into()).await.unwrap();
+    let role: String = entered.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
+    assert_eq!(role, "certified");
+    for wrong in [authority.client("another"), stranger.client("certified")] {
+        refusal(&url(&wrong)).await;
+    }
+    refusal(&format!("postgres://certified@localhost:{}/postgres?sslmode=require", server.port())).await;
+}
+
+/// Writes a file that only the server's user may write, so the server does it.
+async fn write_as_server(client: &tokio_postgres::Client, name: &str, text: &str) {
+    let lines: Vec<String> = text.lines().map(|line| format!("('{line}')")).collect();
+    let values = lines.join(", ");
+    let write = format!("COPY (VALUES {values}) TO PROGRAM 'umask 077; cat > {name}'");
+    client.batch_execute(&write).await.unwrap();
+}
+
 async fn turn_tls_on(url: &str, certificate: &str, key: &str) {
     let client = connect(&url.to_owned().into()).await.unwrap();
     for (name, text) in [("server.crt", certificate), ("server.key", key)] {
-        let lines: Vec<String> = text.lines().map(|line| format!("('{line}')")).collect();
-        let values = lines.join(", ");
-        let write = format!("COPY (VALUES {values}) TO PROGRAM 'umask 077; cat > {name}'");
-        client.batch_execute(&write).await.unwrap();
+        write_as_server(&client, name, text).await;
     }
     client.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();

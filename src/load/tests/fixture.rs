@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::super::*;
-use crate::config::{Column, ColumnType, MaskingKeys, MessageValue, RejectPolicy, Source, TableName};
+use crate::config::{Column, ColumnType, MessageValue, RejectPolicy, Source, TableName};
+use crate::keyring::Keyring;
 use crate::local::{LocalPostgres, LocalPostgresOptions};
 use crate::postgres::connect;
 use crate::spool::{Origin, Record, SegmentWriter};
@@ -77,7 +78,7 @@ impl Fixture {
                 .unwrap();
         }
         let sealed = writer.seal().unwrap();
-        let plan = Plan::compile(&self.pipeline, &MaskingKeys::default(), None).unwrap();
+        let plan = Plan::compile(&self.pipeline, &Keyring::default(), None).unwrap();
         transform(&self.staging, sealed.id, &plan).unwrap()
     }
 
@@ -133,6 +134,7 @@ fn pipeline() -> Pipeline {
         max_length: None,
         scale: None,
         mask: None,
+        mask_name: None,
     };
     Pipeline {
         name: "items".to_owned(),

@@ -304,19 +304,34 @@ async fn a_key_that_the_table_has_is_a_reject_and_one_that_a_sequence_repeats_is
 /// `max_rejects` was looked at only after every row had been tried.
 #[tokio::test]
 async fn rows_are_isolated_no_further_than_max_rejects_allows() {
+    for dedupe in [Dedupe::Message, Dedupe::Segment] {
+        let mut fixture = Fixture::new().await;
+        fixture.pipeline.dedupe = dedupe;
+        fixture.pipeline.rejects.max_rejects = Some(MaxRejects::Count(3));
+        fixture.client.batch_execute(&poison("P0001")).await.unwrap();
+        let mut all: Vec<Message> = (0..2000).map(|number| item(&format!("p{number}"), "poison", number)).collect();
+        all[0] = bad_message("bad");
+        all[10] = message("good", 10);
+        let staged = fixture.stage(&all);
+        let error = fixture.refusal(&staged).await;
+        let LoadError::TooManyRejects { rejects, messages: 2000, .. } = error else { panic!("{error}") };
+        assert_eq!(rejects, 10, "nine were refused before the first that was taken");
+        assert!(fixture.number("SELECT last_value FROM calls").await < 20);
+        assert_eq!(fixture.reject_lines(&staged).len(), 10, "their reasons are there to be read");
+        assert_eq!(fixture.decided().await, 0);
+    }
+}
+
+/// By `dedupe = "segment"`, what is refused twice may be one message, which is one reject and one duplicate.
+#[tokio::test]
+async fn a_message_that_is_refused_twice_counts_once_for_max_rejects() {
     let mut fixture = Fixture::new().await;
+    fixture.pipeline.dedupe = Dedupe::Segment;
     fixture.pipeline.rejects.max_rejects = Some(MaxRejects::Count(3));
     fixture.client.batch_execute(&poison("P0001")).await.unwrap();
-    let mut all: Vec<Message> = (0..2000).map(|number| item(&format!("p{number}"), "poison", number)).collect();
-    all[0] = bad_message("bad");
-    all[10] = message("good", 10);
-    let staged = fixture.stage(&all);
-    let error = fixture.refusal(&staged).await;
-    let LoadError::TooManyRejects { rejects, messages: 2000, .. } = error else { panic!("{error}") };
-    assert_eq!(rejects, 10, "nine were refused before the first that was taken");
-    assert!(fixture.number("SELECT last_value FROM calls").await < 20);
-    assert_eq!(fixture.reject_lines(&staged).len(), 10, "their reasons are there to be read");
-    assert_eq!(fixture.decided().await, 0);
+    let twice = |number: i64| item(&format!("p{}", number % 3), "poison", number % 3);
+    let all: Vec<Message> = [vec![message("good", 10)], (0..6).map(twice).collect()].concat();
+    assert_eq!(counts(&fixture.load(&fixture.stage(&all)).await), (1, 3, 3));
 }
 
 #[test]

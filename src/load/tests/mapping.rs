@@ -51,7 +51,7 @@ async fn one_error_names_all_that_does_not_fit() {
 }
 
 /// What a mapped column `c` of one of these types is told about a table whose column is of this SQL type.
-const MISFITS: [(&str, ColumnType, Option<&str>); 41] = [
+const MISFITS: [(&str, ColumnType, Option<&str>); 44] = [
     ("text", ColumnType::Text, None),
     ("varchar", ColumnType::Text, None),
     (
@@ -89,7 +89,10 @@ const MISFITS: [(&str, ColumnType, Option<&str>); 41] = [
     ("real", ColumnType::Integer, Some("rounds to 6 digits")),
     ("double precision", ColumnType::Integer, None),
     ("double precision", ColumnType::Bigint, Some("rounds to 15 digits")),
-    ("double precision", ColumnType::Numeric, Some("rounds to 15 digits")),
+    ("double precision", ColumnType::Numeric, Some("map it with type = \"double\"")),
+    ("double precision", ColumnType::Double, None),
+    ("text", ColumnType::Double, None),
+    ("real", ColumnType::Double, Some("is of type real, which does not take double")),
     ("smallint", ColumnType::Integer, None),
     ("integer", ColumnType::Bigint, Some("is of type integer, which does not take bigint")),
     ("timestamptz", ColumnType::Timestamptz, None),
@@ -179,7 +182,7 @@ async fn the_way_out_that_is_named_is_one() {
 }
 
 /// Values of each type that a column may change.
-const VALUES: [(ColumnType, &str, &[&str]); 6] = [
+const VALUES: [(ColumnType, &str, &[&str]); 7] = [
     (
         ColumnType::Text,
         "text",
@@ -191,6 +194,11 @@ const VALUES: [(ColumnType, &str, &[&str]); 6] = [
         ColumnType::Numeric,
         "numeric",
         &["1.239", "1.20", "-0.001", "16777217", "0.1", "123456.7", "3.14159265358979323846"],
+    ),
+    (
+        ColumnType::Double,
+        "numeric",
+        &["1.239", "0.1", "16777217", "9007199254740993", "0.30000000000000004", "3.14159265358979323846", "5e-324"],
     ),
     (
         ColumnType::Timestamptz,

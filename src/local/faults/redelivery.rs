@@ -56,6 +56,8 @@ impl Redelivery {
                 input.wait_time_seconds = Some(0);
             }
             input.max_number_of_messages = i32::try_from(wanted - messages.len()).ok();
+            // Who receives the redelivery may ask for more than who receives the first delivery.
+            input.message_system_attribute_names = vec!["All".to_owned()];
             let first_deliveries = self.provider.receive_message(input).await?.messages;
             self.note(&queue_url, &first_deliveries);
             messages.extend(first_deliveries);

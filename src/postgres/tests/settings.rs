@@ -9,7 +9,7 @@ use super::super::sslmode::{Roots, Verify};
 use crate::config::ConfigError;
 
 fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-    Settings::parse(text, |name| {
+    Settings::parse(text, None, |name| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     })
@@ -40,7 +40,7 @@ fn an_empty_string_means_the_variables() {
         ("PGSSLMODE", "verify-full"),
         ("PGSSLROOTCERT", "/etc/ca.pem"),
     ];
-    let Settings { config, encryption } = parse("", &variables).unwrap();
+    let Settings { config, encryption, .. } = parse("", &variables).unwrap();
     assert_eq!((config.get_hosts(), config.get_ports()), (&[host("db.example")][..], &[6543][..]));
     assert_eq!((config.get_user(), config.get_dbname()), (Some("loader"), Some("logins")));
     assert_eq!(config.get_password(), Some(&b"s e'cret"[..]));
@@ -94,7 +94,7 @@ fn each_sslmode_means_what_it_means_to_libpq() {
         ("verify-full&sslrootcert=system", SslMode::Require, Verify::AuthorityAndHost(Roots::System)),
     ];
     for (query, mode, verify) in expected {
-        let Settings { config, encryption } = parse(&format!("postgres://h/d?sslmode={query}"), &[]).unwrap();
+        let Settings { config, encryption, .. } = parse(&format!("postgres://h/d?sslmode={query}"), &[]).unwrap();
         assert_eq!((config.get_ssl_mode(), encryption.verify), (mode, verify), "{query}");
     }
     assert_eq!(parse("postgres://h", &[]).unwrap().config.get_ssl_mode(), SslMode::Prefer);
@@ -153,7 +153,7 @@ fn without_a_file_of_authorities_libpqs_own_is_taken() {
 fn choices_that_the_driver_and_the_tls_library_know_are_passed_on() {
     let text = "postgres://h?channel_binding=require&target_session_attrs=primary&load_balance_hosts=random&sslsni=0\
                 &fallback_application_name=x&ssl_min_protocol_version=tlsv1.3&options=-c%20a%3Db";
-    let Settings { config, encryption } = parse(text, &[]).unwrap();
+    let Settings { config, encryption, .. } = parse(text, &[]).unwrap();
     assert_eq!(config.get_channel_binding(), ChannelBinding::Require);
     assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
     assert_eq!(config.get_load_balance_hosts(), LoadBalanceHosts::Random);
@@ -173,7 +173,7 @@ fn choices_that_the_driver_and_the_tls_library_know_are_passed_on() {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_the_name_of_who_says_it() {
     let refused = parameters::all().filter(|parameter| matches!(parameter.effect, Effect::Only(..)));
-    for parameter in refused.filter(|parameter| parameter.name != "passfile") {
+    for parameter in refused {
         let error = refusal(&format!("host=h password=p {}=zq", parameter.name));
         assert!(error.contains(&format!("{}: ", parameter.name)) && !error.contains("zq"), "{error}");
         if let Some(variable) = parameter.variable {
@@ -181,9 +181,6 @@ fn what_cannot_be_honoured_is_refused_by_the_name_of_who_says_it() {
             assert!(error.contains(&format!("{variable}: ")) && !error.contains("zq"), "{error}");
         }
     }
-    // A file of passwords is not needed where there is one.
-    parse("host=h", &[("PGPASSFILE", "/x")]).unwrap_err();
-    parse("host=h", &[("PGPASSFILE", "/x"), ("PGPASSWORD", "p")]).unwrap();
     for harmless in ["gssencmode=prefer", "sslnegotiation=postgres", "client_encoding=LATIN1", "replication=off"] {
         parse(&format!("host=h {harmless}"), &[]).unwrap();
     }

@@ -38,7 +38,8 @@ fn handshake(version: &'static SupportedProtocolVersion, certificate: &[u8], key
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Shows(Arc::new(CertifiedKey::new(vec![certificate], key)))));
-    let encryption = Encryption { mode: SslMode::Require, verify: Verify::Nothing, sni: true, versions: BOTH };
+    let encryption =
+        Encryption { mode: SslMode::Require, verify: Verify::Nothing, sni: true, versions: BOTH, client: None };
     let client = Arc::new(tls::client(&encryption).unwrap());
     let mut client = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();

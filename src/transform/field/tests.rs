@@ -1,7 +1,9 @@
 //! Each column type: what it takes, what it makes of it, and what it refuses.
 
 use super::*;
-use ColumnType::{Bigint, Boolean, Date, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version};
+use ColumnType::{
+    Bigint, Boolean, Date, Double, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version,
+};
 
 const UUID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -56,6 +58,14 @@ fn numeric_keeps_every_digit() {
     );
     refuses(Numeric, Problem::Not("a number"), &["\"\"", "\"NaN\"", "\"1,5\"", "true", "[1]"]);
     refuses(Numeric, Problem::OutOfRange(Numeric), &["1e200000", "\"1e-99999999999999999999\""]);
+}
+
+#[test]
+fn a_double_takes_what_it_keeps() {
+    takes(Double, &[("1.50", "1.50"), ("\"0.1\"", "0.1"), ("-1e-7", "-1e-7"), ("16777217", "16777217")]);
+    refuses(Double, Problem::Not("a number"), &["\"\"", "\"NaN\"", "\"Infinity\"", "true", "[1]"]);
+    refuses(Double, Problem::OutOfRange(Double), &["1e309", "\"1e-400\""]);
+    refuses(Double, Problem::TooPrecise, &["9007199254740993", "0.1000000000000000055511151231257827"]);
 }
 
 #[test]
@@ -219,7 +229,7 @@ fn length_counts_characters() {
 #[test]
 fn every_type_checks_a_text_that_comes_from_beside_the_body() {
     let from_text = |kind, text| super::from_text(kind, text, &mut Buffers::default()).map(str::to_owned);
-    for kind in [Integer, Bigint, Numeric, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion] {
+    for kind in [Integer, Bigint, Numeric, Double, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion] {
         assert!(matches!(from_text(kind, "any text"), Err(Problem::Not(_))), "{kind:?}");
     }
     assert_eq!(from_text(Text, "any text").as_deref(), Ok("any text"));

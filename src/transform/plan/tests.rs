@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Dedupe, Mask, MaskingKey, RejectPolicy, TableName};
+use crate::config::{Dedupe, Mask, RejectPolicy, TableName};
+use crate::keyring::SecretKey;
 
 fn column(name: &str, source: Source, kind: ColumnType) -> Column {
-    Column { name: name.to_owned(), source, kind, required: false, max_length: None, scale: None, mask: None }
+    let name = name.to_owned();
+    Column { name, source, kind, required: false, max_length: None, scale: None, mask: None, mask_name: None }
 }
 
 fn from_body(pointer: &str, kind: ColumnType) -> Column {
@@ -22,9 +24,9 @@ fn pipeline(columns: Vec<Column>) -> Pipeline {
     Pipeline { name: "p".to_owned(), table, dedupe: Dedupe::Message, rejects: RejectPolicy::default(), columns }
 }
 
-fn keys() -> MaskingKeys {
-    let key = MaskingKey::from_hex("PGSLUICE_KEY", &hex::encode("Sixteen byte key")).unwrap();
-    MaskingKeys { key: Some(key), fixed_iv: Some(*b"InitializationVe") }
+fn keys() -> Keyring {
+    let key = SecretKey::from_hex("key", &hex::encode("Sixteen byte key")).unwrap();
+    Keyring::of_one_key(key, Some(*b"InitializationVe"))
 }
 
 fn record(body: &str) -> Record<'_> {
@@ -196,14 +198,17 @@ fn a_plan_that_cannot_run_is_refused_before_the_first_message() {
         ConfigError::InvalidColumn { .. }
     ));
     assert!(matches!(
-        Plan::compile(&Pipeline::user_logins().unwrap(), &MaskingKeys::default(), None).unwrap_err(),
-        ConfigError::Missing { setting: "PGSLUICE_KEY", .. }
+        Plan::compile(&Pipeline::user_logins().unwrap(), &Keyring::default(), None).unwrap_err(),
+        ConfigError::Missing { .. }
     ));
 }
 
 fn every_kind() -> Vec<Column> {
-    use ColumnType::{Bigint, Boolean, Date, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version};
-    let kinds = [Text, Integer, Bigint, Numeric, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion];
+    use ColumnType::{
+        Bigint, Boolean, Date, Double, Integer, Jsonb, Numeric, PackedVersion, Text, Timestamptz, Uuid, Version,
+    };
+    let kinds =
+        [Text, Integer, Bigint, Numeric, Double, Boolean, Timestamptz, Date, Uuid, Jsonb, Version, PackedVersion];
     let pointers = ["/a", "/a/b", "/a/0", "/b", "", "/b/1/a"];
     kinds.into_iter().zip(pointers.into_iter().cycle()).map(|(kind, pointer)| from_body(pointer, kind)).collect()
 }

@@ -85,11 +85,12 @@ pub(super) fn edit_mapping(world: &mut World, place: Place) {
 }
 
 /// A person gives up the rejects of one reason.
-pub(super) fn drop_rejects(world: &mut World, step: Step) -> Verdict {
+pub(super) fn drop_rejects(world: &mut World, step: Step, random: &mut StdRng) -> Verdict {
     let before = reject_ids(&world.env.database);
     let reason = world.env.database.texts("select reason from pgsluice.reject order by message_id limit 1").pop();
     let Some(reason) = reason else { return Ok(()) };
-    world.call(Call::right(step.place, &["rejects", "drop", "--reason", &reason]))?;
+    let call = Call::right(step.place, &["rejects", "drop", "--reason", &reason]).maybe_disturbed(world, random);
+    world.call(call)?;
     let gone = before.difference(&reject_ids(&world.env.database)).cloned().collect();
     world.messages.give_up(&gone);
     Ok(())

@@ -94,6 +94,12 @@ impl Call {
         Self { ending, ..self }
     }
 
+    /// Other commands have nothing to report.
+    fn moves_messages(&self) -> bool {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        words.starts_with(&["rejects", "retry"]) || !["rejects", "status", "init", "prune"].contains(&words[0])
+    }
+
     fn is(&self, words: &[&str]) -> bool {
         self.words.iter().map(String::as_str).eq(words.iter().copied())
     }
@@ -147,7 +153,10 @@ impl World {
         let report = report_of(*place);
         let mut command = self.env.command(env!("CARGO_BIN_EXE_pgsluice"));
         command.args(words).args(["--config", &configuration, "--queue-url", &queue_url]);
-        command.args(["--staging-dir", &place.directory(), "--report", &report]);
+        command.args(["--staging-dir", &place.directory()]);
+        if call.moves_messages() {
+            command.args(["--report", &report]);
+        }
         command.env("HOSTNAME", format!("host-{}", place.host));
         if *setup == Setup::OtherKey {
             command.env("PGSLUICE_KEY", OTHER_KEY);

@@ -28,7 +28,6 @@ pub(super) struct StagedFile {
     pub(super) segment: String,
     /// Not sealed.
     pub(super) is_open: bool,
-    pub(super) path: PathBuf,
     /// Ids and bodies.
     pub(super) messages: Vec<(String, String)>,
 }
@@ -43,7 +42,7 @@ impl Files {
         for place in PLACES {
             for part in PARTS {
                 let directory = env.path(&place.directory()).join(part);
-                files.extend(files_in(&directory).filter_map(|path| StagedFile::read(place, part, path)));
+                files.extend(files_in(&directory).filter_map(|path| StagedFile::read(place, part, &path)));
             }
         }
         Self(files)
@@ -83,20 +82,26 @@ impl Files {
 }
 
 impl StagedFile {
-    fn read(place: Place, part: &'static str, path: PathBuf) -> Option<Self> {
+    fn read(place: Place, part: &'static str, path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let is_open = name.ends_with(".ndjson.open");
         if !is_open && !name.ends_with(".ndjson") {
             return None;
         }
         let segment = name.split('.').next()?.to_owned();
-        let text = String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned();
-        Some(Self { place, part, segment, is_open, messages: text.lines().filter_map(message).collect(), path })
+        let text = String::from_utf8_lossy(&fs::read(path).ok()?).into_owned();
+        Some(Self { place, part, segment, is_open, messages: text.lines().filter_map(message).collect() })
     }
 
     /// Whether a message with this body is in it.
     pub(super) fn holds(&self, body: &str) -> bool {
         self.messages.iter().any(|(_, held)| held == body)
+    }
+
+    /// The file, and the ids under which it holds a body.
+    pub(super) fn with_ids_of(&self, body: &str) -> String {
+        let ids = self.messages.iter().filter(|(_, held)| held == body).map(|(id, _)| id.as_str());
+        format!("{self}: {}", ids.collect::<Vec<_>>().join(" "))
     }
 
     /// Whose messages it holds.

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::Verdict;
 use super::expected::Message;
-use super::holdings::{Files, PARTS, Recorded, StagedFile};
+use super::holdings::{Files, PARTS, Recorded};
 use super::pipelines::{PIPELINES, secret};
 use super::world::World;
 
@@ -135,7 +135,7 @@ impl World {
             recorded,
             kept: if has_body { recorded } else { 0 },
             deleted: message.queue_ids.intersection(&books.deleted).count(),
-            files: books.files.0.iter().filter(|file| file.holds(body)).map(StagedFile::to_string).collect(),
+            files: books.files.0.iter().filter(|file| file.holds(body)).map(|file| file.with_ids_of(body)).collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds of steps, which of them are switched on, and how a history is drawn from its seed.
+//! The kinds of steps, and how a history is drawn from its seed.
 //!
 //! A history is planned before it begins: the plan depends on the seed alone, never on what happens. Each step has a
 //! seed of its own, so a history without one of its steps does the others as before.
@@ -96,52 +96,6 @@ pub(super) enum Kind {
     /// Circumstance: messages are delivered twice although nothing failed.
     Redeliveries,
 }
-
-/// What histories are made of; `Kind::ALL` switches everything on. The variable PGSLUICE_HISTORY_STEPS wins: `all`, or
-/// names with commas between them.
-///
-/// Each of the others stands for something that is known to be missing: `rejects drop`, and the refusal of another key.
-pub(super) const ENABLED: &[Kind] = &[
-    Kind::Send,
-    Kind::Import,
-    Kind::ImportSameName,
-    Kind::ImportAgain,
-    Kind::ImportMoved,
-    Kind::Run,
-    Kind::RunLimited,
-    Kind::RunBoth,
-    Kind::Stages,
-    Kind::Replay,
-    Kind::Retry,
-    Kind::Look,
-    Kind::Prune,
-    Kind::Kill,
-    Kind::Terminate,
-    Kind::CrashPoint,
-    Kind::OtherPipeline,
-    Kind::OtherQueue,
-    Kind::Renamed,
-    Kind::EditMapping,
-    Kind::CopyDirectory,
-    Kind::CopyChunks,
-    Kind::CopySegments,
-    Kind::CopyArchive,
-    Kind::MoveTimes,
-    Kind::Check,
-    Kind::BrokenTable,
-    Kind::Truncate,
-    Kind::AgainOnRows,
-    Kind::DumpRestore,
-    Kind::RestoreOld,
-    Kind::Restart,
-    Kind::Wait,
-    Kind::Redrive,
-    Kind::RunDeadLetters,
-    Kind::Resend,
-    Kind::Leave,
-    Kind::Fifo,
-    Kind::Redeliveries,
-];
 
 /// Without these nothing happens.
 const ALWAYS: [Kind; 3] = [Kind::Send, Kind::Run, Kind::Stages];

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{STAGING, files_in, kept_bodies, users};
 use crate::logins::login;
 use crate::reject_policy::{mend, misfit};
-use crate::testenv::{Counts, Queue, QueueKind, Server, TestEnv, project_path};
+use crate::testenv::{Counts, Queue, QueueKind, Running, Server, TestEnv, project_path, wait_until};
 
 /// Messages in a segment.
 const SIZE: usize = 3;
@@ -23,6 +23,15 @@ struct Segment {
 impl Segment {
     fn messages(&self) -> impl Iterator<Item = Value> {
         self.lines.iter().map(|line| serde_json::from_str(line).unwrap())
+    }
+
+    /// The one of a scene that is staged and not loaded.
+    fn staged(env: &TestEnv) -> Self {
+        let is_ids = |file: &std::path::PathBuf| file.to_string_lossy().ends_with(".ids.csv");
+        let chunk = env.staged_files("chunks").into_iter().find(|file| !is_ids(file)).unwrap();
+        let id = chunk.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(env.path(&format!("{STAGING}/spool/{id}.ndjson"))).unwrap();
+        Self { id, lines: text.split_inclusive('\n').map(str::to_owned).collect() }
     }
 
     fn write(&self, env: &TestEnv, part: &str) {
@@ -52,6 +61,11 @@ fn received_from(env: &mut TestEnv, queue_url: &str) -> Vec<Segment> {
 
 /// Loads a segment as version 1 did: in one transaction, which is what told it the owner of a message.
 fn load_as_version_1(env: &TestEnv, segment: &Segment) {
+    env.database.execute(&format!("begin; {}; commit", load_statements(segment).join("; ")));
+}
+
+/// In the order of version 1: it asks for the segment, records messages and rejects, and the segment last.
+fn load_statements(segment: &Segment) -> [String; 3] {
     let (mut rejects, mut statements) = (0, Vec::new());
     for message in segment.messages() {
         let (id, sent_at) = (message["message_id"].as_str().unwrap(), message["sent_at"].as_i64().unwrap());
@@ -72,13 +86,16 @@ fn load_as_version_1(env: &TestEnv, segment: &Segment) {
         ));
     }
     let (received, loaded) = (segment.lines.len(), segment.lines.len() - rejects);
-    env.database.execute(&format!(
-        "begin; {}
-         insert into pgsluice.segment (id, pipeline, received, loaded, duplicates, rejected, host, first_sent_at, last_sent_at)
-         values ('{}', 'user_logins', {received}, {loaded}, 0, {rejects}, 'old-host', now(), now()); commit",
+    let id = &segment.id;
+    [
+        format!("select from pgsluice.segment where id = '{id}'"),
         statements.concat(),
-        segment.id
-    ));
+        format!(
+            "insert into pgsluice.segment
+             (id, pipeline, received, loaded, duplicates, rejected, host, first_sent_at, last_sent_at)
+             values ('{id}', 'user_logins', {received}, {loaded}, 0, {rejects}, 'old-host', now(), now())"
+        ),
+    ]
 }
 
 /// As a restored dump has them: the messages of a segment were written by another transaction than it says.
@@ -237,8 +254,52 @@ fn a_role_that_could_load_with_version_1_still_can() {
 
     env.database.execute("truncate user_logins");
     // Version 1 did not look whether the table was empty.
-    env.job(&["replay", "--again"]).fails(1, "42501", "`pgsluice init --print` lists");
+    env.job(&["replay", "--again"]).fails(1, "42501", "`pgsluice init --role loader --print` prints");
     env.database.execute(&format!("grant select on user_logins to {role}"));
     env.job(&["replay", "--again"]).succeeds();
     assert_eq!(users(&env), all_users);
+}
+
+/// Starts `init`, and waits until it waits for a lock.
+fn init_that_waits(env: &TestEnv) -> Running {
+    let init = env.start_without_report(&["init"]);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() > 0);
+    init
+}
+
+/// `init` once copied the old rows and dropped their tables while loads of version 1 were under way: what these had
+/// committed by then was gone, and their messages were loaded a second time.
+#[test]
+fn what_version_1_commits_while_init_waits_for_it_is_taken_over() {
+    let Scene { env, all_users } = version_1();
+    let [asked, recorded, ended] = load_statements(&Segment::staged(&env));
+    // `init` says itself which isolation it needs.
+    let database = env.database.texts("select quote_ident(current_database())").remove(0);
+    env.database.execute(&format!("alter database {database} set default_transaction_isolation = 'repeatable read'"));
+    let loader = env.database.again();
+    loader.execute(&format!("begin transaction isolation level read committed; {asked}"));
+    let init = init_that_waits(&env);
+    loader.execute(&recorded);
+    loader.execute(&format!("{ended}; commit"));
+    init.ended().succeeds();
+    assert_eq!(env.database.count("pgsluice.segment"), 5);
+    assert_eq!(env.database.count("pgsluice.message"), 12 + SIZE as u64);
+
+    env.database.execute(&format!("alter database {database} reset default_transaction_isolation"));
+    let counts = env.run().succeeds().counts();
+    assert_eq!((counts.loaded, counts.duplicates), (6 - SIZE as u64, 3 + SIZE as u64));
+    assert_eq!(users(&env), all_users);
+}
+
+/// It locks rejects first and the segment last: the other way round than a load does.
+#[test]
+fn a_retry_of_version_1_that_is_under_way_is_taken_over() {
+    let Scene { env, .. } = version_1();
+    let retry = env.database.again();
+    retry.execute("begin; delete from pgsluice.reject");
+    let init = init_that_waits(&env);
+    retry.execute("update pgsluice.segment set loaded = loaded + rejected, rejected = 0; commit");
+    init.ended().succeeds();
+    assert_eq!(env.database.count("pgsluice.reject"), 0);
+    assert_eq!(env.database.count("pgsluice.segment where rejected > 0"), 0);
 }

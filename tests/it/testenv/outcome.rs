@@ -25,6 +25,7 @@ pub(crate) struct Report {
     #[serde(flatten)]
     pub(crate) counts: Counts,
     pub(crate) ack_failed: u64,
+    pub(crate) rejects_by_reason: Vec<RejectCount>,
     pub(crate) stages: Stages,
     pub(crate) queue_empty: Option<bool>,
     pub(crate) exit_code: Option<i32>,
@@ -39,6 +40,15 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) pending: u64,
     pub(crate) acknowledged: u64,
+}
+
+/// Rejects with the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct RejectCount {
+    pub(crate) stage: String,
+    pub(crate) field: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) count: u64,
 }
 
 /// Where the time went.
@@ -58,6 +68,11 @@ pub(crate) struct Stage {
 }
 
 impl Report {
+    /// Rejects that are counted by their reason.
+    pub(crate) fn reasons(&self) -> u64 {
+        self.rejects_by_reason.iter().map(|rejects| rejects.count).sum()
+    }
+
     pub(crate) const fn sum_holds(&self) -> bool {
         let Counts { received, loaded, duplicates, rejected, pending, .. } = self.counts;
         received == loaded + duplicates + rejected + pending

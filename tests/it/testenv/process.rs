@@ -63,6 +63,11 @@ impl Running {
         Self { child, shown, output, report_path, secrets }
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it has printed this text to stderr.
     pub(crate) fn until_stderr_contains(&self, text: &str) {
         let says = |printed: &Printed| String::from_utf8_lossy(&printed.stderr).contains(text);
@@ -100,13 +105,14 @@ impl Running {
         if outcome.was_killed() { outcome } else { outcome.succeeds() }
     }
 
-    /// What it did, once it has ended by itself. Its report's sum must hold, the exit code must be the reported one,
-    /// and no delete may have failed.
+    /// What it did, once it has ended by itself. Its report's sum must hold, each reject must have a reason, the
+    /// exit code must be the reported one, and no delete may have failed.
     pub(crate) fn wait(self) -> Outcome {
         let outcome = self.ended();
         if let Some(report) = outcome.find_report() {
             assert!(report.sum_holds(), "the sum does not hold: {report:?}");
             assert_eq!(report.exit_code, outcome.code, "{outcome}");
+            assert_eq!(report.reasons(), report.counts.rejected, "a reject without a reason: {report:?}");
             assert_eq!(report.ack_failed, 0, "{outcome}");
         }
         outcome

@@ -1,0 +1,102 @@
+//! `pgsluice rejects show`: a reject's record, and its body as it was received.
+//!
+//! The record goes to stderr and the body to stdout: byte for byte, except on a terminal, which gets no control character
+//! of a message.
+
+use std::fmt::Write;
+use std::io::{IsTerminal, stdout};
+
+use clap::Args;
+
+use super::super::SharedFlags;
+use super::super::output::{DataLines, say};
+use super::super::session::runtime;
+use crate::config::Config;
+use crate::durable::Place;
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::load::{FoundReject, LoadError};
+use crate::postgres::connect;
+use crate::spool::{SpoolError, message_uuid, read_rejects};
+use crate::staging::Staging;
+
+/// They change the direction of text, end a line, or cannot be seen: what is shown would not be what is there.
+const MISLEADING: [char; 14] = [
+    '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
+];
+
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct Flags {
+    /// The message's id, as `rejects list --entries` prints it
+    #[arg(value_name = "ID")]
+    message_id: String,
+}
+
+pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> {
+    let config = Config::resolve(flags.overrides())?;
+    let pipeline = &config.pipeline.name;
+    let found = runtime()?.block_on(async {
+        let client = connect(&config.database_url()?).await?;
+        Ok::<_, Error>(FoundReject::of_message(&client, pipeline, message_uuid(&show.message_id)).await?)
+    })?;
+    if found.is_empty() {
+        return Err(LoadError::NoSuchReject { pipeline: pipeline.clone() }.into());
+    }
+    let staging = Staging::existing(&config.staging_dir)?;
+    let (mut lines, mut missing) = (DataLines::new(), 0);
+    for (index, reject) in found.iter().enumerate() {
+        if !flags.quiet {
+            say(serde_json::to_string(reject).unwrap_or_default());
+        }
+        let body = match reject.listed.segment {
+            Some(segment) => kept_body(&staging.rejects(segment), pipeline, &show.message_id)?,
+            None => None,
+        };
+        match body {
+            Some(body) if stdout().is_terminal() => lines.line(for_terminal(&body))?,
+            Some(body) if index == 0 => lines.text(&body)?,
+            Some(body) => lines.text(&format!("\n{body}"))?,
+            None => missing += 1,
+        }
+    }
+    if missing > 0 { Err(LoadError::NoKeptBody { rejects: missing }.into()) } else { Ok(ExitCode::Done) }
+}
+
+/// The body in this pipeline's line of the message.
+fn kept_body(place: &Place, pipeline: &str, message_id: &str) -> Result<Option<String>, SpoolError> {
+    let wanted = message_uuid(message_id);
+    let mut lines = read_rejects(place)?;
+    while let Some(entry) = lines.next().transpose()? {
+        if entry.is_of(pipeline) && message_uuid(&entry.message_id) == wanted {
+            return lines.body().map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The text with its control characters escaped, except line feeds and tabs.
+fn for_terminal(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        let is_layout = matches!(character, '\n' | '\t');
+        if !is_layout && (character.is_control() || MISLEADING.contains(&character)) {
+            _ = write!(shown, "\\u{{{:04x}}}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_character_of_a_message() {
+        let text = "{\"a\": \"\u{1b}[2J\r\u{7}\u{9b}31m\u{202e}é\"}\n\tß";
+        let shown = for_terminal(text);
+        assert_eq!(shown, "{\"a\": \"\\u{001b}[2J\\u{000d}\\u{0007}\\u{009b}31m\\u{202e}é\"}\n\tß");
+    }
+}
