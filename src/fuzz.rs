@@ -4,13 +4,13 @@
 //! coverage. The tests run each target over `fuzz/seeds`, which holds an input of each kind and everything that was once
 //! found, and over changed copies of these. The properties stand beside the code that they are of.
 
-use crate::{chunk, mask, postgres, spool, transform};
+use crate::{chunk, keyring, mask, postgres, spool, transform};
 
 /// What must hold of some bytes.
 type Target = fn(&[u8]);
 
 /// The targets, by the names that `make fuzz` knows.
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 9] = [
     ("spool_line", spool::fuzz::line),
     ("spool_segment", spool::fuzz::segment),
     ("spool_header", spool::fuzz::header),
@@ -18,6 +18,7 @@ const TARGETS: [(&str, Target); 8] = [
     ("body", transform::fuzz::body),
     ("version", transform::fuzz::version),
     ("reveal", mask::fuzz::reveal_any),
+    ("keyring", keyring::fuzz::ring),
     ("connection_string", postgres::fuzz::connection_string),
 ];
 

@@ -11,6 +11,8 @@
 mod command;
 mod error;
 mod file;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod ids;
 mod permissions;
 mod secret;
