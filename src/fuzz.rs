@@ -4,10 +4,13 @@
 //! coverage. The tests run each target over `fuzz/seeds`, which holds an input of each kind and everything that was once
 //! found, and over changed copies of these. The properties stand beside the code that they are of.
 
-use crate::{chunk, mask, postgres, spool, transform};
+use crate::{chunk, keyring, mask, postgres, spool, transform};
+
+/// What must hold of some bytes.
+type Target = fn(&[u8]);
 
 /// The targets, by the names that `make fuzz` knows.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+const TARGETS: [(&str, Target); 9] = [
     ("spool_line", spool::fuzz::line),
     ("spool_segment", spool::fuzz::segment),
     ("spool_header", spool::fuzz::header),
@@ -15,10 +18,15 @@ pub const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("body", transform::fuzz::body),
     ("version", transform::fuzz::version),
     ("reveal", mask::fuzz::reveal_any),
+    ("keyring", keyring::fuzz::ring),
     ("connection_string", postgres::fuzz::connection_string),
 ];
 
 /// Runs a target once.
+///
+/// # Panics
+///
+/// Where something does not hold, or there is no target of this name.
 pub fn run(target: &str, input: &[u8]) {
     let found = TARGETS.iter().find(|(name, _)| *name == target);
     let (_, target) = found.unwrap_or_else(|| panic!("there is no target {target}"));
@@ -55,8 +63,9 @@ mod tests {
     fn each_target_holds_for_its_seeds() {
         for (target, _) in TARGETS {
             for seed in seeds_of(target) {
-                eprintln!("{}", seed.display());
-                run(target, &fs::read(&seed).unwrap());
+                let input = fs::read(&seed).unwrap();
+                let held = std::panic::catch_unwind(|| run(target, &input));
+                assert!(held.is_ok(), "{target} does not hold for {}", seed.display());
             }
         }
     }

@@ -13,6 +13,8 @@ mod aws;
 mod command;
 mod error;
 mod file;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod ids;
 mod permissions;
 mod secret;

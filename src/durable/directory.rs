@@ -351,6 +351,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
     fn a_directory_of_another_user_is_refused_and_so_are_its_files() {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: only root can give a file away");

@@ -138,6 +138,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
     fn a_file_of_another_user_is_refused_and_one_of_root_is_not() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("file");

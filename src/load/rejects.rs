@@ -8,9 +8,10 @@
 //! - a pipeline neither removes nor changes a line of another, whose reject of the same message is one of its own;
 //! - one writer at a time replaces a file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::LoadError;
@@ -177,7 +178,8 @@ pub fn settle_kept_rejects(
 /// A reject line with another reason. Where its message came from stays in it.
 fn with_reason(line: &[u8], pipeline: &str, reason: &Reason) -> Result<Vec<u8>, LoadError> {
     let fields = || -> serde_json::Result<Vec<u8>> {
-        let mut object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
+        // Values as they stand: what nothing needs may not be decodable.
+        let mut object: BTreeMap<String, &RawValue> = serde_json::from_slice(line)?;
         for name in ["pipeline", "stage", "reason", "field"] {
             object.remove(name);
         }

@@ -12,27 +12,50 @@ use serde::Deserialize;
 
 use super::{Record, Source, SpoolError, identity_time_ms, line_fields};
 use crate::durable::{FileError, Place};
-use crate::reason::Reason;
+use crate::reason::{Reason, Stage};
 
 /// What a reject line says beside the message's body.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Fields")]
 pub struct RejectEntry {
     /// SQS's id of the message.
     pub message_id: String,
     /// When it was sent, in milliseconds since the epoch.
     pub sent_at: i64,
     /// See [`super::Record::sent_at_is_stable`].
-    #[serde(default = "yes")]
     pub sent_at_is_stable: bool,
     /// The pipeline that refused it; not in lines of format 1.
-    #[serde(default)]
     pub pipeline: Option<String>,
     /// Where it came from; not in lines of format 1.
-    #[serde(default)]
     pub source: Option<Source>,
     /// Who refused it, and why.
-    #[serde(flatten)]
     pub reason: Reason,
+}
+
+/// The fields as they stand in the line, side by side: `#[serde(flatten)]` would decode all others too, which may not be
+/// possible, to find those of the reason among them.
+#[derive(Deserialize)]
+struct Fields {
+    message_id: String,
+    sent_at: i64,
+    #[serde(default = "yes")]
+    sent_at_is_stable: bool,
+    #[serde(default)]
+    pipeline: Option<String>,
+    #[serde(default)]
+    source: Option<Source>,
+    stage: Stage,
+    reason: String,
+    #[serde(default)]
+    field: Option<String>,
+}
+
+impl From<Fields> for RejectEntry {
+    fn from(fields: Fields) -> Self {
+        let Fields { message_id, sent_at, sent_at_is_stable, pipeline, source, stage, reason, field } = fields;
+        let reason = Reason { stage, field, text: reason };
+        Self { message_id, sent_at, sent_at_is_stable, pipeline, source, reason }
+    }
 }
 
 impl RejectEntry {
@@ -155,7 +178,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::reason::Stage;
     use crate::spool::{SegmentReader, SegmentWriter, origin};
     use crate::staging::Staging;
 
@@ -208,6 +230,18 @@ mod tests {
         let again = block.lines().next().unwrap().unwrap().record;
         assert_eq!(serde_json::to_string(&again).unwrap(), serde_json::to_string(&record).unwrap());
         assert!(!String::from_utf8(out).unwrap().contains("crc32"));
+    }
+
+    /// Such a line was once refused, and with it all rejects of its segment: to find the fields of the reason, the others
+    /// were decoded, also those that nothing needs.
+    #[test]
+    fn an_entry_is_read_whatever_stands_in_fields_that_it_does_not_need() {
+        let line = br#"{"message_id":"m","sent_at":1,"received_at":2,"receive_count":1,"receipt_handle":"r","body":"b","attributes":{"a":"\ud83e"},"later":1e999}"#;
+        let mut out = Vec::new();
+        push_reject(&mut out, line, "logins", None, &reason(Stage::Load, "refused", None));
+        assert!(Record::parse_line(line).is_ok());
+        let entry: RejectEntry = serde_json::from_slice(&out).unwrap();
+        assert_eq!(entry.reason, reason(Stage::Load, "refused", None));
     }
 
     #[test]

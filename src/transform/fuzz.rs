@@ -110,13 +110,6 @@ pub(crate) fn version(input: &[u8]) {
     let read = |kind| field::from_text(kind, text, &mut field::Buffers::default()).ok().map(str::to_owned);
     let parts: Vec<&str> = text.split('.').collect();
     let is_version = parts.iter().all(|part| !part.is_empty() && part.chars().all(|digit| digit.is_ascii_digit()));
-    let number = |digits: &str| {
-        digits.trim_start_matches('0').parse::<u64>().unwrap_or(if digits.trim_start_matches('0').is_empty() {
-            0
-        } else {
-            u64::MAX
-        })
-    };
     let in_range = |number: u64| (number <= 2_147_483_647).then(|| number.to_string());
     let dotless = is_version.then(|| number(&text.replace('.', ""))).and_then(in_range);
     assert_eq!(read(ColumnType::Version), dotless);
@@ -124,9 +117,17 @@ pub(crate) fn version(input: &[u8]) {
     let packed = match numbers[..] {
         [first, ref rest @ ..] if is_version && rest.len() < 3 && rest.iter().all(|&part| part < 1000) => {
             let at = |position: usize| rest.get(position).copied().unwrap_or(0);
-            first.checked_mul(1_000_000).and_then(|first| in_range(first + at(0) * 1000 + at(1)))
+            in_range(first.saturating_mul(1_000_000).saturating_add(at(0) * 1000 + at(1)))
         }
         _ => None,
     };
     assert_eq!(read(ColumnType::PackedVersion), packed);
+}
+
+/// What digits mean, or the largest number.
+fn number(digits: &str) -> u64 {
+    match digits.trim_start_matches('0') {
+        "" => 0,
+        digits => digits.parse().unwrap_or(u64::MAX),
+    }
 }

@@ -18,6 +18,9 @@ const MESSAGES: usize = 5;
 const PRECIOUS: &str = "another file of this user\n";
 const STRANGER: u32 = 4711;
 
+/// Puts something under a path.
+type Plant = fn(&TestEnv, &Path);
+
 /// Messages in the queue, one of which can be no row.
 fn env_with_messages() -> TestEnv {
     let env = TestEnv::new(Server::Embedded);
@@ -78,7 +81,7 @@ fn a_part_of_the_staging_directory_that_is_a_link_is_refused() {
 /// `*.tmp` was opened and cut, whatever it was: through a link it emptied another file of this user.
 #[test]
 fn what_is_planted_under_the_names_of_new_files_is_removed() {
-    let plants: [(&str, fn(&TestEnv, &Path)); 3] = [
+    let plants: [(&str, Plant); 3] = [
         ("link", |env, path| symlink(env.path("precious"), path).unwrap()),
         ("hard link", |env, path| fs::hard_link(env.path("precious"), path).unwrap()),
         ("pipe", |_, path| make_fifo(path)),
@@ -111,8 +114,7 @@ fn what_is_planted_under_the_names_of_new_files_is_removed() {
 /// The bodies of rejects are kept before COMMIT, so a file that cannot be used leaves the segment as it is.
 #[test]
 fn a_reject_file_that_is_a_link_or_a_pipe_stops_its_segment_alone() {
-    let plants: [fn(&TestEnv, &Path); 2] =
-        [|env, path| symlink(env.path("precious"), path).unwrap(), |_, path| make_fifo(path)];
+    let plants: [Plant; 2] = [|env, path| symlink(env.path("precious"), path).unwrap(), |_, path| make_fifo(path)];
     for plant in plants {
         let env = env_with_messages();
         env.job(&["drain"]).succeeds();
@@ -130,8 +132,7 @@ fn a_reject_file_that_is_a_link_or_a_pipe_stops_its_segment_alone() {
 
 #[test]
 fn a_segment_that_is_a_link_or_a_pipe_is_not_loaded() {
-    let plants: [fn(&TestEnv, &Path); 2] =
-        [|env, path| symlink(env.path("aside"), path).unwrap(), |_, path| make_fifo(path)];
+    let plants: [Plant; 2] = [|env, path| symlink(env.path("aside"), path).unwrap(), |_, path| make_fifo(path)];
     for plant in plants {
         let env = env_with_messages();
         env.job(&["drain"]).succeeds();
@@ -186,7 +187,7 @@ fn a_segment_of_another_user_is_not_loaded() {
     let outcome = env.run().ends_with(3);
     assert!(outcome.stderr.contains("it belongs to the user with the id 4711"), "{outcome}");
     assert_eq!(env.database.count("user_logins"), 1, "that of the other segment");
-    assert_eq!(env.staged_files("spool"), [foreign.clone()]);
+    assert_eq!(env.staged_files("spool"), std::slice::from_ref(&foreign));
     env.job(&["replay"]).ends_with(3);
     assert_eq!(env.database.count("user_logins"), 1);
     chown(&foreign, Some(0), None).unwrap();
