@@ -18,6 +18,7 @@ mod output;
 mod prune;
 mod rejects;
 mod replay;
+mod report;
 mod reveal;
 mod run;
 mod session;
@@ -152,6 +153,8 @@ enum Command {
     Reveal(reveal::Flags),
     /// Make a new random key for PGSLUICE_KEY
     Keygen,
+    /// Make a page with charts from the report of a run, or of several
+    Report(report::Flags),
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
@@ -242,6 +245,7 @@ impl Command {
             Self::Prune => prune::run(shared),
             Self::Reveal(flags) => reveal::run(shared, &flags),
             Self::Keygen => keygen::run(),
+            Self::Report(flags) => report::run(&flags),
             Self::Config(command) => config::run(&command),
             #[cfg(feature = "local")]
             Self::Demo(flags) => demo::run(&flags),

@@ -18,7 +18,7 @@ const ORDER: [&[&str]; 14] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress", "metrics"],
+    &["stages", "progress", "metrics", "page"],
     &["local", "cli"],
 ];
 /// The only arrow within the top: `demo` starts the local servers.

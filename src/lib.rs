@@ -20,7 +20,7 @@
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
 //! Imports run one way, from the bottom: segment, reason, exit code, advice, durable → staging, config, queue → spool,
-//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress, metrics → cli.
+//! mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages, progress, metrics, page → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
@@ -45,6 +45,7 @@ pub mod local;
 pub mod mask;
 pub mod metrics;
 pub mod notify;
+pub mod page;
 pub mod postgres;
 pub mod progress;
 pub mod queue;

@@ -44,6 +44,7 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod report_page;
 mod soak;
 mod sqs_faults;
 mod stages;

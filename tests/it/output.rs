@@ -14,13 +14,14 @@ const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
 const LOGINS: usize = 30;
 const MASKED: &str = "76b0f3af:c0208208de77d351e9e8d66e26172bd8f070284970fb31be87e1b51bac6af4f9";
 /// Every command that prints data.
-const PRINTING: [&[&str]; 8] = [
+const PRINTING: [&[&str]; 9] = [
     &["reveal"],
     &["reveal", MASKED],
     &["keygen"],
     &["init", "--print"],
     &["config", "example"],
     &["status"],
+    &["report"],
     &["rejects", "list"],
     &["rejects", "list", "--entries"],
 ];
