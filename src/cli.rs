@@ -25,6 +25,7 @@ mod protection;
 mod prune;
 mod rejects;
 mod replay;
+mod report;
 mod reveal;
 mod run;
 mod session;
@@ -178,6 +179,8 @@ enum Command {
     Reveal(reveal::Flags),
     /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
     Keygen(keygen::Flags),
+    /// Make a page with charts from the report of a run, or of several
+    Report(report::Flags),
     /// Show what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
@@ -309,6 +312,7 @@ impl Command {
             Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
+            Self::Report(flags) => report::run(&flags),
             Self::Config(command) => config::run(&command),
             Self::Completions(flags) => completions::run(&flags),
             Self::Man(flags) => man::run(&flags),

@@ -20,7 +20,7 @@ const ORDER: [&[&str]; 18] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress", "metrics"],
+    &["stages", "progress", "metrics", "page"],
     &["status", "find", "check"],
     &["infer"],
     &["local", "cli"],

@@ -21,7 +21,7 @@
 //!
 //! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config → queue →
 //! keyring → spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages,
-//! progress, metrics → status, find, check → infer → cli.
+//! progress, metrics, page → status, find, check → infer → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
@@ -53,6 +53,7 @@ pub mod local;
 pub mod mask;
 pub mod metrics;
 pub mod notify;
+pub mod page;
 pub mod postgres;
 pub mod progress;
 pub mod queue;

@@ -76,7 +76,10 @@ impl Account {
     /// The configuration is read: says that the run has started.
     pub(super) fn start(&self, pipeline: &str, queue: Option<&str>) {
         let (pipeline, queue) = (Some(pipeline.to_owned()), queue.map(str::to_owned));
-        self.state.configured.get_or_init(|| RunInfo { pipeline, queue, ..self.run.clone() }).log_started();
+        let run = self.state.configured.get_or_init(|| RunInfo { pipeline, queue, ..self.run.clone() });
+        if self.is_of_run {
+            run.log_started();
+        }
     }
 
     /// Shows the counts of the run to Prometheus, where that is asked for. Must be called in a runtime.
@@ -176,7 +179,7 @@ impl Account {
         let posted = runtime.block_on(async {
             tokio::select! {
                 posted = url.post(&json) => posted.map_err(|error| error.to_string()),
-                _ = first_signal() => Err("a signal ended that".to_owned()),
+                () = first_signal() => Err("a signal ended that".to_owned()),
             }
         });
         if let Err(problem) = posted {

@@ -9,8 +9,8 @@ pub struct Thinned<T> {
     kept: Vec<T>,
     /// An even number.
     most: usize,
-    every: u64,
-    came: u64,
+    every: usize,
+    came: usize,
 }
 
 impl<T> Thinned<T> {
@@ -68,7 +68,7 @@ mod tests {
                 list.push(entry);
             }
             prop_assert!(list.kept().len() <= 2 * half);
-            let every = list.every as usize;
+            let every = list.every;
             let expected: Vec<usize> = (0..came).step_by(every).collect();
             prop_assert_eq!(list.kept(), expected);
             prop_assert!(every == 1 || list.kept().len() >= half);

@@ -55,6 +55,7 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod report_page;
 mod reveal;
 mod roles;
 mod soak;

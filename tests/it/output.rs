@@ -14,7 +14,7 @@ const PGSLUICE: &str = env!("CARGO_BIN_EXE_pgsluice");
 const LOGINS: usize = 30;
 const MASKED: &str = "76b0f3af:c0208208de77d351e9e8d66e26172bd8f070284970fb31be87e1b51bac6af4f9";
 /// Every command that prints data.
-const PRINTING: [&[&str]; 12] = [
+const PRINTING: [&[&str]; 13] = [
     &["reveal"],
     &["reveal", MASKED],
     &["keygen"],
@@ -24,6 +24,7 @@ const PRINTING: [&[&str]; 12] = [
     &["status", "--json"],
     &["check"],
     &["find", "00000000-0000-4000-8000-000000000000", "--quiet"],
+    &["report"],
     &["rejects", "list"],
     &["rejects", "list", "--entries"],
     &["rejects", "show", "--quiet", ID_OF_A_REJECT],
