@@ -128,12 +128,8 @@ fn chart(id: &str, title: &str, description: &str, series: &[Series], most: f64,
 }
 
 fn path(points: &[(f64, f64)], across: &Scale, upwards: &Scale) -> String {
-    let mut path = String::new();
-    for (second, value) in points {
-        path += if path.is_empty() { "M" } else { "L" };
-        path += &format!("{} {}", at(across.place(*second)), at(upwards.place(*value)));
-    }
-    path
+    let place = |(second, value): &(f64, f64)| format!("{} {}", at(across.place(*second)), at(upwards.place(*value)));
+    format!("M{}", points.iter().map(place).collect::<Vec<_>>().join("L"))
 }
 
 /// Where the name of each line stands: near its end, and below the one above.

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::axis::{LEFT, Scale, at, number, seconds_below};
-use super::super::read::ReadReport;
+use super::super::read::{ReadReport, ReadSegment};
 use super::{bar, framed, legend};
 use crate::report::grouped;
 
@@ -20,13 +20,13 @@ pub(in crate::page) fn timeline(id: &str, report: &ReadReport) -> Option<Markup>
     let segments = &report.segment_times;
     #[allow(clippy::cast_precision_loss, reason = "some hundred segments")]
     let row = (ROWS / segments.len().max(1) as f64).clamp(LOWEST, HIGHEST);
-    let last = segments.iter().flat_map(|segment| segment.stages()).fold(0.0_f64, |last, (_, [_, to])| last.max(to));
+    let last = segments.iter().flat_map(ReadSegment::stages).fold(0.0_f64, |last, (_, [_, to])| last.max(to));
     if last <= 0.0 {
         return None;
     }
     let across = Scale::across(last);
     let description = format!(
-        "{} segments, each a row from its first message to its last delete. White between bars is waiting.",
+        "{} segments, each a row from its first message to its last delete. A gap between bars is waiting.",
         grouped(segments.len() as u64)
     );
     let mut y = TOP;
