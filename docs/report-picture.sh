@@ -24,5 +24,5 @@ printf '[spool]\nsegment_max_messages = 2000\n' >"$work/pgsluice.toml"
 "$bin/pgsluice" run --config "$work/pgsluice.toml" --report "$work/report.json"
 "$bin/pgsluice" report "$work/report.json" --output "$work/report.html"
 cp "$work/report.json" "$work/report.html" "${KEEP:-$work}" 2>/dev/null || :
-chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=0.75 --window-size=1040,1840 \
+chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=0.75 --window-size=1040,2200 \
 	--screenshot="${PICTURE:-docs/report.png}" "file://$work/report.html"

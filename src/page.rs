@@ -73,7 +73,7 @@ fn runs_table(reports: &[ReadReport]) -> Markup {
                     @for (index, report) in reports.iter().enumerate() {
                         tr {
                             th.t scope="row" { a href={ "#run-" (index + 1) } { (index + 1) " " (name(report)) } }
-                            td.t { (time(report.started_at)) } td.t { (run::end(report)) }
+                            td.t.when { (time(report.started_at)) } td.t { (run::end(report)) }
                             @for count in [report.received, report.loaded, report.duplicates, report.rejected, report.pending] {
                                 td { (grouped(count)) }
                             }

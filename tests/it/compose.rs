@@ -27,5 +27,5 @@ fn fill_script(compose: &str) -> String {
     let (_, block) = service.split_once("- |\n").expect("a script in a block");
     let indent = block.find(|c: char| c != ' ').expect("a line");
     let lines = block.lines().take_while(|line| line.len() > indent && line[..indent].trim().is_empty());
-    lines.map(|line| format!("{}\n", &line[indent..])).collect::<String>().replace("$$", "$")
+    lines.map(|line| &line[indent..]).collect::<Vec<_>>().join("\n").replace("$$", "$")
 }

@@ -170,8 +170,8 @@ impl Prometheus {
 
     /// The values of a query, by pipeline and stage.
     fn query(&self, query: &str) -> Vec<Value> {
-        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        self.ask(&format!("/api/v1/query?query={query}"))["data"]["result"].as_array().unwrap().clone()
+        let query: Vec<String> = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.ask(&format!("/api/v1/query?query={}", query.concat()))["data"]["result"].as_array().unwrap().clone()
     }
 }
 
