@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use pgsluice::local::{Fault, Faults, Operation, Rule, When};
 use serde_json::Value;
 
 use crate::logins::{generated, login};
@@ -240,6 +241,20 @@ fn the_queues_attributes_are_compared_with_the_settings() {
     env.queue.send(&logins(1));
     env.queue.receive(30);
     warns_with(&env, &[], &["consumers: 1 messages are in flight with other consumers"]);
+}
+
+/// A right to delete that was missing ended a run after its first load.
+#[test]
+fn a_right_on_the_queue_that_is_missing_is_told() {
+    for operation in [Operation::Delete, Operation::ChangeVisibility] {
+        let env = TestEnv::new(Server::Faulty(Faults::default()));
+        env.queue.send(&logins(3));
+        env.pgsluice(&["check"]).succeeds();
+        let fault = Fault::Refused(403, "AccessDenied");
+        env.queue.inject(&[Rule { operation, when: When::Always, fault }]);
+        fails_with(&env, &[], &["rights: access to queue", "sqs:ReceiveMessage, DeleteMessage"]);
+        assert_eq!(env.queue.counts().visible, 3);
+    }
 }
 
 #[test]

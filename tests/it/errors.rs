@@ -300,7 +300,12 @@ fn a_file_to_import_is_missing_or_is_no_file() {
 #[test]
 fn the_queues_url_names_no_queue() {
     let env = env_with_messages();
-    for url in ["login-queue", "https://sqs.eu-west-1.amazonaws.com", "ftp://host/0/login-queue"] {
+    for url in [
+        "login queue",
+        "arn:aws:sns:eu-west-1:123456789012:topic",
+        "https://sqs.eu-west-1.amazonaws.com",
+        "ftp://host/0/login-queue",
+    ] {
         env.job(&["run", "--queue-url", url]).fails(USAGE, "expected a URL such as", "");
     }
     assert_untouched(&env);
