@@ -183,6 +183,7 @@ impl Loader {
         self.reconnect().await?;
         let failed = |error| PostgresError::of_statement("looking at keys in the ledger", error);
         let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        self.watch.identify(&transaction).await?;
         let offered = Offered { columns, ring, new_key: self.takes_new_keys };
         known_keys::accept(&transaction, &self.destination.ledger, &self.pipeline, offered).await?;
         Ok(transaction.commit().await.map_err(failed)?)

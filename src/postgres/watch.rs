@@ -19,8 +19,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, Transaction};
 
 use super::PostgresError;
 use super::connection::{Connection, Database};
@@ -105,6 +105,14 @@ impl Drop for Look {
 impl Watch {
     pub(crate) fn of(database: Database) -> Self {
         Self { database, state: Mutex::default() }
+    }
+
+    /// A short transaction has begun: asks which one it is. One that is given up must not keep its locks.
+    pub(crate) async fn identify(&self, transaction: &Transaction<'_>) -> Result<(), PostgresError> {
+        let read = |row: &Row| Ok(TransactionId { backend: row.try_get(0)?, started_us: row.try_get(1)? });
+        let id = transaction.query_typed_one(IDENTIFY, &[]).await.and_then(|row| read(&row));
+        self.began(id.map_err(|error| PostgresError::of_statement("beginning a transaction", error))?);
+        Ok(())
     }
 
     /// The attempt's transaction has begun.

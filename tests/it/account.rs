@@ -100,8 +100,11 @@ fn a_failure_is_in_the_log_and_in_the_report_whatever_it_is_of() {
         if let Some(url) = database {
             env.set("DATABASE_URL", url);
         }
-        let outcome =
-            env.pgsluice(&[command, "--log-format", "json", "--log-file", "log.json", "--report", "report.json"]);
+        let mut arguments = vec![command, "--log-format", "json", "--log-file", "log.json"];
+        if command == "run" {
+            arguments.extend(["--report", "report.json"]);
+        }
+        let outcome = env.pgsluice(&arguments);
         let [failed] = &events(&env, name)[..] else { panic!("one {name}: {outcome}") };
         assert_eq!(failed["error.code"], code, "{outcome}");
         assert!(outcome.stderr.contains(failed["error.message"].as_str().unwrap()), "{failed}: {outcome}");
