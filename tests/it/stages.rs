@@ -1,7 +1,6 @@
 //! Each stage alone, over the same files, and the other ways into the spool.
 
 use std::fs;
-use std::process::Command;
 
 use pgsluice::local::{Faults, QueueCounts};
 use serde_json::Value;
@@ -293,12 +292,12 @@ fn an_import_reports_what_it_spooled_also_where_a_line_is_wrong() {
 /// What it was writing is removed by the next command, and importing the file again completes it.
 #[test]
 fn an_import_that_is_told_to_stop_says_that_it_has_not_ended() {
+    // Lines that take seconds.
+    const LONG: usize = 500_000;
     let env = TestEnv::new(Server::Embedded);
-    let made = Command::new("mkfifo").arg(env.path("endless.ndjson")).status().unwrap();
-    assert!(made.success());
-    let import = env.start(&["import", "endless.ndjson"]);
-    // This returns once the import reads.
-    let _writer = fs::OpenOptions::new().write(true).open(env.path("endless.ndjson")).unwrap();
+    fs::write(env.path("long.ndjson"), (generated(1)[0].clone() + "\n").repeat(LONG)).unwrap();
+    let import = env.start(&["import", "long.ndjson"]);
+    wait_until(|| !env.staged_files("spool").is_empty());
     import.terminate();
     import.wait().ends_with(3).report();
     let report: Value = serde_json::from_slice(&fs::read(env.path("report.json")).unwrap()).unwrap();
