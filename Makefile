@@ -119,7 +119,7 @@ $(TARGET)/maturin/ready: release/requirements.txt
 	$(call create-venv,maturin,a few seconds and 40 MB)
 
 archive: ## what a release holds, of this machine's kind: binary, man pages, completions, checksum
-	$(CARGO) build --release --locked --bins --example pages
+	$(CARGO) build --release --locked
 	release/archive $(TARGET) $(NAME)
 archive: NAME ?= pgsluice
 

@@ -8,7 +8,7 @@
 //!   one that is no regular file, or not of this user, is refused without waiting for anything.
 //!
 //! A crash leaves at worst a `*.tmp` file, which the next process that locks the directory removes. Files that a person names,
-//! for a report or log lines, are [`given`]'s.
+//! for a report or log lines, are the module `given`'s.
 
 mod directory;
 pub(crate) mod given;
