@@ -24,6 +24,7 @@ mod output;
 mod protection;
 mod prune;
 mod rejects;
+mod rekey;
 mod replay;
 mod report;
 mod reveal;
@@ -177,6 +178,8 @@ enum Command {
     Mask(mask::Flags),
     /// Decrypt masked values: arguments, lines, or columns of CSV or JSON on stdin
     Reveal(reveal::Flags),
+    /// Mask the table's values anew, with the first key of the keyring instead of older ones
+    Rekey(rekey::Flags),
     /// Make a new random key, or a keyring; add a key to a keyring, or let another one encrypt
     Keygen(keygen::Flags),
     /// Make a page with charts from the report of a run, or of several
@@ -311,6 +314,7 @@ impl Command {
             Self::Prune => prune::run(shared),
             Self::Mask(flags) => session::runtime()?.block_on(mask::run(shared, &flags)),
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
+            Self::Rekey(flags) => rekey::run(shared, &flags),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Report(flags) => report::run(&flags),
             Self::Config(command) => config::run(&command),

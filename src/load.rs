@@ -26,6 +26,7 @@ mod preflight;
 mod readmit;
 mod redelivered;
 mod rejects;
+mod rekey;
 mod roles;
 mod savepoint;
 mod search;
@@ -56,6 +57,7 @@ pub use ledger::{
 pub use preflight::Misfit;
 pub use readmit::Readmitted;
 pub use rejects::settle_kept_rejects;
+pub use rekey::{RekeyCounts, RekeyPlan, Rekeyer};
 pub use roles::{Role, role_sql};
 pub use survey::{LedgerSurvey, Server, Survey, TableSurvey};
 pub use trial::{CopyTrial, try_copy};

@@ -1,4 +1,4 @@
-//! Progress of a run: a line that is redrawn on a terminal, a log line every ten seconds elsewhere.
+//! Progress of a run or a rekey: a line that is redrawn on a terminal, a log line every ten seconds elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum ProgressMode {
     Never,
 }
 
-/// Shows a run's counters until it is finished.
+/// Shows counters until what they count is finished.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -35,19 +35,25 @@ impl Progress {
     /// Starts to show `counters`. Must be called in a runtime.
     #[must_use]
     pub fn start(mode: ProgressMode, quiet: bool, counters: Arc<Counters>) -> Self {
+        Self::of(mode, quiet, move || line(&counters))
+    }
+
+    /// Starts to show what `line` says. Must be called in a runtime.
+    #[must_use]
+    pub fn of(mode: ProgressMode, quiet: bool, line: impl Fn() -> String + Send + 'static) -> Self {
         let hidden = Self { bar: ProgressBar::hidden(), task: None };
         let lively = mode == ProgressMode::Always || stderr().is_terminal();
         if mode == ProgressMode::Never || quiet {
             return hidden;
         }
         if !lively {
-            return Self { task: Some(tokio::spawn(log(counters))), ..hidden };
+            return Self { task: Some(tokio::spawn(log(line))), ..hidden };
         }
         let bar = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}") {
             bar.set_style(style);
         }
-        Self { task: Some(tokio::spawn(redraw(bar.clone(), counters))), bar }
+        Self { task: Some(tokio::spawn(redraw(bar.clone(), line))), bar }
     }
 
     /// Ends the progress, and wipes its line from the terminal.
@@ -59,21 +65,21 @@ impl Progress {
     }
 }
 
-async fn redraw(bar: ProgressBar, counters: Arc<Counters>) {
+async fn redraw(bar: ProgressBar, line: impl Fn() -> String) {
     let mut ticks = tokio::time::interval(REDRAW);
     loop {
         ticks.tick().await;
-        bar.set_message(line(&counters));
+        bar.set_message(line());
         bar.tick();
     }
 }
 
-async fn log(counters: Arc<Counters>) {
+async fn log(line: impl Fn() -> String) {
     let mut ticks = tokio::time::interval(LOG_EVERY);
     ticks.tick().await; // the first tick is immediate, when there is nothing to tell
     loop {
         ticks.tick().await;
-        tracing::info!("{}", line(&counters));
+        tracing::info!("{}", line());
     }
 }
 

@@ -7,12 +7,13 @@ use crate::chunk::ColumnKey;
 use crate::config::Pipeline;
 use crate::load::{LedgerSurvey, LoadError, Server, Survey, TableSurvey, create_table};
 
-/// Judges what a database says. `keys`: what the masked columns are written with now.
+/// Judges what a database says. `keys`: what the masked columns are written with now. `ring`: the ids of all masking keys
+/// that are at hand.
 #[must_use]
-pub fn check_database(survey: &Survey, pipeline: &Pipeline, keys: &[ColumnKey]) -> Vec<Check> {
+pub fn check_database(survey: &Survey, pipeline: &Pipeline, keys: &[ColumnKey], ring: &[String]) -> Vec<Check> {
     let mut checks = server(&survey.server);
     match &survey.ledger {
-        Ok(found) => checks.extend(ledger(found, survey.table.as_ref().ok(), pipeline, keys)),
+        Ok(found) => checks.extend(ledger(found, survey.table.as_ref().ok(), pipeline, keys, ring)),
         Err(error) => checks.push(refused("ledger", error)),
     }
     match &survey.table {
@@ -53,7 +54,13 @@ fn server(server: &Server) -> Vec<Check> {
     checks
 }
 
-fn ledger(found: &LedgerSurvey, table: Option<&TableSurvey>, pipeline: &Pipeline, keys: &[ColumnKey]) -> Vec<Check> {
+fn ledger(
+    found: &LedgerSurvey,
+    table: Option<&TableSurvey>,
+    pipeline: &Pipeline,
+    keys: &[ColumnKey],
+    ring: &[String],
+) -> Vec<Check> {
     let mut checks = vec![if found.missing_grants.is_empty() {
         Check::ok("ledger", "it is there, of the right version, and the role has the rights that it needs")
     } else {
@@ -71,11 +78,12 @@ fn ledger(found: &LedgerSurvey, table: Option<&TableSurvey>, pipeline: &Pipeline
             "give the pipeline another name; if the table was moved or renamed, run `pgsluice init`",
         ));
     }
-    checks.extend(keys.iter().map(|key| masking(found, key)));
+    checks.extend(keys.iter().map(|key| masking(found, key, ring)));
     checks
 }
 
-fn masking(found: &LedgerSurvey, key: &ColumnKey) -> Check {
+/// A run judges by the same rule.
+fn masking(found: &LedgerSurvey, key: &ColumnKey, ring: &[String]) -> Check {
     const NAME: &str = "masking";
     let ColumnKey { column, method, key } = key;
     let written: Vec<&str> =
@@ -85,6 +93,11 @@ fn masking(found: &LedgerSurvey, key: &ColumnKey) -> Check {
     }
     if written.contains(&key.as_str()) {
         return Check::ok(NAME, format!("{column} is masked by {method} with key {key}, as before"));
+    }
+    if written.iter().any(|known| ring.iter().any(|held| held == known)) {
+        let known = written.join(", ");
+        let seen = format!("{column} was masked with key {known}, and is by {method} with key {key} now: a rotation");
+        return Check::ok(NAME, seen);
     }
     let seen = format!("{column} was written with key {}, and would be written with {key}", written.join(", "));
     Check::failure(NAME, seen, "use that key; equal values would no longer be equal, and could not be joined")

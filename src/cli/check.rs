@@ -97,7 +97,7 @@ impl Checked {
         let is_reachable = survey.is_ok();
         match survey {
             Ok(survey) => {
-                checks.extend(check_database(&survey, pipeline, plan.keys()));
+                checks.extend(check_database(&survey, pipeline, plan.keys(), plan.ring()));
                 checks.push(check_clock("Postgres", survey.server.clock, Timestamp::now()));
             }
             Err(error) => checks.push(refused("database", &error.into())),

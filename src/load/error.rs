@@ -33,6 +33,11 @@ pub enum LoadError {
     OtherTable { pipeline: String, table: String, known: String },
     #[error("column {column} of table {table} has been written with key {known}, and this key is {key}")]
     UnknownKey { column: String, table: String, known: String, key: String },
+    #[error("the ledger does not know pipeline {pipeline}")]
+    NoPipeline { pipeline: String },
+    /// What is told names columns and places, and no value.
+    #[error("some values of table {table} stay as they were; {told}")]
+    NotRekeyed { table: String, told: String },
     #[error("table {table} is not empty, so loading segments again would make second rows")]
     TableNotEmpty { table: String },
     #[error("no message with this id is a reject of pipeline {pipeline}")]
@@ -126,6 +131,10 @@ impl Advised for LoadError {
             Self::UnknownKey { .. } => usage(
                 "give the key that the column has been written with: alone, or in the keyring behind a new one; \
                  --new-key says that values under another key are meant",
+            ),
+            Self::NoPipeline { .. } => fatal("run `pgsluice init` with this configuration"),
+            Self::NotRekeyed { .. } => fatal(
+                "give a keyring that holds the keys that they were masked with, or see to these rows by hand, and run again",
             ),
             Self::TableNotEmpty { .. } => {
                 usage("empty the table first, or give --keep-rows if its rows are not of these segments")

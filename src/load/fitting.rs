@@ -72,6 +72,11 @@ pub(super) fn misfit(column: &Column, found: &TableType) -> Option<String> {
 }
 
 impl TableType {
+    /// The n of `varchar(n)`.
+    pub(super) fn character_limit(&self) -> Option<usize> {
+        if self.name == "varchar" { self.length() } else { None }
+    }
+
     /// The n of `varchar(n)` and `char(n)`. The modifier counts a header of four bytes.
     fn length(&self) -> Option<usize> {
         usize::try_from(self.modifier.checked_sub(4)?).ok()

@@ -79,6 +79,31 @@ pub(super) async fn misfits(client: &Client, pipeline: &Pipeline) -> Result<Vec<
     Ok(problems(pipeline, &columns))
 }
 
+/// How many characters each of these masked columns holds, where its type says. One that does not take masked texts is
+/// refused.
+pub(super) async fn check_masked(
+    client: &Client,
+    pipeline: &Pipeline,
+    columns: &[Column],
+) -> Result<Vec<Option<usize>>, LoadError> {
+    let table = read_columns(client, pipeline).await?;
+    let (mut limits, mut found_problems) = (Vec::new(), Vec::new());
+    for column in columns {
+        match table.iter().find(|found| found.name == column.name) {
+            None => found_problems.push(format!("there is no column {}", column.name)),
+            Some(found) => {
+                found_problems.extend(mismatch(pipeline, column, found).map(|misfit| misfit.problem));
+                limits.push(found.kind.character_limit());
+            }
+        }
+    }
+    if found_problems.is_empty() {
+        return Ok(limits);
+    }
+    let (table, problem) = (pipeline.table.to_string(), found_problems.join("; "));
+    Err(ConfigError::MappingMismatch { table, problem }.into())
+}
+
 /// The table's name as `schema.table`, whatever the role's `search_path` is.
 pub(super) async fn qualified_name(client: &Client, table: &TableName) -> Result<String, LoadError> {
     const QUALIFIED: &str = "SELECT nspname, relname FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace \

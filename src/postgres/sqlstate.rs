@@ -56,7 +56,9 @@ pub(crate) fn judge(sqlstate: &str) -> (Meaning, &'static str) {
             "the chunk was made for other columns: remove its files from chunks/, then transform and load again",
         ),
         // A policy of row-level security refuses a row by the same code as a missing right.
-        "42501" => (Setup, "grant the role what `pgsluice init --role loader --print` prints"),
+        "42501" => {
+            (Setup, "grant the role what `pgsluice init --role loader --print` prints; of `rekey`, --role rekeyer")
+        }
         "54000" => (Row, ROW_HINT),                       // a value too large for an index
         "XX001" | "XX002" => (CertainSetup, SERVER_HINT), // corrupted data, a corrupted index
         code => match code.get(..2) {

@@ -55,6 +55,7 @@ mod regressions;
 mod reject_commands;
 mod reject_policy;
 mod rejects;
+mod rekey;
 mod report_page;
 mod reveal;
 mod roles;
