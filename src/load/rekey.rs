@@ -14,33 +14,33 @@
 
 mod batch;
 mod counts;
+mod plan;
 mod recode;
 mod table;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio_postgres::Transaction;
-
 use self::batch::{Batch, StaleRow};
 use self::recode::Recoder;
 use self::table::Size;
+use self::transactions::Transactions;
 use super::known_keys::{self, Offered};
 use super::ledger::{self, Ledger, PipelineRow};
 use super::target::Target;
-use super::turn::Turn;
 use super::{LoadError, preflight};
 use crate::chunk::ColumnKey;
-use crate::config::{ConfigError, DatabaseUrl, Mask, Pipeline};
+use crate::config::{DatabaseUrl, Mask, Pipeline};
 use crate::host::host_name;
 use crate::keyring::{Algorithm, Keyring};
 use crate::postgres::sqlstate::{Meaning, judge};
-use crate::postgres::watch::{IDENTIFY, TransactionId, Watch};
-use crate::postgres::{Connection, Database, NOTICE_A_LOST_CLIENT_LOCALLY, PostgresError, Retries};
+use crate::postgres::{Database, PostgresError};
 
 pub use counts::RekeyCounts;
+pub use plan::RekeyPlan;
 
 /// Blocks, of all partitions together, that are looked at in one statement: 8 MB.
 const STEP_BLOCKS: u64 = 1024;
@@ -48,37 +48,15 @@ const STEP_BLOCKS: u64 = 1024;
 const BATCH_ROWS: u64 = 5_000;
 /// Bytes of text of one transaction, about, unless a single block holds more.
 const BATCH_BYTES: u64 = 8_000_000;
-/// A transaction that waits, or lasts, holds locks on rows that others may want.
-const LIMITS: &str = "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = '60s'";
 
 /// Rekeys the table of one pipeline over one connection, which it opens again when it is lost.
 pub struct Rekeyer {
-    database: Database,
-    connection: Connection,
-    watch: Arc<Watch>,
+    transactions: Transactions,
     ledger: Ledger,
     pipeline: Pipeline,
-    target: Target,
     batch: Arc<Batch>,
     keys: Keyring,
     counts: Arc<RekeyCounts>,
-}
-
-/// What a rekey would do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RekeyPlan {
-    /// The table, as `schema.table`.
-    pub table: String,
-    /// The columns that are rekeyed.
-    pub columns: Vec<String>,
-    /// The id of the key that their values will be masked with.
-    pub key: String,
-    /// Rows that hold a value that the key did not mask.
-    pub rows: u64,
-    /// The size of the table with its partitions, indexes and TOAST, in bytes.
-    pub bytes: u64,
-    /// Its unique and exclusion indexes over these columns.
-    pub unique_indexes: Vec<String>,
 }
 
 /// Values that stay as they are, for one reason.
@@ -121,12 +99,9 @@ impl Rekeyer {
         let ledger =
             Ledger { pipeline: row.id, host: host_name(), mapping: pipeline.fingerprint(), with_rejects: false };
         Ok(Self {
-            watch: Arc::new(Watch::of(database.clone())),
-            database,
-            connection,
+            transactions: Transactions::over(database, connection, Target::new(pipeline)),
             ledger,
             pipeline: pipeline.clone(),
-            target: Target::new(pipeline),
             batch: Arc::new(Batch::new(name, &pipeline.table, recoders)),
             keys: keys.clone(),
             counts: Arc::default(),
@@ -137,44 +112,6 @@ impl Rekeyer {
     #[must_use]
     pub fn counts(&self) -> Arc<RekeyCounts> {
         Arc::clone(&self.counts)
-    }
-
-    /// Reads the whole table, and finds a column that is too narrow. Writes nothing.
-    pub async fn plan(&mut self) -> Result<RekeyPlan, LoadError> {
-        let columns: Vec<_> = self.batch.recoders.iter().map(|recoder| recoder.column.clone()).collect();
-        let limits = preflight::check_masked(&self.connection.client, &self.pipeline, &columns).await?;
-        let size = self.size().await?;
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let unique_indexes = table::unique_indexes(&self.connection.client, &self.pipeline, &names).await?;
-        self.counts.begin_pass(size.blocks);
-        let mut rows = 0;
-        let mut start = 0;
-        while start < size.blocks {
-            let range = start..size.blocks.min(start + size.step());
-            let batch = Arc::clone(&self.batch);
-            let found = self.transact(async |transaction| batch.measure(transaction, &range).await).await?;
-            for ((column, limit), needed) in names.iter().zip(&limits).zip(&found.characters) {
-                if let (Some(limit), Some(needed)) = (limit, needed)
-                    && needed > limit
-                {
-                    let table = self.batch.table.clone();
-                    let problem =
-                        format!("column {column} holds {limit} characters, and a value of it will have {needed}");
-                    return Err(ConfigError::MappingMismatch { table, problem }.into());
-                }
-            }
-            rows += found.rows;
-            start = range.end;
-            self.counts.pass_blocks(start);
-        }
-        Ok(RekeyPlan {
-            table: self.batch.table.clone(),
-            columns: names.into_iter().map(str::to_owned).collect(),
-            key: self.batch.recoders.first().map_or_else(String::new, |recoder| recoder.key_id().to_owned()),
-            rows,
-            bytes: size.bytes,
-            unique_indexes,
-        })
     }
 
     /// Rekeys, in passes until one changes nothing. Dropping the future rolls back the batch that is being written.
@@ -205,12 +142,14 @@ impl Rekeyer {
         let ring: Vec<String> = masking.map(|key| key.id().to_owned()).collect();
         let (ledger, pipeline) = (self.ledger.clone(), self.pipeline.clone());
         let offered = Offered { columns: &columns, ring: &ring, new_key: false };
-        self.transact(async |transaction| known_keys::accept(transaction, &ledger, &pipeline, offered).await).await
+        self.transactions
+            .run(async |transaction| known_keys::accept(transaction, &ledger, &pipeline, offered).await)
+            .await
     }
 
     async fn size(&mut self) -> Result<Size, LoadError> {
         let pipeline = self.pipeline.clone();
-        self.transact(async |transaction| table::size(transaction, &pipeline).await).await
+        self.transactions.run(async |transaction| table::size(transaction, &pipeline).await).await
     }
 
     /// Once through the table, as large as it is at the beginning.
@@ -224,7 +163,7 @@ impl Rekeyer {
             let mut ranges: Vec<_> = iter::once(start..end).collect();
             while let Some(range) = ranges.pop() {
                 let batch = Arc::clone(&self.batch);
-                let found = self.transact(async |transaction| batch.measure(transaction, &range).await).await?;
+                let found = self.transactions.run(async |transaction| batch.measure(transaction, &range).await).await?;
                 let pieces = found.rows.div_ceil(BATCH_ROWS).max(found.bytes.div_ceil(BATCH_BYTES));
                 if pieces > 1 && range.end - range.start > 1 {
                     ranges.extend(split(&range, pieces).into_iter().rev());
@@ -240,7 +179,7 @@ impl Rekeyer {
 
     async fn rekey_range(&mut self, range: &Range<u64>, pass: &mut Pass) -> Result<(), LoadError> {
         let batch = Arc::clone(&self.batch);
-        let stale = self.transact(async |transaction| batch.read(transaction, range).await).await?;
+        let stale = self.transactions.run(async |transaction| batch.read(transaction, range).await).await?;
         let mut rows = Vec::with_capacity(stale.len());
         for mut row in stale {
             for (recoder, value) in batch.recoders.iter().zip(&mut row.values) {
@@ -262,7 +201,7 @@ impl Rekeyer {
         let batch = Arc::clone(&self.batch);
         let mut pieces = vec![rows];
         while let Some(piece) = pieces.pop().filter(|piece| !piece.is_empty()) {
-            match self.transact(async |transaction| batch.write(transaction, range, piece).await).await {
+            match self.transactions.run(async |transaction| batch.write(transaction, range, piece).await).await {
                 Ok(written) => {
                     pass.changed += written;
                     self.counts.change_rows(written);
@@ -283,49 +222,6 @@ impl Rekeyer {
             }
         }
         Ok(())
-    }
-
-    /// One transaction, which is tried again where that can help.
-    async fn transact<T>(
-        &mut self,
-        work: impl AsyncFn(&Transaction<'_>) -> Result<T, LoadError>,
-    ) -> Result<T, LoadError> {
-        let (mut retries, mut turn) = (Retries::new(), Turn::default());
-        loop {
-            let watch = Arc::clone(&self.watch);
-            match watch.during(self.attempt(turn, &work)).await {
-                Ok(done) => return Ok(done),
-                Err(error) => {
-                    turn.after(&error);
-                    if matches!(error, LoadError::Postgres(PostgresError::ConnectionLost { .. })) {
-                        self.connection.sever();
-                    }
-                    retries.wait_after(error).await?;
-                }
-            }
-        }
-    }
-
-    async fn attempt<T>(
-        &mut self,
-        turn: Turn,
-        work: &impl AsyncFn(&Transaction<'_>) -> Result<T, LoadError>,
-    ) -> Result<T, LoadError> {
-        if self.connection.is_closed() {
-            self.connection = self.database.connect().await?;
-            self.watch.end_last(&self.connection.client).await?;
-        }
-        let failed = |error| PostgresError::of_statement(&format!("rekeying {}", self.batch.table), error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
-        let limits = format!("{NOTICE_A_LOST_CLIENT_LOCALLY}; {LIMITS}");
-        transaction.batch_execute(&limits).await.map_err(failed)?;
-        let id = transaction.query_typed_one(IDENTIFY, &[]).await;
-        let id = id.and_then(|row| Ok(TransactionId { backend: row.try_get(0)?, started_us: row.try_get(1)? }));
-        self.watch.began(id.map_err(failed)?);
-        turn.wait(&transaction, &self.target).await?;
-        let done = work(&transaction).await?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(done)
     }
 }
 

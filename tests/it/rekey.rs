@@ -259,6 +259,23 @@ fn what_no_key_reveals_stays_as_it_is_and_is_told_without_being_quoted() {
     assert_eq!(env.database.number(&rekeyed.replace("masked_ip", "masked_device_id")), 50, "of the same rows too");
 }
 
+#[test]
+fn a_signal_ends_a_rekey_between_two_transactions_and_the_next_one_goes_on() {
+    let env = env_with_keyring();
+    load(&env, &generated(500));
+    let before = revealed(&env, "user_logins");
+    let new = rotate(&env);
+    let other = env.database.again();
+    other.execute("begin; select from user_logins for update");
+    let rekey = env.start_without_report(&["rekey"]);
+    wait_until(|| env.database.sessions_waiting_for_a_lock() == 1);
+    rekey.terminate();
+    says(&rekey.ended().ends_with(3), "stopped: every value reveals");
+    other.execute("commit");
+    env.pgsluice(&["rekey"]).succeeds();
+    assert_rekeyed(&env, &new, &before);
+}
+
 /// In the middle of a rotation a loader may bring the same value under the new key.
 #[test]
 fn a_unique_index_keeps_a_row_whose_value_came_again_under_the_new_key() {
