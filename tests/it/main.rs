@@ -23,6 +23,7 @@ mod cautions;
 mod check;
 mod commands;
 mod compose;
+mod config;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
