@@ -50,6 +50,7 @@ mod output;
 mod pollers;
 mod pooler;
 mod postgres_faults;
+mod progress;
 mod queues;
 mod recovery;
 mod regressions;
