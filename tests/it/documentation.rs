@@ -5,6 +5,7 @@ mod examples;
 mod links;
 mod markdown;
 mod schema;
+mod tasks;
 
 use std::collections::BTreeSet;
 use std::fs;
