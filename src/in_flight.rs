@@ -125,6 +125,12 @@ impl InFlight {
         self.until(|| self.flow().is_full()).await;
     }
 
+    /// Whether a receive waits for room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.flow().is_waited_for()
+    }
+
     /// How many are in flight now.
     #[must_use]
     pub fn messages(&self) -> u64 {

@@ -19,7 +19,7 @@
 //! 5. Every run ends with a sum that must hold: [`counters`], [`report`].
 //! 6. No plaintext of masked fields in Postgres, logs, errors or the report: [`mask`], [`error`].
 //!
-//! Imports run one way, from the bottom: aws, segment, reason, exit code, advice, durable → staging, config → queue →
+//! Imports run one way, from the bottom: aws, segment, reason, suggestion, exit code, advice, durable → staging, config → queue →
 //! keyring → spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages,
 //! progress, metrics, page → status, find, check → infer → cli.
 //! The test `imports_run_one_way` holds the order.
@@ -64,6 +64,7 @@ pub mod spool;
 pub mod stages;
 pub mod staging;
 pub mod status;
+pub mod suggestion;
 pub mod transform;
 mod unescape;
 mod workers;

@@ -25,7 +25,7 @@ mod timeouts;
 mod tls;
 pub(crate) mod watch;
 
-pub(crate) use caution::holds_a_password;
+pub(crate) use caution::{holds_a_password, without_secrets};
 pub use connection::connect;
 pub(crate) use connection::{Connection, Database, NOTICE_A_LOST_CLIENT_LOCALLY};
 pub(crate) use copy::{CopyError, Feed, copy_in};

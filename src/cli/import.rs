@@ -1,6 +1,8 @@
 //! `pgsluice import`: NDJSON files of message bodies into the spool, to be loaded by `replay` or the next `run`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -47,9 +49,24 @@ pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode,
     code
 }
 
+/// The lines of a file that can be read twice; for progress alone, so an error is left to the import.
+fn lines_of(path: &Path) -> io::Result<u64> {
+    if !path.metadata()?.is_file() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let (mut file, mut block, mut lines) = (File::open(path)?, vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(lines),
+            length => lines += memchr::memchr_iter(b'\n', &block[..length]).count() as u64,
+        }
+    }
+}
+
 /// Each file, until a signal.
 async fn import_all(session: &Session, flags: &Flags) -> Result<End, Error> {
     let sent_at = flags.sent_at;
+    session.expect_of_files(flags.files.clone(), lines_of);
     for file in &flags.files {
         let (staging, pipeline, path) = (session.staging().clone(), session.config.pipeline.name.clone(), file.clone());
         let counters = Arc::clone(session.stages.counters());
@@ -67,4 +84,18 @@ async fn import_all(session: &Session, flags: &Flags) -> Result<End, Error> {
         }
     }
     Ok(End::without_queue(false, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_where_a_file_can_be_read_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bodies.ndjson");
+        std::fs::write(&file, "{}\n".repeat(700_000)).unwrap();
+        assert_eq!(lines_of(&file).unwrap(), 700_000);
+        assert!(lines_of(Path::new("/dev/null")).is_err());
+    }
 }

@@ -17,6 +17,7 @@ use super::{LogFormat, SharedFlags};
 use crate::config::ConfigError;
 use crate::durable::given;
 use crate::error::Error;
+use crate::progress::AboveTheLine;
 use crate::report::EVENTS;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
@@ -32,7 +33,7 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
                 false,
             )
         }
-        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+        None => (BoxMakeWriter::new(AboveTheLine::default), io::stderr().is_terminal()),
     };
     let level = match (flags.quiet, flags.verbose) {
         (true, _) => LevelFilter::ERROR,

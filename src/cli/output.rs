@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::{self, ErrorKind, IsTerminal, StderrLock, StdoutLock, Write};
+use std::io::{self, ErrorKind, IsTerminal, StdoutLock, Write};
 
 use crate::error::Error;
+use crate::progress::AboveTheLine;
 
 /// Writes data to stdout, line by line.
 pub(super) struct DataLines {
@@ -93,16 +94,12 @@ pub(super) fn print_line(line: impl fmt::Display) -> Result<(), Error> {
 
 /// Writes a line for people, if stderr takes it.
 pub(super) fn say(line: impl fmt::Display) {
-    _ = writeln!(stderr(), "{line}");
+    say_text(&format!("{line}\n"));
 }
 
 /// Writes text that has its own line feeds, if stderr takes it.
 pub(super) fn say_text(text: &str) {
-    _ = stderr().write_all(text.as_bytes());
-}
-
-fn stderr() -> StderrLock<'static> {
-    io::stderr().lock()
+    _ = AboveTheLine.write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
             let elsewhere = first(&mut loaders)?.not_among(&ids).await?;
             tell(&session, forgotten, &elsewhere);
         }
+        session.expect_segments(&segments);
         let end = Arc::clone(&session.stages).replay(segments, plan, loaders).await;
         let unfinished = session.stages.has_unfinished(&ids);
         if end.is_ok() && replay.again && !unfinished {

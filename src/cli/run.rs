@@ -40,6 +40,7 @@ pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
         let queue = session.connect_queue().await?;
         let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
+        session.expect_of_queue(&queue, limits, inventory.messages(), false);
         // The drain cancels its own token at its end, which is no reason to hurry.
         let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
         let ran = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop);

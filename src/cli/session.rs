@@ -1,6 +1,8 @@
 //! What the commands that run stages share. At the start: the resolved configuration, the locked staging directory, the
 //! connections to Postgres and the queue. At the end: the report, the summary and the exit code.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +16,17 @@ use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{KeyFlags, LimitFlags, SharedFlags};
 use crate::config::{Config, OnReject, QueueAddress, QueueSettings};
-use crate::counters::Counters;
+use crate::counters::{Counters, Expected};
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
 use crate::keyring;
 use crate::load::{Loader, RejectAllowance};
-use crate::progress::Progress;
-use crate::queue::{ReceiveTimes, Sqs};
+use crate::progress::{self, Progress};
+use crate::queue::{Depth, Queue, ReceiveTimes, Sqs};
 use crate::report::{Report, Sampler, Surroundings};
-use crate::spool::{self, Origin};
+use crate::spool::{self, Origin, SealedSegment};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
@@ -57,11 +59,11 @@ impl Session {
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
-        let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters));
         let sampler = Sampler::start(Arc::clone(&counters));
         let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         flags.account.show_metrics(&counters, &stages)?;
+        let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters), Arc::clone(stages.gate()));
         Ok(Self {
             config,
             stages: Arc::new(stages),
@@ -222,6 +224,43 @@ impl Session {
         })
     }
 
+    /// For progress: counts what the queue holds, beside the run, and adds what earlier runs left. Where the queue does
+    /// not say, or a run follows, nothing is known.
+    pub(super) fn expect_of_queue(&self, queue: &Sqs, limits: &LimitFlags, left: u64, are_received: bool) {
+        if limits.follow || !self.progress.is_shown() {
+            return;
+        }
+        let (queue, counters, at_most) = (queue.clone(), Arc::clone(&self.counters), limits.max_messages);
+        tokio::spawn(async move {
+            if let Ok(Depth { visible, in_flight, delayed }) = queue.depth().await {
+                // What earlier runs left is in flight, or will be redelivered.
+                let messages = visible + delayed + in_flight.max(left);
+                let messages = messages.min(at_most.map_or(u64::MAX, |at_most| at_most + left));
+                counters.expect(Expected { messages, is_estimate: true, are_received });
+            }
+        });
+    }
+
+    /// For progress: the messages of these files, as `count` counts each beside the import, are to be received.
+    pub(super) fn expect_of_files(&self, files: Vec<PathBuf>, count: fn(&Path) -> io::Result<u64>) {
+        if !self.progress.is_shown() {
+            return;
+        }
+        let counters = Arc::clone(&self.counters);
+        tokio::task::spawn_blocking(move || {
+            // What cannot be read twice, such as a pipe, has no total; an error is the import's to say.
+            if let Ok(messages) = files.iter().map(|file| count(file)).sum() {
+                counters.expect(Expected { messages, is_estimate: true, are_received: true });
+            }
+        });
+    }
+
+    /// For progress: these segments are to be loaded.
+    pub(super) fn expect_segments(&self, segments: &[SealedSegment]) {
+        let messages = segments.iter().map(|segment| segment.messages).sum();
+        self.counters.expect(Expected { messages, is_estimate: false, are_received: false });
+    }
+
     /// What a drain with these limits was told.
     pub(super) fn told(&self, limits: &LimitFlags) -> Told {
         Told { to_stop: self.stop.is_cancelled(), to_follow: limits.follow }
@@ -331,6 +370,7 @@ fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<Cancellat
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         account.abandon(&counters);
+        progress::wipe();
         std::process::exit(ExitCode::WorkLeft.number().into());
     });
     Ok(stop)

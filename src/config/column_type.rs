@@ -3,8 +3,11 @@
 //! Always true: a fact of a type stands here once, in a match without a wildcard, so that a type that is added cannot
 //! be forgotten.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// How a value is read from JSON and written for Postgres.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnType {
     /// A JSON string.

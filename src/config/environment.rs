@@ -3,11 +3,11 @@
 //! The sections are those below; a variable that begins like one and names no setting is an error, as an unknown key of
 //! the file is. A value is taken as text where the setting is one, else as a number.
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::ConfigError;
-use super::file::ConfigFile;
+use super::mistake;
+use super::tables::ConfigFile;
 
 const SECTIONS: [&str; 4] = ["queue", "spool", "load", "pipeline"];
 /// A setting of its own, which has a flag beside it.
@@ -30,14 +30,11 @@ pub(super) fn overlaid(
         let overlaid = values.into_iter().flatten().map(|value| with(&file, section, &key, value)).reduce(Result::or);
         file = overlaid.unwrap_or(Ok(file)).map_err(|problem| ConfigError::InvalidVariable { variable, problem })?;
     }
-    ConfigFile::deserialize(file).map_err(|error| ConfigError::InvalidVariable {
-        variable: "PGSLUICE_*".to_owned(),
-        problem: error.message().to_owned(),
-    })
+    mistake::read(file).map_err(|problem| ConfigError::InvalidVariable { variable: "PGSLUICE_*".to_owned(), problem })
 }
 
 /// The section and key that a variable names.
-fn setting(variable: &str) -> Option<(&'static str, String)> {
+pub(super) fn setting(variable: &str) -> Option<(&'static str, String)> {
     let name = variable.strip_prefix("PGSLUICE_").filter(|_| variable != NOT_OF_A_SECTION)?;
     SECTIONS.into_iter().find_map(|section| {
         let key = name.strip_prefix(&section.to_uppercase())?.strip_prefix('_')?;
@@ -52,7 +49,7 @@ fn with(file: &Table, section: &str, key: &str, value: Value) -> Result<Table, S
     if let Value::Table(table) = table {
         table.insert(key.to_owned(), value);
     }
-    ConfigFile::deserialize(file.clone()).map(|_| file).map_err(|error| error.message().to_owned())
+    mistake::read::<ConfigFile>(file.clone()).map(|_| file)
 }
 
 #[cfg(test)]

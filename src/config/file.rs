@@ -7,138 +7,27 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::column_type::ColumnType;
 use super::environment::overlaid;
-use super::pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
-use super::rejects::{MaxRejects, OnRejectName, RejectPolicy};
-use super::{ConfigError, LoadSettings, PasswordSource, QueueSettings, SpoolSettings};
+use super::lines::{Lines, line_of};
+use super::mistake;
+use super::pipeline::{Column, Mask, MessageValue, Pipeline, Source, TableName};
+use super::rejects::RejectPolicy;
+use super::tables::{ColumnTable, ConfigFile, LoadTable, QueueTable, SpoolTable, VersionForm};
+use super::{ConfigError, LoadSettings, QueueSettings, SpoolSettings};
 
 /// The annotated `pgsluice.toml`, which declares the built-in pipeline. It is part of the program, because neither
 /// `cargo install` nor the container image has the file.
 pub const ANNOTATED_FILE: &str = include_str!("../../pgsluice.toml");
 const GIB: u64 = 1 << 30;
 
-/// `pgsluice.toml`, key by key.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ConfigFile {
-    pub(super) queue_url: Option<String>,
-    pub(super) database_url: Option<String>,
-    pub(super) staging_dir: Option<PathBuf>,
-    pub(super) key_command: Option<Vec<String>>,
-    pub(super) key_source: Option<String>,
-    #[serde(default)]
-    pub(super) database: DatabaseTable,
-    #[serde(default)]
-    pub(super) queue: QueueTable,
-    #[serde(default)]
-    pub(super) spool: SpoolTable,
-    #[serde(default)]
-    pub(super) load: LoadTable,
-    #[serde(default)]
-    pipeline: PipelineTable,
-    #[serde(default, rename = "column")]
-    columns: Vec<ColumnTable>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct DatabaseTable {
-    pub(super) password_source: Option<PasswordSource>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct QueueTable {
-    pollers: usize,
-    wait_seconds: u32,
-    visibility_seconds: u32,
-    max_in_flight: u32,
-    shutdown_grace_ms: u64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct SpoolTable {
-    segment_max_messages: u64,
-    segment_max_bytes: u64,
-    segment_max_age_ms: u64,
-    archive_days: u32,
-    rejects_days: u32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LoadTable {
-    connections: usize,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PipelineTable {
-    name: Option<String>,
-    table: Option<String>,
-    #[serde(default)]
-    dedupe: Dedupe,
-    #[serde(default)]
-    on_reject: OnRejectName,
-    dlq_url: Option<String>,
-    max_rejects: Option<MaxRejects>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ColumnTable {
-    name: String,
-    from: Option<String>,
-    value: Option<MessageValue>,
-    #[serde(rename = "type")]
-    kind: Option<ColumnType>,
-    version: Option<VersionForm>,
-    #[serde(default)]
-    required: bool,
-    max_length: Option<usize>,
-    scale: Option<u16>,
-    mask: Option<Mask>,
-    mask_name: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum VersionForm {
-    Dotless,
-    Packed,
-}
-
-impl Default for QueueTable {
-    fn default() -> Self {
-        Self { pollers: 64, wait_seconds: 1, visibility_seconds: 300, max_in_flight: 100_000, shutdown_grace_ms: 8_000 }
-    }
-}
-
-impl Default for SpoolTable {
-    fn default() -> Self {
-        Self {
-            segment_max_messages: 20_000,
-            segment_max_bytes: 64 << 20,
-            segment_max_age_ms: 2000,
-            archive_days: 7,
-            rejects_days: 90,
-        }
-    }
-}
-
-impl Default for LoadTable {
-    fn default() -> Self {
-        Self { connections: 2 }
-    }
-}
-
 /// A configuration file that was read, and is right by itself.
 #[derive(Debug, Default)]
-pub(super) struct Read(toml::Table);
+pub(super) struct Read {
+    table: toml::Table,
+    /// Where its settings stand: the file, and the line of each by `table.key`.
+    pub(super) lines: Option<(PathBuf, Lines)>,
+}
 
 impl Read {
     /// The file, with what the environment says in place of its settings.
@@ -147,7 +36,7 @@ impl Read {
         variables: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<ConfigFile, ConfigError> {
         let texts = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        overlaid(self.0, texts)
+        overlaid(self.table, texts)
     }
 }
 
@@ -160,14 +49,20 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     ))?;
     // For the error, which names the line.
     parse(path, &text)?;
-    Ok(Read(text.parse().unwrap_or_default()))
+    let lines = Some((path.to_owned(), Lines::of(&text)));
+    Ok(Read { table: text.parse().unwrap_or_default(), lines })
 }
 
 fn parse(path: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        // The error's own text quotes the line, which may hold a password.
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        ConfigError::Invalid { path: path.to_owned(), line, problem: error.message().to_owned() }
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let problem = match text.parse() {
+            // The error's own text quotes a wrong value, which may be a password.
+            Ok(table) => mistake::read::<ConfigFile>(table).err(),
+            Err::<_, toml::de::Error>(error) => Some(error.message().to_owned()),
+        };
+        let problem = problem.unwrap_or_else(|| "this value is not valid here".to_owned());
+        ConfigError::Invalid { path: path.to_owned(), line, problem }
     })
 }
 
@@ -191,7 +86,7 @@ impl Pipeline {
     }
 }
 
-fn built_in() -> Result<ConfigFile, ConfigError> {
+pub(super) fn built_in() -> Result<ConfigFile, ConfigError> {
     parse(Path::new("the built-in pgsluice.toml"), ANNOTATED_FILE)
 }
 
@@ -350,6 +245,7 @@ fn invalid_column(column: &str, problem: &str) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PasswordSource;
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, ConfigError> {

@@ -2,6 +2,8 @@
 //!
 //! This is data as declared and checked; `transform::Plan` compiles it into the plan that a hot loop runs.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ConfigError;
@@ -33,7 +35,7 @@ pub struct TableName {
 }
 
 /// What makes two deliveries one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dedupe {
     /// A message counts once, however often it is delivered.
@@ -74,7 +76,7 @@ pub enum Source {
 }
 
 /// A value that the message has beside its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageValue {
     /// The UTC date the message was sent.
@@ -98,7 +100,7 @@ pub enum MessageValue {
 }
 
 /// How a value is encrypted. Both ways are deterministic, so equal values stay equal, and reversible by `reveal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mask {
     /// Synthetic IV: authenticated, bound to the column.

@@ -1,9 +1,11 @@
 //! What becomes of messages that cannot become rows: `on_reject`, `dlq_url` and `max_rejects` of `[pipeline]`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
 use super::queue_address::is_url;
@@ -110,13 +112,40 @@ impl<'de> Deserialize<'de> for MaxRejects {
     }
 }
 
+impl Serialize for MaxRejects {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(rejects) => serializer.serialize_u64(*rejects),
+            Self::PerMillion(_) => serializer.collect_str(self),
+        }
+    }
+}
+
+impl JsonSchema for MaxRejects {
+    fn schema_name() -> Cow<'static, str> {
+        "MaxRejects".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0 },
+                { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,4})?\\s*%$" },
+            ]
+        })
+    }
+}
+
 /// `on_reject` as it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnRejectName {
+    /// It is recorded in pgsluice.reject and deleted from the queue.
     #[default]
     Keep,
+    /// It is not recorded, and made visible again at once, until the queue's redrive policy moves it.
     Leave,
+    /// As `keep`, and sent to `dlq_url` before it is deleted.
     Dlq,
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// A secret as text, such as a key. Wiped from memory when dropped, never shown by `Debug`.
@@ -38,20 +39,11 @@ pub struct DatabaseUrl {
 }
 
 /// Where the password of a connection comes from, if not from the connection string, libpq's variables and files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum PasswordSource {
     /// A token of AWS for Amazon RDS, made for each connection.
     RdsIam,
-}
-
-impl TryFrom<String> for PasswordSource {
-    type Error = &'static str;
-
-    /// The error does not quote the text, which may be a password.
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text == "rds-iam" { Ok(Self::RdsIam) } else { Err("expected \"rds-iam\"") }
-    }
 }
 
 impl DatabaseUrl {

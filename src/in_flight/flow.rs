@@ -43,6 +43,11 @@ impl Flow {
         self.messages
     }
 
+    /// Whether a receive waits for room.
+    pub(super) const fn is_waited_for(&self) -> bool {
+        self.waiting > 0
+    }
+
     pub(super) fn arrived(&mut self, messages: u64) {
         self.pass_time();
         self.messages += messages;

@@ -9,6 +9,7 @@ use super::target::quoted_table;
 use super::{LoadError, ledger};
 use crate::config::{Column, ConfigError, Pipeline, TableName};
 use crate::postgres::PostgresError;
+use crate::suggestion::closest;
 
 /// The columns of a table `$1`. A domain, which may be based on another one, is followed to its base type.
 const COLUMNS: &str = "WITH RECURSIVE types (column_number, id, modifier) AS ( \
@@ -139,12 +140,19 @@ async fn read_columns(client: &Client, pipeline: &Pipeline) -> Result<Vec<TableC
 }
 
 fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<Misfit> {
+    let is_mapped = |name: &str| pipeline.columns.iter().any(|mapped| mapped.name == name);
+    let mapped = |column: &&TableColumn| is_mapped(&column.name);
     let find = |name: &str| table.iter().find(|candidate| candidate.name == name);
     let mut problems: Vec<Misfit> =
         pipeline.columns.iter().filter_map(|column| mismatch(pipeline, column, find(&column.name)?)).collect();
     let missing: Vec<&Column> = pipeline.columns.iter().filter(|column| find(&column.name).is_none()).collect();
     if !missing.is_empty() {
-        let missing_names: Vec<&str> = missing.iter().map(|column| column.name.as_str()).collect();
+        let free = || table.iter().map(|column| column.name.as_str()).filter(|name| !is_mapped(name));
+        let missing_names = missing.iter().map(|column| match closest(&column.name, free()) {
+            Some(meant) => format!("{} (did you mean {meant}?)", column.name),
+            None => column.name.clone(),
+        });
+        let missing_names: Vec<String> = missing_names.collect();
         let names: Vec<&str> = table.iter().map(|column| column.name.as_str()).collect();
         let sql: Vec<String> = missing.iter().map(|column| add_column(pipeline, column)).collect();
         problems.push(Misfit {
@@ -153,7 +161,6 @@ fn problems(pipeline: &Pipeline, table: &[TableColumn]) -> Vec<Misfit> {
             is_denied: false,
         });
     }
-    let mapped = |column: &&TableColumn| pipeline.columns.iter().any(|mapped| mapped.name == column.name);
     for column in table.iter().filter(|column| column.needed && !mapped(column)) {
         let problem = format!("column {} is NOT NULL without a default and not mapped", column.name);
         problems.push(Misfit { problem, sql: None, is_denied: false });

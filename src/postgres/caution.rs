@@ -10,6 +10,7 @@ use tokio_postgres::config::{ChannelBinding, Host};
 
 use super::authentication::Methods;
 use super::conninfo::Parameters;
+use super::parameters::is_secret;
 use super::sslmode::{Encryption, Verify};
 use crate::host::is_local;
 
@@ -39,6 +40,19 @@ pub(super) fn of_unverified(config: &Config, encryption: &Encryption, methods: O
 /// Whether a connection string holds a password.
 pub(crate) fn holds_a_password(text: &str) -> bool {
     Parameters::parse(text).is_ok_and(|parameters| parameters.non_empty("password").is_some())
+}
+
+/// A connection string as pairs, each secret replaced by `hidden`. `None` where it cannot be read.
+pub(crate) fn without_secrets(text: &str, hidden: &str) -> Option<String> {
+    let parameters = Parameters::parse(text).ok()?;
+    let pair = |(name, value): (&str, &str)| match value {
+        _ if is_secret(name) => format!("{name}={hidden}"),
+        value if value.is_empty() || value.contains([' ', '\'', '\\']) => {
+            format!("{name}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+        }
+        value => format!("{name}={value}"),
+    };
+    Some(parameters.iter().map(pair).collect::<Vec<_>>().join(" "))
 }
 
 fn crosses_a_network(config: &Config) -> bool {

@@ -39,6 +39,11 @@ impl Parameters {
         self.get(name).filter(|value| !value.is_empty())
     }
 
+    /// Each parameter that was given, with its value.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Sets a parameter; the last value given is the one that counts.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         match self.0.iter_mut().find(|(known, _)| known == name) {

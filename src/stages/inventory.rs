@@ -77,6 +77,12 @@ impl Inventory {
         self.sealed.iter().chain(&self.committed).map(|segment| segment.id).collect()
     }
 
+    /// The messages of the segments that are not acknowledged yet.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.sealed.iter().chain(&self.committed).map(|segment| segment.messages).sum()
+    }
+
     /// Tells a drain on its own, which does nothing for these segments, what may be in flight because of them.
     pub fn inherited_by(&self, in_flight: &InFlight) {
         let unfinished = [self.sealed.as_slice(), &self.committed].concat();

@@ -4,10 +4,13 @@
 mod examples;
 mod links;
 mod markdown;
+mod schema;
+mod tasks;
 
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::help::commands_in;
 use crate::testenv::{KEY, Outcome, Server, TestEnv, files_below, project_path};
 use markdown::{blocks, table_rows};
 
@@ -63,8 +66,9 @@ fn each_command_is_in_the_readme_and_each_flag_in_the_guide() {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         env.pgsluice(&arguments).succeeds().stdout
     };
-    let mut commands = commands_in(&help(""));
-    commands.extend(["rejects list", "rejects retry", "config example"].map(str::to_owned));
+    let mut commands: BTreeSet<String> = commands_in(&help("")).collect();
+    commands
+        .extend(["rejects list", "rejects retry", "config show", "config example", "config schema"].map(str::to_owned));
     assert!(commands.contains("demo"), "{commands:?}");
     let (readme, guide) = (page("README.md"), page(GUIDE));
     for command in &commands {
@@ -101,13 +105,6 @@ fn the_program_in_the_page_on_masking_reveals_what_pgsluice_masks() {
         assert!(reveal(KEY, "masked_device_id", text.trim()).ends_with(1).stderr.contains("of another column"));
         assert!(reveal(&KEY.replace('7', "8"), "masked_ip", text.trim()).ends_with(1).stderr.contains("another key"));
     }
-}
-
-/// The first words below "Commands:".
-fn commands_in(help: &str) -> BTreeSet<String> {
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names = lines.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
-    names.map(str::to_owned).collect()
 }
 
 /// Whether a piece of code in `page` is `word`, or begins with it.

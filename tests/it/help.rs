@@ -22,7 +22,7 @@ fn each_command_explains_itself_as_its_snapshot_says() {
         let help = help_of(&command);
         let name = [&["help".to_owned()], &command[..]].concat().join("-");
         // What all commands share is in the snapshot of the whole alone.
-        let own = if command.is_empty() { &help } else { help.strip_suffix(&shared).unwrap_or(&help) };
+        let own = if command.is_empty() { help.clone() } else { help.replace(&shared, "") };
         assert_snapshot!(name.as_str(), own);
         commands.extend(commands_in(&help).map(|below| [command.clone(), vec![below]].concat()));
         names.insert(name);
@@ -64,15 +64,18 @@ fn help_of(command: &[String]) -> String {
     help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
+/// With the environment, and without the examples of each command.
 fn shared_options(help: &str) -> String {
-    help[help.find("Shared options:").unwrap()..].to_owned()
+    help[help.find("Shared options:").unwrap()..help.find("Examples:").unwrap()].to_owned()
 }
 
-/// The commands that a help lists.
-fn commands_in(help: &str) -> impl Iterator<Item = String> {
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names = listed.filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned)
+/// The commands that a help lists: between its usage and its flags, in one list or in several.
+pub(crate) fn commands_in(help: &str) -> impl Iterator<Item = String> {
+    let begins_flags = |line: &&str| ["Arguments:", "Options:"].contains(line);
+    let listed =
+        help.lines().skip_while(|line| !line.starts_with("Usage:")).take_while(move |line| !begins_flags(line));
+    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    names.filter(|name| *name != "help" && !name.starts_with('<')).map(str::to_owned)
 }
 
 /// The names of the snapshots of helps.

@@ -23,6 +23,7 @@ mod cautions;
 mod check;
 mod commands;
 mod compose;
+mod config;
 mod consumers;
 #[cfg(feature = "crash-points")]
 mod crash;
@@ -49,6 +50,7 @@ mod output;
 mod pollers;
 mod pooler;
 mod postgres_faults;
+mod progress;
 mod queues;
 mod recovery;
 mod regressions;
