@@ -75,6 +75,8 @@ pub struct SpoolSettings {
     pub archive_days: u32,
     /// How long rejected messages are kept.
     pub rejects_days: u32,
+    /// What messages say is encrypted, with the first spool key.
+    pub encryption: bool,
 }
 
 /// How Postgres is loaded: `[load]`.

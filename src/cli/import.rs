@@ -50,10 +50,13 @@ pub(super) fn run(flags: &SharedFlags, import_flags: &Flags) -> Result<ExitCode,
 /// Each file, until a signal.
 async fn import_all(session: &Session, flags: &Flags) -> Result<End, Error> {
     let sent_at = flags.sent_at;
+    let spool_key = session.spool_key().await?;
     for file in &flags.files {
         let (staging, pipeline, path) = (session.staging().clone(), session.config.pipeline.name.clone(), file.clone());
-        let counters = Arc::clone(session.stages.counters());
-        let reading = blocking(move || import(&staging, &pipeline, &path, sent_at, |segment| counters.enter(segment)));
+        let (counters, key) = (Arc::clone(session.stages.counters()), spool_key.clone());
+        let reading = blocking(move || {
+            import(&staging, &pipeline, &path, sent_at, key.as_ref(), |segment| counters.enter(segment))
+        });
         let imported = tokio::select! {
             imported = reading => imported?,
             () = session.stop.cancelled() => return Ok(End::without_queue(true, true)),

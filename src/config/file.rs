@@ -67,6 +67,7 @@ pub(super) struct SpoolTable {
     segment_max_age_ms: u64,
     archive_days: u32,
     rejects_days: u32,
+    encryption: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,6 +127,7 @@ impl Default for SpoolTable {
             segment_max_age_ms: 2000,
             archive_days: 7,
             rejects_days: 90,
+            encryption: false,
         }
     }
 }
@@ -248,6 +250,7 @@ impl SpoolTable {
             segment_max_age_ms: within("spool.segment_max_age_ms", self.segment_max_age_ms, 1..=86_400_000)?,
             archive_days: within("spool.archive_days", self.archive_days, 0..=36_500)?,
             rejects_days: within("spool.rejects_days", self.rejects_days, 1..=36_500)?,
+            encryption: self.encryption,
         })
     }
 }
