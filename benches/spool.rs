@@ -1,4 +1,5 @@
-//! What the spool costs: append and seal on disk and where flushing is free, and the scans with which a run begins.
+//! What the spool costs: append and seal on disk and where flushing is free, the scans with which a run begins, and what
+//! encryption adds to writing and to reading.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -14,8 +15,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Bencher, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use pgsluice::keyring::{Algorithm, Key, Keyring};
 use pgsluice::local::Logins;
-use pgsluice::spool::{Block, Origin, Record, SealedSegment, SegmentReader, SegmentWriter, recover, sealed_segment};
+use pgsluice::segment::SegmentId;
+use pgsluice::spool::{
+    Block, Opener, Origin, Record, SealedSegment, SegmentReader, SegmentWriter, SpoolKeys, recover, sealed_segment,
+};
 use pgsluice::staging::Staging;
 
 const MESSAGES: usize = 20_000;
@@ -33,21 +38,25 @@ fn append_and_seal(criterion: &mut Criterion) {
         .sample_size(20)
         .sampling_mode(SamplingMode::Flat)
         .throughput(throughput(blocks.iter().map(Block::size).sum()));
-    group.bench_function("on disk", |bencher| append_and_seal_in(bencher, &root.path().join("bench"), &records));
+    group.bench_function("on disk", |bencher| append_and_seal_in(bencher, &root.path().join("bench"), &records, None));
     if let Some(root) = memory::directory() {
-        group.bench_function("without fsync", |bencher| append_and_seal_in(bencher, root.path(), &records));
+        group.bench_function("without fsync", |bencher| append_and_seal_in(bencher, root.path(), &records, None));
+        let key = spool_key();
+        group.bench_function("without fsync, encrypted", |bencher| {
+            append_and_seal_in(bencher, root.path(), &records, Some(&key));
+        });
     }
     group.finish();
 }
 
-fn append_and_seal_in(bencher: &mut Bencher<'_>, root: &Path, records: &[Record<'_>]) {
+fn append_and_seal_in(bencher: &mut Bencher<'_>, root: &Path, records: &[Record<'_>], key: Option<&Key>) {
     let staging = Staging::open(root).expect("a staging directory");
     let origin = Origin::of_queue("user_logins", "http://localhost/000000000000/login-queue");
     bencher.iter_custom(|iterations| {
         let mut taken = Duration::ZERO;
         for _ in 0..iterations {
             let started = Instant::now();
-            let mut writer = SegmentWriter::create(&staging, &origin).expect("a new segment");
+            let mut writer = SegmentWriter::create_as(SegmentId::now(), &staging, &origin, key).expect("a new segment");
             for record in records {
                 writer.append(record).expect("a disk with room");
             }
@@ -57,6 +66,43 @@ fn append_and_seal_in(bencher: &mut Bencher<'_>, root: &Path, records: &[Record<
         }
         taken
     });
+}
+
+/// One thread reads each message's body, as the transform does.
+fn read(criterion: &mut Criterion) {
+    let root = disk::directory();
+    let staging = Staging::open(root.path()).expect("a staging directory");
+    let (_, clear) = segment_in(&staging);
+    let key = spool_key();
+    let origin = Origin::of_queue("user_logins", "http://localhost/000000000000/login-queue");
+    let mut writer = SegmentWriter::create_as(SegmentId::now(), &staging, &origin, Some(&key)).expect("a new segment");
+    for line in clear.iter().flat_map(Block::lines) {
+        writer.append(&line.expect("an undamaged line").record).expect("a disk with room");
+    }
+    let encrypted = blocks_of(&staging, writer.seal().expect("a disk with room").id);
+    let keys = SpoolKeys::of(&Keyring::default().with(key).expect("a ring of one key"));
+
+    let mut group = criterion.benchmark_group("read");
+    group.sample_size(20).sampling_mode(SamplingMode::Flat);
+    for (name, blocks) in [("in clear", clear), ("encrypted", encrypted)] {
+        group.throughput(throughput(blocks.iter().map(Block::size).sum()));
+        group.bench_function(name, |bencher| bencher.iter(|| body_bytes(&blocks, &keys)));
+    }
+    group.finish();
+}
+
+fn body_bytes(blocks: &[Block], keys: &SpoolKeys) -> usize {
+    let (mut bytes, mut memory, mut opener) = (0, String::new(), Opener::default());
+    for line in blocks.iter().flat_map(Block::lines) {
+        let record = line.expect("an undamaged line").record;
+        let record = opener.open(&record, keys).expect("its key");
+        bytes += record.body.text(&mut memory).expect("a body").len();
+    }
+    bytes
+}
+
+fn spool_key() -> Key {
+    Key::random(Algorithm::Spool).expect("random bytes")
 }
 
 fn scans(criterion: &mut Criterion) {
@@ -87,14 +133,17 @@ fn scans(criterion: &mut Criterion) {
 /// A sealed segment of logins, and what it holds.
 fn segment_in(staging: &Staging) -> (SealedSegment, Vec<Block>) {
     let segment = Logins::new(SEED).seal_segment(staging, MESSAGES).expect("a disk with room");
-    let mut reader = SegmentReader::open(&staging.spool(segment.id)).expect("the segment");
-    let blocks = iter::from_fn(|| reader.next_block().expect("an undamaged segment")).collect();
-    (segment, blocks)
+    (segment, blocks_of(staging, segment.id))
+}
+
+fn blocks_of(staging: &Staging, segment: SegmentId) -> Vec<Block> {
+    let mut reader = SegmentReader::open(&staging.spool(segment)).expect("the segment");
+    iter::from_fn(|| reader.next_block().expect("an undamaged segment")).collect()
 }
 
 fn throughput(bytes: u64) -> Throughput {
     Throughput::ElementsAndBytes { elements: MESSAGES as u64, bytes }
 }
 
-criterion_group!(benches, append_and_seal, scans);
+criterion_group!(benches, append_and_seal, read, scans);
 criterion_main!(benches);

@@ -45,6 +45,8 @@ fn main() -> anyhow::Result<()> {
                 body: body.into(),
                 attributes: None,
                 group_id: None,
+                enc: None,
+                group_tag: None,
                 sequence_number: None,
                 sent_at_is_stable: true,
             })?;

@@ -82,6 +82,8 @@ pub struct SpoolSettings {
     pub archive_days: u32,
     /// How long rejected messages are kept.
     pub rejects_days: u32,
+    /// What messages say is encrypted, with the first spool key.
+    pub encryption: bool,
 }
 
 /// How Postgres is loaded: `[load]`.
@@ -130,7 +132,10 @@ impl Config {
             pipeline,
             staging_dir,
             queue: file.queue.checked()?,
-            spool: file.spool.checked()?,
+            spool: SpoolSettings {
+                encryption: file.spool_encryption || file.spool.encryption,
+                ..file.spool.checked()?
+            },
             load: file.load.checked()?,
             keys: KeySource::resolve(overrides.key_file.as_deref(), file.key_command, file.key_source.as_deref())?,
             queue_url: overrides.queue_url.or(file.queue_url),

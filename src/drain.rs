@@ -31,6 +31,7 @@ use crate::config::{QueueSettings, SpoolSettings};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::in_flight::{InFlight, Keeper, SetAside};
+use crate::keyring::Key;
 use crate::queue::{BATCH_MESSAGES, Depth, Queue};
 use crate::spool::{Origin, SealedSegment};
 use crate::staging::Staging;
@@ -88,6 +89,8 @@ pub struct Drain<Q> {
     pub staging: Staging,
     /// Whose they are.
     pub origin: Origin,
+    /// What encrypts them, if anything.
+    pub spool_key: Option<Key>,
     /// How to receive.
     pub settings: QueueSettings,
     /// When to seal.

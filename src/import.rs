@@ -21,6 +21,7 @@ use uuid::{Builder, Uuid};
 
 use crate::advice::{Advice, Advised, fatal};
 use crate::durable::{FileError, given};
+use crate::keyring::Key;
 use crate::segment::SegmentId;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter, Source};
 use crate::staging::Staging;
@@ -80,6 +81,7 @@ pub fn import(
     pipeline: &str,
     path: &Path,
     sent_at: Option<Timestamp>,
+    spool_key: Option<&Key>,
     mut on_sealed: impl FnMut(&SealedSegment),
 ) -> Result<Imported, ImportError> {
     let file = given::open_to_read(path).map_err(FileError::of("open", path)).map_err(ImportError::Unreadable)?;
@@ -100,7 +102,7 @@ pub fn import(
             lines.skip(part.lines).map_err(ImportError::Unreadable)?;
             continue;
         }
-        let mut writer = SegmentWriter::create_as(part.id, staging, &origin)?;
+        let mut writer = SegmentWriter::create_as(part.id, staging, &origin, spool_key)?;
         for _ in 0..part.lines {
             let line = lines.next_line().map_err(ImportError::Unreadable)?;
             if let Some((offset, Content::Body(body))) = line {
@@ -273,6 +275,8 @@ fn record<'a>(file_name: &str, offset: u64, sent_at: Timestamp, body: &'a str) -
         body: body.into(),
         attributes: None,
         group_id: None,
+        enc: None,
+        group_tag: None,
         sequence_number: None,
         sent_at_is_stable: false,
     }
@@ -321,7 +325,7 @@ mod tests {
             let path = self.root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
-            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()), |_| {})
+            import(&self.staging, "p", &path, Some("2026-07-01T00:00:00Z".parse().unwrap()), None, |_| {})
         }
     }
 

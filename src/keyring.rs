@@ -138,6 +138,11 @@ impl Keyring {
         self.all(algorithm).next()
     }
 
+    /// The key that encrypts the spool.
+    pub fn spool_key(&self) -> Result<&Key, KeyringError> {
+        self.first(Algorithm::Spool).ok_or_else(|| KeyringError::NoSpoolKey { known: self.ids() })
+    }
+
     /// The keys that decrypt, in their order.
     pub fn all(&self, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(move |key| key.algorithm == algorithm)

@@ -3,13 +3,14 @@
 //! Always true:
 //! - a sealed segment never changes; its boundary, so what one COPY transaction holds, was fixed when it was sealed;
 //! - a segment says what it is: whose, and from where, in its first line; and what it holds, in its last;
-//! - every line that pgsluice wrote ends with a checksum of itself, so damage is found where it is;
+//! - every line that pgsluice wrote ends with a checksum of itself, so damage is found where it is, also without a key;
 //! - nothing here deletes a message from SQS, so what an open segment loses in a crash is still in the queue.
 //!
 //! Format 2: one JSON object a line. The first is the [`Header`], the last the [`Seal`], each line between them a
 //! [`Record`]. A line's last field is `crc32`, the CRC-32 (IEEE) in eight lowercase hex digits of all bytes of the line
 //! before `,"crc32":`. A message's line without it (written by hand) is taken as it is. The body is the message's body
-//! byte for byte, as a JSON string. Format 1, which has neither header nor seal, is still read.
+//! byte for byte, as a JSON string. Format 3 is the same with messages that are encrypted (`encryption`). Format 1, which has
+//! neither header nor seal, is still read.
 //!
 //! Life of a segment: [`SegmentWriter`] appends to `S.ndjson.open`; [`SegmentWriter::seal`] ends it with the seal,
 //! flushes it to disk, renames it to `S.ndjson` and flushes the directory; [`SegmentReader`] reads it in blocks of whole
@@ -17,6 +18,7 @@
 
 mod body;
 mod checksum;
+mod encryption;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
@@ -30,6 +32,7 @@ mod seal;
 mod writer;
 
 pub use body::Body;
+pub use encryption::{Opener, SpoolKeys, Unopened};
 pub use error::SpoolError;
 pub use header::{Header, Origin, Source};
 pub use reader::{Block, Line, SegmentReader};

@@ -33,7 +33,7 @@ impl Lanes {
     }
 
     pub(super) fn push(&mut self, receipt: Receipt<'_>) {
-        let lane = match &receipt.group_id {
+        let lane = match receipt.group() {
             Some(group) => self.lane_of(group),
             None => self.lane_to_fill(),
         };
@@ -85,6 +85,7 @@ mod tests {
             message_id: "m".into(),
             receipt_handle: index.to_string().into(),
             group_id: group.map(|group| group.to_string().into()),
+            group_tag: None,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::load::Committed;
 use crate::queue::{BATCH_MESSAGES, DeadLetter, DeadLetterQueue, Queue, QueueError, Sqs};
 use crate::reason::Reason;
-use crate::spool::{Line, Record, SegmentReader, message_uuid};
+use crate::spool::{Line, Opener, Record, SegmentReader, SpoolKeys, message_uuid};
 
 /// A batch of more than one message stays below this, the smallest limit that any server of SQS's protocol has.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -32,6 +32,8 @@ pub struct RejectRoute {
     pub dead_letters: Option<DeadLetterQueue>,
     /// The `maxReceiveCount` of the queue, for messages that are left there.
     pub max_receives: Option<u32>,
+    /// They open what is sent to the dead-letter queue.
+    pub spool_keys: SpoolKeys,
 }
 
 impl RejectRoute {
@@ -46,6 +48,12 @@ impl RejectRoute {
         })
     }
 
+    /// With the keys that open messages.
+    #[must_use]
+    pub fn opening_with(self, spool_keys: &SpoolKeys) -> Self {
+        Self { spool_keys: spool_keys.clone(), ..self }
+    }
+
     /// Sends a segment's rejects to the dead-letter queue, if there is one.
     ///
     /// A message that this queue refuses (most likely as too long) is kept in the staging directory alone.
@@ -55,7 +63,7 @@ impl RejectRoute {
             committed.rejects().iter().map(|reject| (reject.message_id, &reject.reason)).collect();
         let mut batch: Vec<DeadLetter> = Vec::new();
         let mut reader = SegmentReader::open(segment)?;
-        let mut memory = String::new();
+        let (mut memory, mut opener) = (String::new(), Opener::default());
         while !rejects.is_empty() {
             let Some(block) = reader.next_block()? else { break };
             for line in block.lines() {
@@ -64,6 +72,8 @@ impl RejectRoute {
                 if record.receipt_handle.is_empty() {
                     continue; // imported: it came from no queue
                 }
+                let record = opener.open(&record, &self.spool_keys);
+                let record = record.map_err(|problem| block.unopened(offset, problem))?;
                 let body = record.body.text(&mut memory).map_err(|problem| block.damaged(offset, problem))?;
                 let letter = dead_letter(&record, body, reason);
                 let bytes: usize = batch.iter().map(DeadLetter::bytes).sum();

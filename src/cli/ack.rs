@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::SharedFlags;
 use super::end::End;
 use super::session::{Session, runtime};
-use crate::ack::RejectRoute;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
@@ -17,7 +16,7 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let inventory = session.take_inventory(&owner)?;
         let mut loaders = session.connect_loaders(1).await?;
         let queue = session.connect_queue().await?;
-        let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
+        let route = session.reject_route(&queue).await?;
         let stages = Arc::clone(&session.stages);
         let parallel = session.config.queue.pollers;
         let end = stages.acknowledge_committed(inventory, Arc::new(queue), &mut loaders, parallel, route).await;

@@ -55,6 +55,9 @@ pub(super) fn run(flags: &SharedFlags, check: &Flags) -> Result<ExitCode, Error>
     let config = Config::resolve(flags.overrides())?;
     let runtime = runtime()?;
     let keys = runtime.block_on(keyring::read(&config.keys))?;
+    if config.spool.encryption {
+        keys.spool_key()?;
+    }
     let plan = Plan::compile(&config.pipeline, &keys, config.queue_name())?;
     config.queue_address()?;
     let database = config.database_url()?;

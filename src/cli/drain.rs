@@ -19,10 +19,11 @@ pub(super) fn run(flags: &SharedFlags, limits: &LimitFlags) -> Result<ExitCode, 
         let mut session = Session::open(flags)?;
         session.find_queue().await?;
         let inventory = session.take_inventory(&session.owner(Some(session.config.queue_url()?)))?;
+        let spool_key = session.spool_key().await?;
         let queue = session.connect_queue().await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         session.expect_of_queue(&queue, limits, 0, true);
-        let drain = session.drain(queue, limits, Proof::Spooled, stop)?;
+        let drain = session.drain(queue, spool_key, limits, Proof::Spooled, stop)?;
         inventory.inherited_by(&drain.in_flight);
         let keeper = drain.keeper();
 

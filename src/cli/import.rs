@@ -67,10 +67,13 @@ fn lines_of(path: &Path) -> io::Result<u64> {
 async fn import_all(session: &Session, flags: &Flags) -> Result<End, Error> {
     let sent_at = flags.sent_at;
     session.expect_of_files(flags.files.clone(), lines_of);
+    let spool_key = session.spool_key().await?;
     for file in &flags.files {
         let (staging, pipeline, path) = (session.staging().clone(), session.config.pipeline.name.clone(), file.clone());
-        let counters = Arc::clone(session.stages.counters());
-        let reading = blocking(move || import(&staging, &pipeline, &path, sent_at, |segment| counters.enter(segment)));
+        let (counters, key) = (Arc::clone(session.stages.counters()), spool_key.clone());
+        let reading = blocking(move || {
+            import(&staging, &pipeline, &path, sent_at, key.as_ref(), |segment| counters.enter(segment))
+        });
         let imported = tokio::select! {
             imported = reading => imported?,
             () = session.stop.cancelled() => return Ok(End::without_queue(true, true)),

@@ -8,7 +8,6 @@ use clap::Args;
 use super::end::End;
 use super::session::{Session, runtime};
 use super::{KeyFlags, LimitFlags, SharedFlags};
-use crate::ack::RejectRoute;
 use crate::drain::Proof;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -36,13 +35,14 @@ pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
         let owner = session.owner(Some(session.config.queue_url()?));
         let inventory = session.take_inventory(&owner)?;
         let plan = session.plan().await?;
+        let spool_key = session.spool_key().await?;
         let loaders = session.connect_loaders_for(&plan, session.config.load.connections, keys).await?;
         let queue = session.connect_queue().await?;
-        let route = RejectRoute::find(&session.config.pipeline.rejects, &queue).await?;
+        let route = session.reject_route(&queue).await?;
         let stop = stop_after(&session.stop, limits.max_duration);
         session.expect_of_queue(&queue, limits, inventory.messages(), false);
         // The drain cancels its own token at its end, which is no reason to hurry.
-        let drain = session.drain(queue, limits, Proof::Acknowledged, stop.child_token())?;
+        let drain = session.drain(queue, spool_key, limits, Proof::Acknowledged, stop.child_token())?;
         let ran = Arc::clone(&session.stages).run(drain, inventory, plan, loaders, route, stop);
         let end = if limits.follow {
             Box::pin(beside(ran, EXPIRE_EVERY, async || session.expire().await)).await

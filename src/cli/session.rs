@@ -9,24 +9,26 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
 use super::end::{End, Told, exit_code};
 use super::output::{say, say_text};
 use super::{KeyFlags, LimitFlags, SharedFlags};
+use crate::ack::RejectRoute;
 use crate::config::{Config, OnReject, QueueAddress, QueueSettings};
 use crate::counters::{Counters, Expected};
 use crate::drain::{Drain, Proof};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::in_flight::InFlight;
-use crate::keyring;
+use crate::keyring::{self, Key, Keyring};
 use crate::load::{Loader, RejectAllowance};
 use crate::progress::{self, Progress};
 use crate::queue::{Depth, Queue, ReceiveTimes, Sqs};
 use crate::report::{Report, Sampler, Surroundings};
-use crate::spool::{self, Origin, SealedSegment};
+use crate::spool::{self, Origin, SealedSegment, SpoolKeys};
 use crate::stages::{Inventory, Owner, Stages};
 use crate::staging::{Staging, StagingLock};
 use crate::transform::Plan;
@@ -46,6 +48,7 @@ pub(super) struct Session {
     sampler: Sampler,
     account: Account,
     quiet: bool,
+    keys: OnceCell<Keyring>,
     /// The queue, where its URL had to be asked for.
     found: Option<Sqs>,
     _lock: StagingLock,
@@ -73,6 +76,7 @@ impl Session {
             sampler,
             account: flags.account.clone(),
             quiet: flags.quiet,
+            keys: OnceCell::new(),
             found: None,
             _lock: lock,
         })
@@ -88,10 +92,38 @@ impl Session {
         self.stages.staging()
     }
 
-    /// Compiles the mapping; reads the masking keys.
+    /// Compiles the mapping; reads the keys.
     pub(super) async fn plan(&self) -> Result<Arc<Plan>, Error> {
-        let keys = keyring::read(&self.config.keys).await?;
-        Ok(Arc::new(Plan::compile(&self.config.pipeline, &keys, self.config.queue_name())?))
+        let keys = self.keys().await?;
+        Ok(Arc::new(Plan::compile(&self.config.pipeline, keys, self.config.queue_name())?))
+    }
+
+    /// What encrypts the spool, if it is to be.
+    pub(super) async fn spool_key(&self) -> Result<Option<Key>, Error> {
+        if !self.config.spool.encryption {
+            return Ok(None);
+        }
+        Ok(Some(self.keys().await?.spool_key()?.clone()))
+    }
+
+    /// Where rejected messages go. What is sent to a dead-letter queue is opened first.
+    pub(super) async fn reject_route(&self, queue: &Sqs) -> Result<RejectRoute, Error> {
+        let policy = &self.config.pipeline.rejects;
+        let route = RejectRoute::find(policy, queue).await?;
+        if !matches!(policy.on_reject, OnReject::Send { .. }) {
+            return Ok(route);
+        }
+        match self.keys().await {
+            Ok(keys) => Ok(route.opening_with(&SpoolKeys::of(keys))),
+            Err(error) if self.config.spool.encryption => Err(error),
+            // A segment that was encrypted before tells which key it needs.
+            Err(_) => Ok(route),
+        }
+    }
+
+    /// Read once: a program may give them.
+    async fn keys(&self) -> Result<&Keyring, Error> {
+        Ok(self.keys.get_or_try_init(|| keyring::read(&self.config.keys)).await?)
     }
 
     /// Nothing is said except errors.
@@ -201,6 +233,7 @@ impl Session {
     pub(super) fn drain(
         &self,
         queue: Sqs,
+        spool_key: Option<Key>,
         limits: &LimitFlags,
         proof: Proof,
         stop: CancellationToken,
@@ -212,6 +245,7 @@ impl Session {
             queue: Arc::new(queue),
             staging: self.staging().clone(),
             origin,
+            spool_key,
             settings: self.config.queue,
             spool: self.config.spool,
             limits: limits.drain_limits(self.account.run().started_at),

@@ -1,7 +1,7 @@
 //! Settings of the configuration file from the environment: `PGSLUICE_QUEUE_POLLERS` is `pollers` in `[queue]`.
 //!
 //! The sections are those below; a variable that begins like one and names no setting is an error, as an unknown key of
-//! the file is. A value is taken as text where the setting is one, else as a number.
+//! the file is. A value is taken as text where the setting is one, else as a number, else as `true` or `false`.
 
 use toml::{Table, Value};
 
@@ -26,7 +26,8 @@ pub(super) fn overlaid(
             continue;
         }
         let number = text.parse().map(Value::Integer).ok();
-        let values = [Some(Value::String(text.to_owned())), number];
+        let truth = text.parse().map(Value::Boolean).ok();
+        let values = [truth, Some(Value::String(text.to_owned())), number];
         let overlaid = values.into_iter().flatten().map(|value| with(&file, section, &key, value)).reduce(Result::or);
         file = overlaid.unwrap_or(Ok(file)).map_err(|problem| ConfigError::InvalidVariable { variable, problem })?;
     }

@@ -143,6 +143,7 @@ impl SpoolTable {
             segment_max_age_ms: within("spool.segment_max_age_ms", self.segment_max_age_ms, 1..=86_400_000)?,
             archive_days: within("spool.archive_days", self.archive_days, 0..=36_500)?,
             rejects_days: within("spool.rejects_days", self.rejects_days, 1..=36_500)?,
+            encryption: self.encryption,
         })
     }
 }

@@ -32,6 +32,9 @@ pub(super) struct ConfigFile {
     /// `aws-secretsmanager:` and the name or ARN of a secret that holds a keyring.
     #[schemars(regex(pattern = "^aws-secretsmanager:."))]
     pub(super) key_source: Option<String>,
+    /// The same as `encryption` in `[spool]`.
+    #[serde(default)]
+    pub(super) spool_encryption: bool,
     /// How Postgres is reached.
     #[serde(default)]
     pub(super) database: DatabaseTable,
@@ -100,6 +103,8 @@ pub(super) struct SpoolTable {
     /// Rejected messages are kept for this number of days.
     #[schemars(range(min = 1, max = 36_500))]
     pub(super) rejects_days: u32,
+    /// Encrypts what messages say, with the first `spool` key of the keyring.
+    pub(super) encryption: bool,
 }
 
 /// How Postgres is loaded.
@@ -187,6 +192,7 @@ impl Default for SpoolTable {
             segment_max_age_ms: 2000,
             archive_days: 7,
             rejects_days: 90,
+            encryption: false,
         }
     }
 }

@@ -34,7 +34,9 @@ use crate::counters::{Counters, RunStage};
 use crate::durable::FileError;
 use crate::error::Error;
 use crate::in_flight::{Batch, BatchPart, InFlight};
+use crate::keyring::Key;
 use crate::queue::Queue;
+use crate::segment::SegmentId;
 use crate::spool::{Origin, Record, SealedSegment, SegmentWriter};
 use crate::staging::Staging;
 
@@ -51,6 +53,7 @@ const ROOM_IN_SEGMENTS: u64 = 3;
 pub(super) struct Spooler {
     staging: Staging,
     origin: Origin,
+    spool_key: Option<Key>,
     settings: SpoolSettings,
     counters: Arc<Counters>,
     crew: Arc<Crew>,
@@ -102,6 +105,7 @@ impl Spooler {
             all_sealed: drain.all_sealed.clone(),
             staging: drain.staging.clone(),
             origin: drain.origin.clone(),
+            spool_key: drain.spool_key.clone(),
             settings: drain.spool,
             counters: Arc::clone(&drain.counters),
             crew: Arc::clone(&polling.crew),
@@ -151,13 +155,13 @@ impl Spooler {
     }
 
     async fn append(&mut self, arrival: Arrival) -> Result<Taken, Error> {
-        let started = Instant::now();
+        let (started, max_bytes) = (Instant::now(), self.settings.segment_max_bytes);
         let mut bytes = 0;
         self.in_flight.append(arrival.batch);
         for (position, message) in arrival.messages.iter().enumerate() {
             let open = match &mut self.open {
                 Some(open) => open,
-                none => match begin_segment(&self.staging, &self.origin, self.settings.segment_max_bytes)? {
+                none => match begin_segment(&self.staging, &self.origin, self.spool_key.as_ref(), max_bytes)? {
                     Some(writer) => none.insert(OpenSegment::begin(writer)),
                     None => return Ok(self.takes_none_from(&arrival, position)),
                 },
@@ -255,12 +259,17 @@ async fn hand_on(sealed: &mpsc::Sender<SealedSegment>, segment: SealedSegment, c
 }
 
 /// `None` where the disk has no room for it.
-fn begin_segment(staging: &Staging, origin: &Origin, max_bytes: u64) -> Result<Option<SegmentWriter>, FileError> {
+fn begin_segment(
+    staging: &Staging,
+    origin: &Origin,
+    spool_key: Option<&Key>,
+    max_bytes: u64,
+) -> Result<Option<SegmentWriter>, FileError> {
     if !staging.has_room(max_bytes.saturating_mul(ROOM_IN_SEGMENTS))? {
         tracing::error!(segment_max_bytes = max_bytes, "no room for a segment and its chunk; receiving stops");
         return Ok(None);
     }
-    match SegmentWriter::create(staging, origin) {
+    match SegmentWriter::create_as(SegmentId::now(), staging, origin, spool_key) {
         Err(error) if error.is_disk_full() => Ok(None),
         created => created.map(Some),
     }

@@ -87,6 +87,7 @@ impl Setup {
             queue: Arc::clone(&queue),
             staging: staging.clone(),
             origin: origin(),
+            spool_key: None,
             settings: QueueSettings {
                 pollers: MOST,
                 wait_seconds: 1,
@@ -100,6 +101,7 @@ impl Setup {
                 segment_max_age_ms: 2000,
                 archive_days: 0,
                 rejects_days: 90,
+                encryption: false,
             },
             limits: self.limits,
             proof: self.proof,

@@ -27,6 +27,8 @@ pub enum KeyringError {
     SharedKey { id: String, known: String },
     #[error("the keyring has no key {id}; it has {known}")]
     NoSuchKey { id: String, known: String },
+    #[error("the spool is to be encrypted, and the keyring has no key of algorithm spool; it has {known}")]
+    NoSpoolKey { known: String },
     #[error("key_command cannot be run: {program}")]
     CommandNotRun { program: String, source: io::Error },
     #[error("key_command {problem}")]
@@ -67,6 +69,10 @@ impl Advised for KeyringError {
                 usage("a key is in a keyring once; `pgsluice keygen --promote ID` lets it encrypt")
             }
             Self::SharedKey { .. } => usage("each algorithm needs a key of its own"),
+            Self::NoSpoolKey { .. } => usage(
+                "add one by `pgsluice keygen --add --algorithm spool`, and name the keyring by --key-file or \
+                 PGSLUICE_KEY_FILE; or leave out `encryption` in [spool]",
+            ),
             Self::NoSuchKey { .. } => usage("give one of these ids"),
             Self::CommandNotRun { .. } => {
                 usage("key_command is a list of a program and its arguments; no shell reads it")

@@ -69,6 +69,8 @@ impl Logins {
                 body: body.into(),
                 attributes: None,
                 group_id: None,
+                enc: None,
+                group_tag: None,
                 sequence_number: None,
                 sent_at_is_stable: true,
             })?;

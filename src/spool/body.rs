@@ -10,18 +10,40 @@ use serde_json::value::RawValue;
 use crate::unescape::{LoneSurrogate, unescape};
 
 /// A message's body, as text or as a JSON string.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub enum Body<'a> {
     /// The text.
     Text(Cow<'a, str>),
     /// The inside of a JSON string, with escapes.
     Escaped(&'a str),
+    /// In the record's encrypted text, see [`super::Opener`].
+    #[default]
+    Encrypted,
 }
 
 impl<'a> Body<'a> {
     /// From the inside of a JSON string.
     pub(super) fn from_json(inside: &'a str) -> Self {
         if memchr::memchr(b'\\', inside.as_bytes()).is_some() { Self::Escaped(inside) } else { inside.into() }
+    }
+
+    /// The same, if it is the inside of one JSON string: a second field would begin with a quote that has no backslash
+    /// before it.
+    pub(super) fn alone(inside: &'a str) -> Option<Self> {
+        (!has_bare_quote(inside.as_bytes())).then(|| Self::from_json(inside))
+    }
+
+    /// The same body, borrowed.
+    pub(super) fn borrowed(&self) -> Body<'_> {
+        match self {
+            Self::Text(text) => Body::Text(Cow::Borrowed(text)),
+            Self::Escaped(escaped) => Body::Escaped(escaped),
+            Self::Encrypted => Body::Encrypted,
+        }
+    }
+
+    pub(super) const fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Encrypted)
     }
 
     /// The text, decoded into `memory` where it has escapes. A body of JSON has one for each of its quotes. A caller that
@@ -31,6 +53,7 @@ impl<'a> Body<'a> {
         let escaped = match self {
             Self::Text(text) => return Ok(text),
             Self::Escaped(escaped) => escaped,
+            Self::Encrypted => return Err("the message is encrypted"),
         };
         memory.clear();
         let decoded = unescape(escaped, |piece| {
@@ -40,6 +63,12 @@ impl<'a> Body<'a> {
         decoded.map_err(|LoneSurrogate| "the body holds half of a surrogate pair")?;
         Ok(memory)
     }
+}
+
+/// Whether a quote stands anywhere but behind a backslash. Looks at all pairs, so that it takes many at a time.
+fn has_bare_quote(bytes: &[u8]) -> bool {
+    let bare = |pair: &[u8]| pair[1] == b'"' && pair[0] != b'\\';
+    bytes.first() == Some(&b'"') || bytes.windows(2).fold(false, |found, pair| found | bare(pair))
 }
 
 impl<'a> From<&'a str> for Body<'a> {

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::checksum::push_checksum;
 use super::{
-    Header, Receipt, Record, RejectEntry, Seal, SegmentReader, line_fields, push_reject, read_rejects, recover,
-    sealed_segment,
+    Header, Opener, Receipt, Record, RejectEntry, Seal, SegmentReader, SpoolKeys, line_fields, push_reject,
+    read_rejects, recover, sealed_segment,
 };
+use crate::keyring::{Key, Keyring, SecretKey};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
 use crate::staging::Staging;
@@ -38,11 +39,23 @@ fn one_line(line: &[u8]) {
         );
         one_reject(line, &record);
     }
+    opened(&record);
     if has_text {
         let mut written = Vec::new();
         record.write_line(&mut written).expect("a record can be written");
         let again = Record::parse_line(written.strip_suffix(b"\n").expect("a line")).expect("it can be read again");
         assert_eq!(shown(), serde_json::to_string(&again).ok(), "what is written is read back");
+    }
+}
+
+/// What is encrypted opens, or says why not; so does a line that names a key that is there.
+fn opened(record: &Record<'_>) {
+    let key = Key::spool(SecretKey::from_hex("key", &"07".repeat(32)).expect("a key"), None);
+    let keys = SpoolKeys::of(&Keyring::default().with(key.clone()).expect("a ring of one key"));
+    let named = record.enc.as_deref().and_then(|enc| enc.split_once('.'));
+    let named = named.map(|(_, rest)| format!("{}.{rest}", key.id()).into());
+    for enc in [record.enc.clone(), named] {
+        _ = Opener::default().open(&Record { enc, ..record.clone() }, &keys);
     }
 }
 

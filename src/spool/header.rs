@@ -9,8 +9,10 @@ use super::checksum::{push_checksum, verified};
 use crate::durable::Place;
 use crate::segment::SegmentId;
 
-/// The format that this version writes. Format 1 has neither header nor seal, and is still read.
+/// The format of a segment in clear. Format 1 has neither header nor seal, and is still read.
 pub(super) const FORMAT: u32 = 2;
+/// The format of a segment whose messages are encrypted. What knows format 2 alone would take them for damage.
+pub(super) const ENCRYPTED_FORMAT: u32 = 3;
 const START: &[u8] = b"{\"format\":";
 const MAX_HEADER_BYTES: u64 = 64 * 1024;
 
@@ -112,7 +114,7 @@ impl Header {
         verified(line).map_err(HeaderProblem::Damaged)?;
         // The format first: a newer header may have other keys.
         let Format { format } = serde_json::from_slice(line).map_err(damaged)?;
-        if format > FORMAT {
+        if format > ENCRYPTED_FORMAT {
             return Err(HeaderProblem::Newer { format });
         }
         serde_json::from_slice(line).map_err(damaged)

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::header::HeaderProblem;
-use super::{Header, Receipt, Record, Seal, SpoolError};
+use super::{Header, Receipt, Record, Seal, SpoolError, Unopened};
 use crate::durable::{FileError, Place};
 
 /// Large enough that handing blocks to threads costs nothing beside parsing them, small enough to stay in cache.
 const BLOCK_BYTES: usize = 512 * 1024;
-/// A body of 1 MiB, SQS's largest, grows at most six-fold as a JSON string. A longer line is damage.
-const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// A body of 2 MiB, the largest that is imported, grows at most six-fold as a JSON string, and by a third more where it is
+/// encrypted. A longer line is damage.
+const MAX_LINE_BYTES: usize = 24 * 1024 * 1024;
 
 /// A segment file that is read from its start to its end.
 #[derive(Debug)]
@@ -265,6 +266,12 @@ impl Block {
         })
     }
 
+    /// The error for a line of this block that could not be opened.
+    #[must_use]
+    pub fn unopened(&self, offset: u64, problem: Unopened) -> SpoolError {
+        SpoolError::unopened(&self.path, offset, problem)
+    }
+
     /// The error for a line of this block, for damage that shows only when its record is used.
     #[must_use]
     pub fn damaged(&self, offset: u64, problem: &'static str) -> SpoolError {
@@ -383,8 +390,8 @@ mod tests {
             fs::write(&path, text.replacen(header, &line, 1)).unwrap();
             SegmentReader::open(&path)
         };
-        let newer = with("\"format\":2", "\"format\":3,\"new\":{}").unwrap_err();
-        assert!(matches!(newer, SpoolError::NewerFormat { format: 3, .. }), "{newer}");
+        let newer = with("\"format\":2", "\"format\":4,\"new\":{}").unwrap_err();
+        assert!(matches!(newer, SpoolError::NewerFormat { format: 4, .. }), "{newer}");
         let extended = with("\"created_at\"", "\"host\":\"h\",\"created_at\"").unwrap();
         assert_eq!(extended.header().unwrap().pipeline, origin().pipeline);
     }

@@ -30,14 +30,20 @@ pub struct Record<'a> {
     #[serde(borrow)]
     pub receipt_handle: Cow<'a, str>,
     /// The raw body.
-    #[serde(borrow)]
+    #[serde(borrow, default, skip_serializing_if = "Body::is_encrypted")]
     pub body: Body<'a>,
+    /// Body, attributes and group, where they are encrypted: see [`super::Opener`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub enc: Option<Cow<'a, str>>,
     /// The message attributes, `{name: {type, value}}`, where the message has some; a binary value is base64.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<&'a RawValue>,
     /// The FIFO group, where the message has one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<Cow<'a, str>>,
+    /// In place of an encrypted group: the same for all messages of the group in its segment.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub group_tag: Option<Cow<'a, str>>,
     /// The FIFO sequence number, where the message has one.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sequence_number: Option<Cow<'a, str>>,
@@ -72,6 +78,8 @@ impl<'a> From<&'a Message> for Record<'a> {
             receive_count: message.receive_count,
             receipt_handle: message.receipt_handle.as_str().into(),
             body: message.body.as_str().into(),
+            enc: None,
+            group_tag: None,
             attributes: message.attributes.as_deref(),
             group_id: message.group_id.as_deref().map(Cow::Borrowed),
             sequence_number: message.sequence_number.as_deref().map(Cow::Borrowed),
@@ -100,7 +108,29 @@ impl<'a> Record<'a> {
                 return Ok(record);
             }
         }
-        serde_json::from_str(text).map_err(|_| "not a spool line")
+        let record: Self = serde_json::from_str(text).map_err(|_| "not a spool line")?;
+        if record.body.is_encrypted() == record.enc.is_some() { Ok(record) } else { Err("not a spool line") }
+    }
+
+    /// The same record, borrowed.
+    pub(super) fn borrowed(&self) -> Record<'_> {
+        fn borrowed<'b>(text: Option<&'b Cow<'_, str>>) -> Option<Cow<'b, str>> {
+            text.map(|text| Cow::Borrowed(&**text))
+        }
+        Record {
+            message_id: Cow::Borrowed(&self.message_id),
+            sent_at: self.sent_at,
+            received_at: self.received_at,
+            receive_count: self.receive_count,
+            receipt_handle: Cow::Borrowed(&self.receipt_handle),
+            body: self.body.borrowed(),
+            enc: borrowed(self.enc.as_ref()),
+            attributes: self.attributes,
+            group_id: borrowed(self.group_id.as_ref()),
+            group_tag: borrowed(self.group_tag.as_ref()),
+            sequence_number: borrowed(self.sequence_number.as_ref()),
+            sent_at_is_stable: self.sent_at_is_stable,
+        }
     }
 
     /// Reads what [`Self::write_line`] wrote of a message without attributes and group, in half the time of a JSON parser.
@@ -115,10 +145,15 @@ impl<'a> Record<'a> {
             Some(rest) => (rest, false),
             None => (rest, true),
         };
-        let body = rest.strip_prefix(",\"body\":\"")?.strip_suffix('"')?;
         let is_plain = |text: &str| memchr::memchr(b'\\', text.as_bytes()).is_none();
-        // Another field after the body would begin with a quote that has no backslash before it.
-        if !is_plain(message_id) || !is_plain(receipt_handle) || has_bare_quote(body.as_bytes()) {
+        let (body, enc) = if let Some(rest) = rest.strip_prefix(",\"body\":\"") {
+            (Body::alone(rest.strip_suffix('"')?)?, None)
+        } else {
+            let enc = rest.strip_prefix(",\"enc\":\"")?.strip_suffix('"')?;
+            let is_alone = is_plain(enc) && memchr::memchr(b'"', enc.as_bytes()).is_none();
+            (Body::Encrypted, Some(is_alone.then_some(enc)?))
+        };
+        if !is_plain(message_id) || !is_plain(receipt_handle) {
             return None;
         }
         Some(Self {
@@ -127,9 +162,11 @@ impl<'a> Record<'a> {
             received_at: received_at.parse().ok()?,
             receive_count: receive_count.parse().ok()?,
             receipt_handle: receipt_handle.into(),
-            body: Body::from_json(body),
+            body,
+            enc: enc.map(Cow::Borrowed),
             attributes: None,
             group_id: None,
+            group_tag: None,
             sequence_number: None,
             sent_at_is_stable,
         })
@@ -153,8 +190,10 @@ impl<'a> Record<'a> {
             receive_count: 1,
             receipt_handle: "r".into(),
             body: body.into(),
+            enc: None,
             attributes: None,
             group_id: None,
+            group_tag: None,
             sequence_number: None,
             sent_at_is_stable: true,
         }
@@ -167,12 +206,6 @@ pub fn message_uuid(message_id: &str) -> Uuid {
     Uuid::parse_str(message_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, message_id.as_bytes()))
 }
 
-/// Whether a quote stands anywhere but behind a backslash. Looks at all pairs, so that it takes many at a time.
-fn has_bare_quote(bytes: &[u8]) -> bool {
-    let bare = |pair: &[u8]| pair[1] == b'"' && pair[0] != b'\\';
-    bytes.first() == Some(&b'"') || bytes.windows(2).fold(false, |found, pair| found | bare(pair))
-}
-
 /// What settling a message needs of its spool line.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Receipt<'a> {
@@ -182,9 +215,12 @@ pub struct Receipt<'a> {
     /// What deletes, extends or releases the delivery; empty for an imported message, which no queue holds.
     #[serde(borrow)]
     pub receipt_handle: Cow<'a, str>,
-    /// The FIFO group, where the message has one.
+    /// The FIFO group, where the message has one and it is not encrypted.
     #[serde(borrow, default)]
     pub group_id: Option<Cow<'a, str>>,
+    /// What stands for a group that is encrypted.
+    #[serde(borrow, default)]
+    pub group_tag: Option<Cow<'a, str>>,
 }
 
 impl<'a> Receipt<'a> {
@@ -193,12 +229,19 @@ impl<'a> Receipt<'a> {
         serde_json::from_slice(line).map_err(|_| "not a spool line")
     }
 
+    /// What all messages of its group in its segment have in common, and no others.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.group_id.as_deref().or(self.group_tag.as_deref())
+    }
+
     /// The same, apart from the line that it was read from.
     pub(super) fn into_owned(self) -> Receipt<'static> {
         Receipt {
             message_id: self.message_id.into_owned().into(),
             receipt_handle: self.receipt_handle.into_owned().into(),
             group_id: self.group_id.map(|group| group.into_owned().into()),
+            group_tag: self.group_tag.map(|tag| tag.into_owned().into()),
         }
     }
 }
@@ -242,8 +285,10 @@ mod tests {
                     receive_count,
                     receipt_handle,
                     body: Body::Text(body),
+                    enc: None,
                     attributes: None,
                     group_id,
+                    group_tag: None,
                     sequence_number,
                     sent_at_is_stable,
                 }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 
 use serde::Deserialize;
 
-use super::{Record, Source, SpoolError, identity_time_ms, line_fields};
+use super::{Opener, Record, Source, SpoolError, SpoolKeys, identity_time_ms, line_fields};
 use crate::durable::{FileError, Place};
 use crate::reason::{Reason, Stage};
 
@@ -130,18 +130,20 @@ impl Rejects {
     }
 
     /// The body of the message in that line.
-    pub fn body(&self) -> Result<String, SpoolError> {
-        let body = self.record()?.body;
-        let text = body.text(&mut String::new()).map(str::to_owned);
+    pub fn body(&self, keys: &SpoolKeys) -> Result<String, SpoolError> {
+        let (record, mut opener) = (self.record()?, Opener::default());
+        let message = opener.open(&record, keys);
+        let message = message.map_err(|problem| SpoolError::unopened(self.place.path(), self.line_start(), problem))?;
+        let text = message.body.text(&mut String::new()).map(str::to_owned);
         text.map_err(|problem| self.damaged(problem))
     }
 
     fn damaged(&self, problem: &'static str) -> SpoolError {
-        SpoolError::Damaged {
-            path: self.place.path().to_owned(),
-            offset: self.offset - self.line.len() as u64,
-            problem,
-        }
+        SpoolError::Damaged { path: self.place.path().to_owned(), offset: self.line_start(), problem }
+    }
+
+    const fn line_start(&self) -> u64 {
+        self.offset - self.line.len() as u64
     }
 
     fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {

@@ -5,10 +5,12 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use jiff::Timestamp;
 
-use super::header::FORMAT;
+use super::encryption::Sealer;
+use super::header::{ENCRYPTED_FORMAT, FORMAT};
 use super::{Header, Origin, Record, Seal, SealedSegment};
 use crate::crash_point::CrashPoint;
 use crate::durable::{FileError, Place, remove_if_present, rename_durably};
+use crate::keyring::Key;
 use crate::segment::SegmentId;
 use crate::staging::Staging;
 
@@ -20,6 +22,7 @@ const SEAL_ROOM_BYTES: usize = 256;
 #[derive(Debug)]
 pub struct SegmentWriter {
     id: SegmentId,
+    sealer: Option<Sealer>,
     file: File,
     open: Place,
     sealed: Place,
@@ -34,18 +37,19 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Starts a segment under a new name.
+    /// Starts a segment in clear under a new name.
     pub fn create(staging: &Staging, origin: &Origin) -> Result<Self, FileError> {
-        Self::create_as(SegmentId::now(), staging, origin)
+        Self::create_as(SegmentId::now(), staging, origin, None)
     }
 
-    /// Starts a segment under this name.
-    pub fn create_as(id: SegmentId, staging: &Staging, origin: &Origin) -> Result<Self, FileError> {
+    /// Starts a segment under this name, encrypted where there is a key.
+    pub fn create_as(id: SegmentId, staging: &Staging, origin: &Origin, key: Option<&Key>) -> Result<Self, FileError> {
         let open = staging.open_segment(id);
+        let sealer = key.map(Sealer::new).transpose().map_err(open.failed("encrypt"))?;
         let file = open.create_new()?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES * 2);
         let header = Header {
-            format: FORMAT,
+            format: if sealer.is_some() { ENCRYPTED_FORMAT } else { FORMAT },
             id,
             pipeline: origin.pipeline.clone(),
             source: origin.source.clone(),
@@ -54,6 +58,7 @@ impl SegmentWriter {
         header.write_line(&mut buffer).map_err(io::Error::from).map_err(open.failed("write"))?;
         Ok(Self {
             id,
+            sealer,
             file,
             open,
             sealed: staging.spool(id),
@@ -71,7 +76,10 @@ impl SegmentWriter {
     /// is tried again.
     pub fn append(&mut self, record: &Record<'_>) -> Result<(), FileError> {
         let before = self.buffer.len();
-        let written = record.write_line(&mut self.buffer).map_err(io::Error::from);
+        let written = match &mut self.sealer {
+            Some(sealer) => sealer.write_line(record, &mut self.buffer),
+            None => record.write_line(&mut self.buffer).map_err(io::Error::from),
+        };
         written.map_err(self.open.failed("write"))?;
         self.messages += 1;
         self.bytes += (self.buffer.len() - before) as u64;

@@ -61,6 +61,8 @@ fn push(plan: &Plan, body: &str) -> Option<Vec<u8>> {
         body: Body::from(body),
         attributes: None,
         group_id: None,
+        enc: None,
+        group_tag: None,
         sequence_number: None,
         sent_at_is_stable: true,
     };

@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, RowSource, Scratch};
 use crate::chunk::{UtcText, push_id};
-use crate::spool::{Block, Header, SpoolError, push_reject};
+use crate::spool::{Block, Header, Opener, SpoolError, push_reject};
 
 /// What a block of spool lines became. Each line gave a row and its id, or a reject.
 #[derive(Debug, Default)]
@@ -47,14 +47,16 @@ impl Output {
     ) -> Result<(), SpoolError> {
         self.clear();
         let (queue, source) = (plan.queue_of(header), header.map(|header| &header.source));
-        let mut memory = String::new();
+        let (mut memory, mut opener) = (String::new(), Opener::default());
         for line in block.lines() {
             let line = line?;
             let damaged = |problem| block.damaged(line.offset, problem);
             let sent = UtcText::from_milliseconds(line.record.sent_at)
                 .ok_or_else(|| damaged("sent_at is outside the years 0001 to 9999"))?;
-            let body = line.record.body.text(&mut memory).map_err(damaged)?;
-            self.push(line.bytes, &RowSource { record: &line.record, body, sent, queue, source }, plan, scratch);
+            let message = opener.open(&line.record, plan.spool_keys());
+            let record = &*message.map_err(|problem| block.unopened(line.offset, problem))?;
+            let body = record.body.text(&mut memory).map_err(damaged)?;
+            self.push(line.bytes, &RowSource { record, body, sent, queue, source }, plan, scratch);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::keyring::{Algorithm, Key, Keyring};
 use crate::mask::{Masker, masked_length};
 use crate::reason::{Reason, Stage};
 use crate::segment::SegmentId;
-use crate::spool::{Header, Record, Seal, Source as SegmentSource};
+use crate::spool::{Header, Record, Seal, Source as SegmentSource, SpoolKeys};
 
 /// A pipeline's mapping, ready to run. Shared by all threads.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub struct Plan {
     fingerprint: String,
     keys: Vec<ColumnKey>,
     ring: Vec<String>,
+    spool_keys: SpoolKeys,
     /// The pipeline whose segments it takes: its own, unless told otherwise.
     accepts: String,
     /// For segments of format 1, which do not say where they came from.
@@ -101,6 +102,7 @@ impl Plan {
                 .filter(|key| key.algorithm() != Algorithm::Spool)
                 .map(|key| key.id().to_owned())
                 .collect(),
+            spool_keys: SpoolKeys::of(keys),
             pointers,
             columns,
             accepts: pipeline.name.clone(),
@@ -132,6 +134,12 @@ impl Plan {
     #[must_use]
     pub fn keys(&self) -> &[ColumnKey] {
         &self.keys
+    }
+
+    /// The keys of the spool.
+    #[must_use]
+    pub const fn spool_keys(&self) -> &SpoolKeys {
+        &self.spool_keys
     }
 
     /// The ids of all masking keys.

@@ -52,6 +52,8 @@ fn shape(transcript: &str) -> Vec<String> {
     let word = |word: &str| if differs(&word) { "#".to_owned() } else { word.to_owned() };
     transcript
         .lines()
+        // A stage sets the pace or none does, as the machine is.
+        .filter(|line| !line.starts_with("  pace "))
         .map(|line| {
             let words: Vec<String> = line.split_whitespace().map(word).collect();
             format!("{}{}", if line.starts_with(' ') { "  " } else { "" }, words.join(" "))

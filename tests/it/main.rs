@@ -62,6 +62,7 @@ mod report_page;
 mod reveal;
 mod roles;
 mod soak;
+mod spool_encryption;
 mod sqs_faults;
 mod stages;
 mod status;

@@ -128,7 +128,7 @@ fn messages_that_a_killed_run_holds_are_the_next_ones_own(server: Server) {
 fn what_a_killed_run_sealed_stays_invisible_until_the_next_one_has_loaded_it() {
     let bodies = generated(MESSAGES);
     // The next run takes over within half of that.
-    let env = env_with(&bodies, 4 * VISIBILITY, Server::Embedded);
+    let env = env_with(&bodies, 6 * VISIBILITY, Server::Embedded);
     let settings = fs::read_to_string(env.path("pgsluice.toml")).unwrap();
     env.configure(&format!("{settings}[pipeline]\ndedupe = \"segment\"\n"));
     let locked = LockedTable::new(&env);
@@ -138,7 +138,7 @@ fn what_a_killed_run_sealed_stays_invisible_until_the_next_one_has_loaded_it() {
     let orphans = env.database.sessions_waiting_for_a_lock();
     let second = env.start(&["run", "--idle", "1s"]);
     wait_until(|| env.database.sessions_waiting_for_a_lock() > orphans);
-    visibility_timeouts_pass(Server::Embedded, 6);
+    visibility_timeouts_pass(Server::Embedded, 8);
     assert!(everything_is_in_flight(&env), "{:?}", env.queue.counts());
     drop(locked);
     let counts = second.wait().succeeds().counts();

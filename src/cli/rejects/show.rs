@@ -15,9 +15,10 @@ use crate::config::Config;
 use crate::durable::Place;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::keyring::{self, Keyring};
 use crate::load::{FoundReject, LoadError};
 use crate::postgres::connect;
-use crate::spool::{SpoolError, message_uuid, read_rejects};
+use crate::spool::{SpoolError, SpoolKeys, message_uuid, read_rejects};
 use crate::staging::Staging;
 
 /// They change the direction of text, end a line, or cannot be seen: what is shown would not be what is there.
@@ -36,10 +37,15 @@ pub(in crate::cli) struct Flags {
 pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> {
     let config = Config::resolve(flags.overrides())?;
     let pipeline = &config.pipeline.name;
-    let found = runtime()?.block_on(async {
+    let (found, keys) = runtime()?.block_on(async {
         let client = connect(&config.database_url()?).await?;
-        Ok::<_, Error>(FoundReject::of_message(&client, pipeline, message_uuid(&show.message_id)).await?)
+        let found = FoundReject::of_message(&client, pipeline, message_uuid(&show.message_id)).await?;
+        // A line in clear needs no key. One that is encrypted tells which it needs.
+        Ok::<_, Error>((found, keyring::read(&config.keys).await))
     })?;
+    let keys = SpoolKeys::of(
+        &keys.or_else(|error| if config.spool.encryption { Err(error) } else { Ok(Keyring::default()) })?,
+    );
     if found.is_empty() {
         return Err(LoadError::NoSuchReject { pipeline: pipeline.clone() }.into());
     }
@@ -50,7 +56,7 @@ pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> 
             say(serde_json::to_string(reject).unwrap_or_default());
         }
         let body = match reject.listed.segment {
-            Some(segment) => kept_body(&staging.rejects(segment), pipeline, &show.message_id)?,
+            Some(segment) => kept_body(&staging.rejects(segment), pipeline, &show.message_id, &keys)?,
             None => None,
         };
         match body {
@@ -64,12 +70,12 @@ pub(super) fn run(flags: &SharedFlags, show: &Flags) -> Result<ExitCode, Error> 
 }
 
 /// The body in this pipeline's line of the message.
-fn kept_body(place: &Place, pipeline: &str, message_id: &str) -> Result<Option<String>, SpoolError> {
+fn kept_body(place: &Place, pipeline: &str, message_id: &str, keys: &SpoolKeys) -> Result<Option<String>, SpoolError> {
     let wanted = message_uuid(message_id);
     let mut lines = read_rejects(place)?;
     while let Some(entry) = lines.next().transpose()? {
         if entry.is_of(pipeline) && message_uuid(&entry.message_id) == wanted {
-            return lines.body().map(Some);
+            return lines.body(keys).map(Some);
         }
     }
     Ok(None)

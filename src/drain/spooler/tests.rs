@@ -82,10 +82,10 @@ fn without_room_for_three_segments_of_the_largest_size_none_is_begun() {
     let spool = Spool::new();
     // No disk is as large as that, and the second is more than a u64 holds.
     for max_bytes in [u64::MAX / ROOM_IN_SEGMENTS, u64::MAX / ROOM_IN_SEGMENTS + 1] {
-        assert!(begin_segment(&spool.staging, &origin(), max_bytes).unwrap().is_none());
+        assert!(begin_segment(&spool.staging, &origin(), None, max_bytes).unwrap().is_none());
     }
     assert!(spool_files(&spool.staging).is_empty());
-    assert!(begin_segment(&spool.staging, &origin(), 1).unwrap().is_some());
+    assert!(begin_segment(&spool.staging, &origin(), None, 1).unwrap().is_some());
 }
 
 #[test]
