@@ -8,12 +8,12 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Moving data", &["run", "replay", "import", "drain", "transform", "load", "ack", "rejects", "prune"]),
     ("Asking", &["check", "status", "find", "report"]),
-    ("Keys", &["keygen", "mask", "reveal"]),
+    ("Keys", &["keygen", "mask", "reveal", "rekey"]),
     ("Setting up", &["demo", "init", "infer", "config", "completions", "man"]),
 ];
 
 /// Commands as one types them, by the words after `pgsluice`.
-const EXAMPLES: [(&str, &[&str]); 30] = [
+const EXAMPLES: [(&str, &[&str]); 31] = [
     (
         "",
         &[
@@ -52,9 +52,10 @@ const EXAMPLES: [(&str, &[&str]); 30] = [
         "keygen",
         &[
             "pgsluice keygen --out keys.toml",
-            "pgsluice keygen --key-file keys.toml --add      # then --promote ID, on all hosts at once",
+            "pgsluice keygen --key-file keys.toml --add      # then --promote ID, once every host has it",
         ],
     ),
+    ("rekey", &["pgsluice rekey --column masked_ip"]),
     ("report", &["pgsluice report report.json --output report.html"]),
     ("config", &["pgsluice config show"]),
     ("config show", &["pgsluice config show", "pgsluice config show --json"]),
