@@ -35,11 +35,16 @@ impl Report {
     pub fn summary(&self, title: &str, around: Surroundings<'_>) -> String {
         let mut text = format!("{title} in {:.1} s\n", self.seconds);
         let staging = around.staging.display();
+        let rejects = if around.records_rejects {
+            format!("in {staging}/rejects/, each with its reason")
+        } else {
+            "left in the queue, to its redrive policy".to_owned()
+        };
         for (name, messages, remark) in [
             ("received", self.received, self.rate()),
             ("loaded", self.loaded, String::new()),
             ("duplicates", self.duplicates, "recognised, not loaded again".to_owned()),
-            ("rejected", self.rejected, format!("in {staging}/rejects/, each with its reason")),
+            ("rejected", self.rejected, rejects),
             ("pending", self.pending, format!("safe in {staging}/spool/, for the next run")),
             ("acknowledged", self.acknowledged, String::new()),
             ("ack failed", self.ack_failed, "will be delivered again, and recognised".to_owned()),

@@ -109,11 +109,16 @@ impl World {
         self.env.pgsluice(&["init", "--config", "logins.toml"]).succeeds();
     }
 
+    /// Whether the pipeline leaves its rejects to its queue.
+    pub(super) fn leaves(&self, pipeline: Pipeline) -> bool {
+        pipeline == Pipeline::Logins && self.plan.has(Kind::Leave)
+    }
+
     /// Writes a pipeline's configuration files: its own, that of somebody who renamed it, and one that keeps rejects.
     pub(super) fn write_configuration(&self, pipeline: Pipeline) {
         let keep = "on_reject = \"keep\"".to_owned();
         let policy = match pipeline {
-            Pipeline::Logins if self.plan.has(Kind::Leave) => "on_reject = \"leave\"".to_owned(),
+            _ if self.leaves(pipeline) => "on_reject = \"leave\"".to_owned(),
             Pipeline::Logins => keep.clone(),
             Pipeline::Visits => format!("on_reject = \"dlq\"\ndlq_url = \"{}\"", self.letters.url()),
         };
