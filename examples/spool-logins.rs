@@ -36,19 +36,11 @@ fn main() -> anyhow::Result<()> {
     while messages.peek().is_some() {
         let mut writer = SegmentWriter::create(&staging, &origin)?;
         for (body, sent_at) in messages.by_ref().take(SEGMENT_MESSAGES) {
+            let message_id = Builder::from_random_bytes(ids.random()).into_uuid();
             writer.append(&Record {
-                message_id: Builder::from_random_bytes(ids.random()).into_uuid().to_string().into(),
-                sent_at,
                 received_at: sent_at + 1000,
-                receive_count: 1,
                 receipt_handle: "A".repeat(RECEIPT_HANDLE_BYTES).into(),
-                body: body.into(),
-                attributes: None,
-                group_id: None,
-                enc: None,
-                group_tag: None,
-                sequence_number: None,
-                sent_at_is_stable: true,
+                ..Record::first_delivery(message_id.to_string(), sent_at, body)
             })?;
         }
         writer.seal()?;

@@ -267,18 +267,9 @@ fn without_line_end(line: &[u8]) -> &[u8] {
 fn record<'a>(file_name: &str, offset: u64, sent_at: Timestamp, body: &'a str) -> Record<'a> {
     let message_id = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("{file_name}#{offset}#{body}").as_bytes());
     Record {
-        message_id: message_id.to_string().into(),
-        sent_at: sent_at.as_millisecond(),
         received_at: Timestamp::now().as_millisecond(),
-        receive_count: 1,
-        receipt_handle: "".into(),
-        body: body.into(),
-        attributes: None,
-        group_id: None,
-        enc: None,
-        group_tag: None,
-        sequence_number: None,
         sent_at_is_stable: false,
+        ..Record::first_delivery(message_id.to_string(), sent_at.as_millisecond(), body)
     }
 }
 

@@ -382,7 +382,7 @@ pub(super) fn survive_file_size_limit() -> Result<(), Error> {
     handled.map(drop).map_err(Error::system("listen for signals"))
 }
 
-/// Waits for SIGINT or SIGTERM; for ever where signals cannot be listened for.
+/// Waits for SIGINT or SIGTERM. Where the process cannot listen for signals, this never returns.
 pub(super) async fn first_signal() {
     match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(mut interrupt), Ok(mut terminate)) => {

@@ -202,17 +202,9 @@ impl ColumnTable {
             let problem = "`value` excludes `from`, `max_length`, `scale`, `mask` and `mask_name`";
             return Err(invalid_column(&self.name, problem));
         }
-        Ok(Column {
-            name: self.name.clone(),
-            source: Source::Message(value),
-            // Whether the type fits the value is found when the mapping is compiled.
-            kind: if self.kind.is_some() { self.column_type() } else { value.column_type() },
-            required: self.required,
-            max_length: None,
-            scale: None,
-            mask: None,
-            mask_name: None,
-        })
+        // Whether the type fits the value is found when the mapping is compiled.
+        let kind = if self.kind.is_some() { self.column_type() } else { value.column_type() };
+        Ok(Column { required: self.required, ..Column::of(&self.name, Source::Message(value), kind) })
     }
 
     fn column_type(&self) -> ColumnType {

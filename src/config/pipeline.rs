@@ -121,6 +121,12 @@ impl Mask {
 }
 
 impl Column {
+    /// A column that takes any value of its type, as it is.
+    pub fn of(name: impl Into<String>, source: Source, kind: ColumnType) -> Self {
+        let name = name.into();
+        Self { name, source, kind, required: false, max_length: None, scale: None, mask: None, mask_name: None }
+    }
+
     /// The name that its masked values are bound to, and that the ledger keeps their keys under.
     #[must_use]
     pub fn masked_as(&self) -> &str {

@@ -102,16 +102,7 @@ fn column(leaf: &Seen, others: &[Column]) -> Column {
     });
     let name = std::iter::once(base.clone()).chain(numbered).find(is_free);
     let escaped = leaf.path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
-    Column {
-        name: name.unwrap_or_default(),
-        source: Source::Body(escaped.collect()),
-        kind: leaf.column_type(),
-        required: false,
-        max_length: None,
-        scale: None,
-        mask: None,
-        mask_name: None,
-    }
+    Column::of(name.unwrap_or_default(), Source::Body(escaped.collect()), leaf.column_type())
 }
 
 fn describe(leaf: &Seen, messages: u64) -> String {

@@ -17,7 +17,7 @@ const MOST_REFUSED: usize = 20;
 /// What became of the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CopyTrial {
-    /// Rows that were sent, except those refused; 0 where so many were refused that the rest was not tried.
+    /// Rows of the COPY that went through, which is the one without refused rows; 0 where none did.
     pub sent: u64,
     /// Rows that the table took. Fewer than were sent where a trigger skips some.
     pub taken: u64,

@@ -61,18 +61,9 @@ impl Logins {
             let message_id = Builder::from_random_bytes(self.random.random()).into_uuid();
             let body = self.login();
             writer.append(&Record {
-                message_id: message_id.to_string().into(),
-                sent_at,
                 received_at: sent_at + 1000,
-                receive_count: 1,
                 receipt_handle: RECEIPT_HANDLE.into(),
-                body: body.into(),
-                attributes: None,
-                group_id: None,
-                enc: None,
-                group_tag: None,
-                sequence_number: None,
-                sent_at_is_stable: true,
+                ..Record::first_delivery(message_id.to_string(), sent_at, body)
             })?;
         }
         writer.seal()

@@ -179,16 +179,17 @@ impl<'a> Record<'a> {
     }
 }
 
-#[cfg(test)]
 impl<'a> Record<'a> {
-    /// A first delivery, for tests of something else.
-    pub(crate) fn with_body(body: &'a str) -> Self {
+    /// A first delivery without a receipt handle, of a message that has nothing beside its body. `sent_at`: milliseconds
+    /// since the epoch, and also the time of the delivery.
+    #[must_use]
+    pub fn first_delivery(message_id: impl Into<Cow<'a, str>>, sent_at: i64, body: impl Into<Body<'a>>) -> Self {
         Self {
-            message_id: "m".into(),
-            sent_at: 1,
-            received_at: 2,
+            message_id: message_id.into(),
+            sent_at,
+            received_at: sent_at,
             receive_count: 1,
-            receipt_handle: "r".into(),
+            receipt_handle: "".into(),
             body: body.into(),
             enc: None,
             attributes: None,
@@ -197,6 +198,12 @@ impl<'a> Record<'a> {
             sequence_number: None,
             sent_at_is_stable: true,
         }
+    }
+
+    /// A first delivery, for tests of something else.
+    #[cfg(test)]
+    pub(crate) fn with_body(body: &'a str) -> Self {
+        Self { received_at: 2, receipt_handle: "r".into(), ..Self::first_delivery("m", 1, body) }
     }
 }
 

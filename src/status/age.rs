@@ -94,7 +94,7 @@ mod tests {
         NOW - SignedDuration::from_mins(minutes)
     }
 
-    /// A segment that was begun so many minutes ago, and a run that ended with 0 so many minutes ago.
+    /// One segment waits in this state, and one run ended with exit code 0; the numbers are ages in minutes.
     fn staging(waiting: Option<(State, i64)>, done: Option<i64>) -> StagingStatus {
         let state = |(state, minutes)| {
             let oldest_at = Some(minutes_ago(minutes));

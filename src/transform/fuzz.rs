@@ -12,7 +12,7 @@ use crate::chunk::UtcText;
 use crate::config::{Column, ColumnType, Dedupe, Pipeline, RejectPolicy, Source, TableName};
 use crate::fuzz::assert_quotes_nothing;
 use crate::keyring::{Keyring, SecretKey};
-use crate::spool::{Body, Record};
+use crate::spool::Record;
 
 /// The column of each type, and the text column of a nested pointer.
 const COLUMNS: [(&str, ColumnType); 12] = [
@@ -52,20 +52,7 @@ pub(crate) fn body(input: &[u8]) {
 
 /// The row; the rest of the properties are those of any plan.
 fn push(plan: &Plan, body: &str) -> Option<Vec<u8>> {
-    let record = Record {
-        message_id: "m".into(),
-        sent_at: 1,
-        received_at: 2,
-        receive_count: 1,
-        receipt_handle: "".into(),
-        body: Body::from(body),
-        attributes: None,
-        group_id: None,
-        enc: None,
-        group_tag: None,
-        sequence_number: None,
-        sent_at_is_stable: true,
-    };
+    let record = Record::first_delivery("m", 1, body);
     let sent = UtcText::from_milliseconds(record.sent_at).expect("a time");
     let message = RowSource { record: &record, body, sent, queue: None, source: None };
     let mut rows = Vec::new();
@@ -84,16 +71,8 @@ fn push(plan: &Plan, body: &str) -> Option<Vec<u8>> {
 }
 
 fn plans() -> [Plan; 2] {
-    let column = |(pointer, kind): (&str, ColumnType)| Column {
-        name: pointer[1..].to_owned(),
-        source: Source::Body(pointer.to_owned()),
-        kind,
-        required: false,
-        max_length: None,
-        scale: None,
-        mask: None,
-        mask_name: None,
-    };
+    let column =
+        |(pointer, kind): (&str, ColumnType)| Column::of(&pointer[1..], Source::Body(pointer.to_owned()), kind);
     let types = Pipeline {
         name: "types".to_owned(),
         table: TableName { schema: None, table: "types".to_owned() },

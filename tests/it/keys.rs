@@ -13,15 +13,6 @@ const IP: &str = "199.172.111.135";
 /// The id of the key of the tests for `siv`, and with its IV for `fixed`.
 const SIV_ID: &str = "76b0f3af";
 
-/// Keys in the file `keys.toml` instead of the environment.
-fn env_with_keyring() -> TestEnv {
-    let mut env = TestEnv::new(Server::Embedded);
-    env.unset("PGSLUICE_KEY");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
-    env
-}
-
 fn keyring(env: &TestEnv) -> toml::Table {
     fs::read_to_string(env.path("keys.toml")).unwrap().parse().unwrap()
 }
@@ -55,7 +46,7 @@ fn load_one(env: &TestEnv, user: &str) -> String {
 
 #[test]
 fn keygen_makes_a_private_keyring_that_masks_and_never_overwrites_one() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     assert_eq!(fs::metadata(env.path("keys.toml")).unwrap().permissions().mode() & 0o777, 0o600);
     let masked = load_one(&env, "a");
     assert_eq!(masked[..8], ids(&env)[0]);
@@ -87,7 +78,7 @@ fn a_value_that_was_masked_with_the_environments_key_stays_readable_from_a_keyri
 
 #[test]
 fn a_key_is_added_behind_the_others_and_encrypts_once_it_is_promoted() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     let first = load_one(&env, "a");
     env.pgsluice(&["keygen", "--add"]).succeeds();
     let [old, new] = ids(&env).try_into().unwrap();
@@ -105,7 +96,7 @@ fn a_key_is_added_behind_the_others_and_encrypts_once_it_is_promoted() {
 /// Tables that were masked by `fixed` before: their key and IV come in from where they were.
 #[test]
 fn the_key_and_iv_of_existing_tables_enter_a_keyring_from_the_environment() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     env.set("PGSLUICE_KEY", KEY);
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.pgsluice(&["keygen", "--add", "--algorithm", "fixed"]).succeeds();
@@ -133,10 +124,8 @@ fn one_key_for_two_methods_is_refused() {
     env.run().fails(USAGE, "by siv and by fixed, with one key", "key of its own");
     assert_eq!(env.queue.counts().visible, 1);
 
-    env.unset("PGSLUICE_KEY");
     env.unset("PGSLUICE_FIXED_IV");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
+    env.make_keyring();
     env.pgsluice(&["keygen", "--add", "--algorithm", "fixed"]).succeeds();
     env.run().succeeds();
     let key = keyring(&env)["key"][0]["key"].as_str().unwrap().to_owned();
@@ -147,7 +136,7 @@ fn one_key_for_two_methods_is_refused() {
 
 #[test]
 fn two_sources_of_keys_are_refused_and_named() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     env.configure("key_command = [\"cat\", \"keys.toml\"]\n");
     env.pgsluice(&["reveal", "x"]).fails(USAGE, "--key-file or PGSLUICE_KEY_FILE, and key_command", "unset one");
     env.unset("PGSLUICE_KEY_FILE");
@@ -161,7 +150,7 @@ fn two_sources_of_keys_are_refused_and_named() {
 /// Kubernetes shows a secret through two symbolic links; what counts is the file behind them.
 #[test]
 fn a_keyring_that_others_may_touch_is_refused_behind_links_too() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     let masked = load_one(&env, "a");
     fs::create_dir(env.path("..data")).unwrap();
     fs::rename(env.path("keys.toml"), env.path("..data/keys.toml")).unwrap();
@@ -187,7 +176,7 @@ fn a_keyring_that_others_may_touch_is_refused_behind_links_too() {
 /// sops, age and clients of Vault are configured by the environment, and need nothing of what pgsluice has there.
 #[test]
 fn a_key_command_gets_no_settings_of_pgsluice_and_keeps_the_rest_of_the_environment() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     env.unset("PGSLUICE_KEY_FILE");
     env.set("PGPASSWORD", "hidden");
     env.set("VAULT_ADDR", "https://vault.example.com");

@@ -12,15 +12,6 @@ const IP: &str = "199.172.111.135";
 /// Texts of no key: plaintext, and one of a key that nobody has.
 const PLAINTEXT: &str = "10.9.8.7";
 
-/// Keys in a file instead of the environment.
-fn env_with_keyring() -> TestEnv {
-    let mut env = TestEnv::new(Server::Embedded);
-    env.unset("PGSLUICE_KEY");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
-    env
-}
-
 /// Of `siv`, in their order.
 fn ids(env: &TestEnv) -> Vec<String> {
     let ring: toml::Table = fs::read_to_string(env.path("keys.toml")).unwrap().parse().unwrap();
@@ -90,7 +81,7 @@ fn says(outcome: &Outcome, text: &str) {
 #[test]
 fn a_rekey_that_is_killed_again_and_again_ends_with_every_value_under_the_first_key() {
     const ROWS: usize = 50_000;
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &generated(ROWS));
     let before = revealed(&env, "user_logins");
     let new = rotate(&env);
@@ -138,7 +129,7 @@ fn a_rekey_that_is_killed_again_and_again_ends_with_every_value_under_the_first_
 /// As the role that `init --role rekeyer` makes, beside a run of a loader.
 #[test]
 fn a_rekeyer_needs_no_other_rights_and_works_beside_a_load() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     let bodies = generated(6_000);
     load(&env, &bodies[..3_000]);
     let new = rotate(&env);
@@ -158,7 +149,7 @@ fn a_rekeyer_needs_no_other_rights_and_works_beside_a_load() {
 
 #[test]
 fn partitions_are_rekeyed_through_their_table() {
-    let mut env = env_with_keyring();
+    let mut env = TestEnv::with_keyring();
     env.database.execute(
         "create table whole (like user_logins) partition by list (device_type);
          create table android partition of whole for values in ('android');
@@ -208,10 +199,8 @@ fn a_column_goes_from_fixed_to_siv() {
     let before = revealed(&env, "moved");
     env.pgsluice(&["rekey"]).fails(USAGE, "with one key", "key of its own");
 
-    env.unset("PGSLUICE_KEY");
     env.unset("PGSLUICE_FIXED_IV");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
+    env.make_keyring();
     env.set("PGSLUICE_KEY", KEY);
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.pgsluice(&["keygen", "--add", "--algorithm", "fixed"]).succeeds();
@@ -235,7 +224,7 @@ fn a_column_goes_from_fixed_to_siv() {
 
 #[test]
 fn what_no_key_reveals_stays_as_it_is_and_is_told_without_being_quoted() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &(0..50).map(|user| login(&format!("u{user}")).to_string()).collect::<Vec<_>>());
     let foreign = format!("00000000:{}", "ab".repeat(32));
     env.database.execute(&format!("update user_logins set masked_ip = '{PLAINTEXT}' where user_id = 'u7'"));
@@ -261,7 +250,7 @@ fn what_no_key_reveals_stays_as_it_is_and_is_told_without_being_quoted() {
 
 #[test]
 fn a_signal_ends_a_rekey_between_two_transactions_and_the_next_one_goes_on() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &generated(500));
     let before = revealed(&env, "user_logins");
     let new = rotate(&env);
@@ -279,7 +268,7 @@ fn a_signal_ends_a_rekey_between_two_transactions_and_the_next_one_goes_on() {
 /// In the middle of a rotation a loader may bring the same value under the new key.
 #[test]
 fn a_unique_index_keeps_a_row_whose_value_came_again_under_the_new_key() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     env.database.execute("create unique index one_login on user_logins (user_id, masked_ip)");
     load(&env, &["a", "b", "c"].map(|user| login(user).to_string()));
     let new = rotate(&env);
@@ -295,7 +284,7 @@ fn a_unique_index_keeps_a_row_whose_value_came_again_under_the_new_key() {
 
 #[test]
 fn what_a_trigger_skips_ends_the_rekey_and_is_told() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &["a", "b"].map(|user| login(user).to_string()));
     rotate(&env);
     env.database.execute(
@@ -309,7 +298,7 @@ fn what_a_trigger_skips_ends_the_rekey_and_is_told() {
 
 #[test]
 fn a_key_that_the_table_does_not_know_is_refused_before_anything_is_written() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &[login("a").to_string()]);
     let old = ids(&env).remove(0);
     rotate(&env);
@@ -322,7 +311,7 @@ fn a_key_that_the_table_does_not_know_is_refused_before_anything_is_written() {
 /// It was called a failure, although a run records it as a rotation.
 #[test]
 fn check_knows_a_rotation() {
-    let env = env_with_keyring();
+    let env = TestEnv::with_keyring();
     load(&env, &[login("a").to_string()]);
     let new = rotate(&env);
     let outcome = env.pgsluice(&["check"]);

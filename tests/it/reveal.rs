@@ -115,9 +115,7 @@ fn a_value_is_masked_under_each_key_of_the_ring() {
     env.run().succeeds();
     assert_eq!(env.database.texts("select masked_ip from user_logins"), [ours.trim_end()]);
 
-    env.unset("PGSLUICE_KEY");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
+    env.make_keyring();
     env.pgsluice(&["keygen", "--add"]).succeeds();
     env.pgsluice(&["keygen", "--add", "--algorithm", "fixed"]).succeeds();
     env.pgsluice(&["keygen", "--add", "--algorithm", "spool"]).succeeds();

@@ -21,9 +21,7 @@ const ENCRYPTED: &str = "[spool]\nencryption = true\nsegment_max_messages = 12\n
 
 /// Encryption is switched on, and the keyring has a key for it. Gives that key's id.
 fn env_with_key(mut env: TestEnv) -> (TestEnv, String) {
-    env.unset("PGSLUICE_KEY");
-    env.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
-    env.set("PGSLUICE_KEY_FILE", "keys.toml");
+    env.make_keyring();
     env.pgsluice(&["keygen", "--add", "--algorithm", "spool"]).succeeds();
     env.configure(ENCRYPTED);
     let id = spool_keys(&env).remove(0);

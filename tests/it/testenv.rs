@@ -68,6 +68,20 @@ impl TestEnv {
         Self::with_queue(Queue::create(server, QueueKind::Fifo)).initialised()
     }
 
+    /// The first one, with keys from a keyring.
+    pub(crate) fn with_keyring() -> Self {
+        let mut env = Self::new(Server::Embedded);
+        env.make_keyring();
+        env
+    }
+
+    /// From now on keys come from the new keyring `keys.toml`, which has a key for `siv`.
+    pub(crate) fn make_keyring(&mut self) {
+        self.unset("PGSLUICE_KEY");
+        self.pgsluice(&["keygen", "--out", "keys.toml"]).succeeds();
+        self.set("PGSLUICE_KEY_FILE", "keys.toml");
+    }
+
     /// An empty queue and an empty database.
     pub(crate) fn without_tables(server: Server) -> Self {
         Self::with_queue(Queue::create(server, QueueKind::Standard))

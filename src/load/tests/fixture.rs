@@ -126,16 +126,7 @@ impl Fixture {
 }
 
 fn pipeline() -> Pipeline {
-    let column = |name: &str, kind| Column {
-        name: name.to_owned(),
-        source: Source::Body(format!("/{name}")),
-        kind,
-        required: false,
-        max_length: None,
-        scale: None,
-        mask: None,
-        mask_name: None,
-    };
+    let column = |name: &str, kind| Column::of(name, Source::Body(format!("/{name}")), kind);
     Pipeline {
         name: "items".to_owned(),
         table: TableName { schema: None, table: "items".to_owned() },

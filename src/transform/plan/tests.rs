@@ -6,17 +6,12 @@ use super::*;
 use crate::config::{Dedupe, Mask, RejectPolicy, TableName};
 use crate::keyring::SecretKey;
 
-fn column(name: &str, source: Source, kind: ColumnType) -> Column {
-    let name = name.to_owned();
-    Column { name, source, kind, required: false, max_length: None, scale: None, mask: None, mask_name: None }
-}
-
 fn from_body(pointer: &str, kind: ColumnType) -> Column {
-    column("c", Source::Body(pointer.to_owned()), kind)
+    Column::of("c", Source::Body(pointer.to_owned()), kind)
 }
 
 fn from_message(value: MessageValue, kind: ColumnType) -> Column {
-    column("c", Source::Message(value), kind)
+    Column::of("c", Source::Message(value), kind)
 }
 
 fn pipeline(columns: Vec<Column>) -> Pipeline {

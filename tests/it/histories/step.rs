@@ -216,7 +216,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Draws a history of so many steps from its seed.
+    /// Draws a history of `steps` steps from its seed.
     pub(super) fn draw(seed: u64, enabled: &[Kind], steps: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut kinds = Vec::new();
