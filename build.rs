@@ -8,8 +8,8 @@ fn main() {
     println!("cargo::rustc-env=BUILD_VERSION={}", version());
 }
 
-/// `0.1.0 (af8400c)`, or `0.1.0` where there is neither PGSLUICE_COMMIT nor a git checkout. A debug build goes without: it would be made again for
-/// each commit.
+/// `0.1.0 (af8400c)`, or `0.1.0` where there is neither PGSLUICE_COMMIT nor a git checkout. A debug build goes without:
+/// it would be made again for each commit.
 fn version() -> String {
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     if env::var("PROFILE").as_deref() != Ok("release") {

@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done what was asked: the queue is empty, the replay complete, a limit given by flag reached, or `--follow` told to
-    /// stop. Rejects below the threshold are no failure.
+    /// Done what was asked: the queue is empty or holds nothing older than the run (`--until started`), the replay
+    /// complete, a limit given by flag reached, or `--follow` told to stop. Rejects below the threshold are no failure.
     Done = 0,
     /// Failed; the error line says why.
     Failed = 1,
@@ -15,7 +15,7 @@ pub enum ExitCode {
     WorkLeft = 3,
     /// More rejects than `max_rejects`; nothing of that segment was acknowledged.
     TooManyRejects = 4,
-    /// A bug: received = loaded + duplicates + rejected + pending did not hold.
+    /// A bug: a task panicked, or received = loaded + duplicates + rejected + pending did not hold.
     Bug = 70,
 }
 

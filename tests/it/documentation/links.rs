@@ -25,7 +25,8 @@ fn each_relative_link_leads_to_a_file_and_a_heading_that_exist() {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let named = ["README.md", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md", "benches/compare/README.md"];
+    let named =
+        ["README.md", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benches/compare/README.md"];
     let mut pages: Vec<PathBuf> = named.map(project_path).into();
     let docs = fs::read_dir(project_path("docs")).unwrap().map(|entry| entry.unwrap().path());
     pages.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));

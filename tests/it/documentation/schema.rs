@@ -42,6 +42,20 @@ fn the_annotated_file_and_each_example_fit_the_schema_and_mistakes_do_not() {
     }
 }
 
+/// The README says that the guide has every option of the mapping.
+#[test]
+fn each_key_of_a_column_has_a_heading_in_the_guide() {
+    let schema = schema();
+    let keys = schema["properties"]["column"]["items"]["properties"].as_object().unwrap();
+    assert!(keys.len() > 8, "{keys:?}");
+    let guide = page(GUIDE);
+    let headings: Vec<&str> = guide.lines().filter(|line| line.starts_with("### ")).collect();
+    for key in keys.keys() {
+        let is_headed = headings.iter().any(|heading| heading.contains(&format!("`{key}`")));
+        assert!(is_headed, "{GUIDE} has no heading for {key}");
+    }
+}
+
 /// An editor shows these, and the guide's are proved against the program.
 #[test]
 fn the_schema_has_the_defaults_and_ranges_of_the_guide() {
