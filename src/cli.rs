@@ -129,7 +129,7 @@ struct SharedFlags {
     /// Say nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Show progress: bars on a terminal, lines elsewhere
+    /// Show progress: a line that is redrawn on a terminal, log lines elsewhere
     #[arg(long, global = true, value_enum, default_value_t = ProgressMode::Auto)]
     progress: ProgressMode,
     #[arg(skip)]

@@ -24,13 +24,14 @@ use std::time::Duration;
 pub use column_type::ColumnType;
 pub use error::ConfigError;
 pub use file::ANNOTATED_FILE;
+pub(crate) use file::escape_pointer;
 pub use key_source::KeySource;
 pub use pipeline::{Column, Dedupe, Mask, MessageValue, Pipeline, Source, TableName};
 pub use queue_address::QueueAddress;
 pub use rejects::{MaxRejects, OnReject, RejectPolicy};
 pub use schema::schema;
 pub use secrets::{DatabaseUrl, PasswordSource, Secret};
-pub use settings::{Place, Setting};
+pub use settings::{HIDDEN, Setting, SettingSource};
 
 const DEFAULT_FILE: &str = "pgsluice.toml";
 
@@ -133,7 +134,7 @@ impl Config {
             staging_dir,
             queue: file.queue.checked()?,
             spool: SpoolSettings {
-                encryption: file.spool_encryption || file.spool.encryption,
+                encryption: file.spool.encryption.unwrap_or(file.spool_encryption),
                 ..file.spool.checked()?
             },
             load: file.load.checked()?,

@@ -47,14 +47,12 @@ pub fn page(mut reports: Vec<ReadReport>) -> String {
 fn several(reports: &[ReadReport]) -> Markup {
     html! {
         h1 { "History of " (reports.len()) " runs" }
-        @if reports.is_empty() { p { "There is no report." } } @else {
-            (charts::history(reports))
-            (runs_table(reports))
-            @for (index, report) in reports.iter().enumerate().rev() {
-                details.run id={ "run-" (index + 1) } open[index + 1 == reports.len()] {
-                    summary { "Run " (index + 1) ": " (name(report)) ", " (time(report.started_at)) }
-                    (run::body(report, index + 1))
-                }
+        (charts::history(reports))
+        (runs_table(reports))
+        @for (index, report) in reports.iter().enumerate().rev() {
+            details.run id={ "run-" (index + 1) } open[index + 1 == reports.len()] {
+                summary { "Run " (index + 1) ": " (name(report)) ", " (time(report.started_at)) }
+                (run::body(report, index + 1))
             }
         }
     }

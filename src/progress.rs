@@ -73,9 +73,16 @@ impl Progress {
         self.task.is_some()
     }
 
-    /// Ends the progress, and wipes its line from the terminal.
+    /// Ends the progress, as a drop does.
     pub fn finish(self) {
-        if let Some(task) = self.task {
+        drop(self);
+    }
+}
+
+/// Wipes the line from the terminal, however a command ends.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
             task.abort();
         }
         wipe();

@@ -43,7 +43,7 @@ pub struct Backlog {
     pub messages: u64,
     /// Mean size of a body, in bytes.
     pub body_bytes: f64,
-    /// Mean size of a row, in bytes of CSV; 0 where no sample told.
+    /// Mean size of a row, in bytes of CSV; assumed where no sample told.
     pub row_bytes: f64,
     /// Seconds that a call to SQS takes.
     pub call_seconds: f64,

@@ -14,11 +14,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Check;
-use crate::config::{ConfigError, Pipeline, Source};
+use crate::config::{ConfigError, Pipeline, Source, escape_pointer};
 use crate::load::CopyTrial;
 use crate::queue::Message;
 use crate::reason::Reason;
-use crate::report::grouped;
+use crate::report::{RejectCount, grouped};
 use crate::spool::Record;
 use crate::transform::Plan;
 
@@ -48,16 +48,6 @@ pub struct Trial {
     pub lines: Vec<Vec<u8>>,
 }
 
-/// A reason, and the number of messages that it holds for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RejectCount {
-    /// Who refused them, and why.
-    #[serde(flatten)]
-    pub reason: Reason,
-    /// How many.
-    pub count: u64,
-}
-
 /// What one column got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ColumnTrial {
@@ -80,12 +70,15 @@ pub struct ColumnTrial {
 /// The messages of a file with one body a line, as an import would make them. Empty lines are skipped, and what comes
 /// after the first 10,000 messages.
 pub fn read_sample(path: &Path) -> Result<Vec<Message>, ConfigError> {
-    let failed = || ConfigError::of_given_file("read", path, "check the argument of --sample: a body a line");
+    let failed = || ConfigError::of_given_file("read", path, "name a file with one message body a line");
     let mut messages = Vec::new();
     for body in BufReader::new(File::open(path).map_err(failed())?).lines() {
         let body = body.map_err(failed())?;
-        if !body.trim().is_empty() && messages.len() < MOST_MESSAGES {
+        if !body.trim().is_empty() {
             messages.push(message(body));
+        }
+        if messages.len() == MOST_MESSAGES {
+            break;
         }
     }
     Ok(messages)
@@ -213,7 +206,7 @@ fn not_taken(value: &Value, pointer: &mut String, taken: &[&str], found: &mut BT
             for (name, value) in members {
                 let before = pointer.len();
                 pointer.push('/');
-                pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&escape_pointer(name));
                 not_taken(value, pointer, taken, found);
                 pointer.truncate(before);
             }

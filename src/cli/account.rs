@@ -36,6 +36,8 @@ pub(super) struct Account {
 struct State {
     /// What the configuration says of the run.
     configured: OnceLock<RunInfo>,
+    /// What the run counts, once its stages can.
+    counters: OnceLock<Arc<Counters>>,
     /// It is said how the run ended.
     is_closed: AtomicBool,
     metrics: OnceLock<Arc<Metrics>>,
@@ -62,7 +64,7 @@ impl Account {
     /// Writes the report of a run that begins.
     pub(super) fn begin(&self) -> Result<(), Error> {
         if let Some(path) = &self.report {
-            Report::of(self.run.clone(), &Counters::default()).begin(path)?;
+            self.counted().begin(path)?;
         }
         if let Some(url) = &self.notify_url {
             let invalid =
@@ -80,6 +82,16 @@ impl Account {
         if self.is_of_run {
             run.log_started();
         }
+    }
+
+    /// From now on a report has these counts.
+    pub(super) fn count_by(&self, counters: &Arc<Counters>) {
+        self.state.counters.get_or_init(|| Arc::clone(counters));
+    }
+
+    /// What was counted by now.
+    fn counted(&self) -> Report {
+        Report::of(self.run(), &self.state.counters.get().cloned().unwrap_or_default())
     }
 
     /// Shows the counts of the run to Prometheus, where that is asked for. Must be called in a runtime.
@@ -109,9 +121,9 @@ impl Account {
     }
 
     /// From now on the staging directory keeps the report as that of the last run, for `status`.
-    pub(super) fn keep_report(&self, staging: &Staging, counters: &Counters) {
+    pub(super) fn keep_report(&self, staging: &Staging) {
         self.state.kept_in.get_or_init(|| staging.clone());
-        self.keep(&Report::of(self.run(), counters));
+        self.keep(&self.counted());
     }
 
     /// Nothing depends on it, so a failure is said, and no more.
@@ -152,10 +164,10 @@ impl Account {
     }
 
     /// The process ends at once, by a second signal: says what was counted by then.
-    pub(super) fn abandon(&self, counters: &Counters) {
+    pub(super) fn abandon(&self) {
         if !self.state.is_closed.load(Ordering::Acquire) {
             // That it cannot be written changes nothing of the end.
-            _ = self.close(&Report::of(self.run(), counters).ended(EndedBy::Signal, ExitCode::WorkLeft));
+            _ = self.close(&self.counted().ended(EndedBy::Signal, ExitCode::WorkLeft));
         }
     }
 
@@ -187,13 +199,13 @@ impl Account {
         }
     }
 
-    /// The command has failed. Of a run that was not closed, nothing was counted.
+    /// The command has failed; a run that has not said so yet ends here.
     pub(super) fn fail(&self, error: &Error) {
         if !self.is_of_run {
             log_failed_command(error);
         } else if !self.state.is_closed.load(Ordering::Acquire) {
             // That it cannot be written is less than why the run failed.
-            _ = self.close(&Report::of(self.run(), &Counters::default()).failed(error));
+            _ = self.close(&self.counted().failed(error));
         }
     }
 }

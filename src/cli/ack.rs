@@ -24,8 +24,10 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
             session.expire().await;
         }
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
-        let unfinished = !session.staging().committed_segments()?.is_empty();
-        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        let end = end.and_then(|()| {
+            let unfinished = !session.staging().committed_segments()?.is_empty();
+            Ok(End::without_queue(session.stop.is_cancelled(), unfinished))
+        });
         session.finish(&title, end)
     })
 }

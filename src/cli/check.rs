@@ -206,7 +206,7 @@ async fn tried(
     let is_usable = is_reachable
         && !checks.iter().any(|check| ["table", "mapping"].contains(&check.name) && check.outcome == Outcome::Failure);
     if is_usable && !trial.lines.is_empty() {
-        match try_copy(database, &config.pipeline, trial.lines.clone()).await {
+        match try_copy(database, &config.pipeline, std::mem::take(&mut trial.lines)).await {
             Ok(copied) => {
                 trial.add_refused(&copied);
                 checks.push(check_copy(&copied));

@@ -10,13 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::output::DataLines;
 use super::{SharedFlags, shared_flags};
-use crate::config::{ANNOTATED_FILE, Config, Place, Setting, schema};
+use crate::config::{ANNOTATED_FILE, Config, HIDDEN, Setting, SettingSource, schema};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::postgres::without_secrets;
-
-/// Shown in place of a secret.
-const HIDDEN: &str = "(hidden)";
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Command {
@@ -58,7 +55,7 @@ fn settings(shared: &SharedFlags) -> Result<Vec<Setting>, Error> {
         ("notify_url", shared.notify_url.as_ref().map(|_| HIDDEN.to_owned())),
     ];
     settings.extend(of_flags.map(|(id, value)| {
-        let place = if value.is_some() { given(id) } else { Place::Default };
+        let place = if value.is_some() { given(id) } else { SettingSource::Default };
         Setting::new(id, value, place)
     }));
     settings.sort_by_key(|setting| setting.name.contains('.'));
@@ -73,25 +70,25 @@ fn database_url(shared: &SharedFlags) -> Result<Setting, Error> {
     let libpq = ["PGSERVICE", "PGHOST", "PGDATABASE"].into_iter().find(|name| env::var_os(name).is_some());
     Ok(match Config::resolve(overrides)?.database_url() {
         Ok(url) if url.expose().is_empty() => {
-            let place = libpq.map_or(Place::Default, |name| Place::Variable(name.to_owned()));
+            let place = libpq.map_or(SettingSource::Default, |name| SettingSource::Variable(name.to_owned()));
             Setting::new("database_url", Some("as the variables of libpq say"), place)
         }
         Ok(url) => {
             let shown = without_secrets(url.expose(), HIDDEN).unwrap_or_else(|| HIDDEN.to_owned());
             Setting::new("database_url", Some(shown), place)
         }
-        Err(_) => Setting::new("database_url", None::<String>, Place::Default),
+        Err(_) => Setting::new("database_url", None::<String>, SettingSource::Default),
     })
 }
 
 /// The flag on the command line, else the variable beside it.
-fn place(shared: &SharedFlags, id: &str) -> Place {
+fn place(shared: &SharedFlags, id: &str) -> SettingSource {
     let flags = shared_flags();
     let flag = flags.get_arguments().find(|flag| flag.get_id() == id);
     let variable = flag.and_then(|flag| flag.get_env()).map(|name| name.to_string_lossy().into_owned());
     match variable {
-        Some(variable) if !shared.on_command_line.contains(id) => Place::Variable(variable),
-        _ => Place::Flag(format!("--{}", flag.and_then(clap::Arg::get_long).unwrap_or(id))),
+        Some(variable) if !shared.on_command_line.contains(id) => SettingSource::Variable(variable),
+        _ => SettingSource::Flag(format!("--{}", flag.and_then(clap::Arg::get_long).unwrap_or(id))),
     }
 }
 
@@ -119,17 +116,17 @@ fn as_object(setting: &Setting) -> Value {
     let mut object =
         Map::from_iter([("name".to_owned(), setting.name.clone().into()), ("value".to_owned(), setting.value.clone())]);
     let source = match &setting.place {
-        Place::Default => "default",
-        Place::File { path, line } => {
+        SettingSource::Default => "default",
+        SettingSource::File { path, line } => {
             object.insert("path".to_owned(), path.display().to_string().into());
             object.insert("line".to_owned(), (*line).into());
             "file"
         }
-        Place::Variable(variable) => {
+        SettingSource::Variable(variable) => {
             object.insert("variable".to_owned(), variable.clone().into());
             "environment"
         }
-        Place::Flag(flag) => {
+        SettingSource::Flag(flag) => {
             object.insert("flag".to_owned(), flag.clone().into());
             "flag"
         }
@@ -154,10 +151,10 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn shown_place(place: &Place) -> String {
+fn shown_place(place: &SettingSource) -> String {
     match place {
-        Place::Default => "default".to_owned(),
-        Place::File { path, line } => format!("{}:{line}", path.display()),
-        Place::Variable(name) | Place::Flag(name) => name.clone(),
+        SettingSource::Default => "default".to_owned(),
+        SettingSource::File { path, line } => format!("{}:{line}", path.display()),
+        SettingSource::Variable(name) | SettingSource::Flag(name) => name.clone(),
     }
 }

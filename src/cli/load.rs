@@ -16,8 +16,10 @@ pub(super) fn run(flags: &SharedFlags, keys: KeyFlags) -> Result<ExitCode, Error
         let segments = session.staging().staged_segments()?;
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
-        let unfinished = !session.staging().staged_segments()?.is_empty();
-        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        let end = end.and_then(|()| {
+            let unfinished = !session.staging().staged_segments()?.is_empty();
+            Ok(End::without_queue(session.stop.is_cancelled(), unfinished))
+        });
         session.finish(&title, end)
     })
 }

@@ -33,7 +33,7 @@ pub(super) async fn run(flags: &SharedFlags, mask: &Flags) -> Result<ExitCode, E
     let column = found.filter(|column| column.mask.is_some()).ok_or_else(not_masked)?;
     let maskers = maskers(column, &keyring::read(&config.keys).await?)?;
     let mut lines = DataLines::new();
-    let mut print = |value: &str| {
+    let print = |lines: &mut DataLines, value: &str| {
         maskers.iter().try_for_each(|masker| {
             let mut text = Vec::new();
             masker.mask(value, &mut text);
@@ -44,10 +44,14 @@ pub(super) async fn run(flags: &SharedFlags, mask: &Flags) -> Result<ExitCode, E
         for (number, line) in (1_u64..).zip(io::stdin().lock().split(b'\n')) {
             let line = line.map_err(Error::system("read stdin"))?;
             let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            print(std::str::from_utf8(line).map_err(|_| Error::system("read stdin")(not_text(number)))?)?;
+            let value = std::str::from_utf8(line).map_err(|_| Error::system("read stdin")(not_text(number)))?;
+            print(&mut lines, value)?;
+            if lines.is_closed() {
+                break;
+            }
         }
     } else {
-        mask.values.iter().try_for_each(|value| print(value))?;
+        mask.values.iter().try_for_each(|value| print(&mut lines, value))?;
     }
     Ok(ExitCode::Done)
 }

@@ -71,14 +71,25 @@ impl DataLines {
     }
 }
 
-/// Control characters as JSON writes them. A value with ESC or a line feed could forge what a person sees.
+/// They change the direction of text, end a line, or cannot be seen: what is shown would not be what is there.
+const MISLEADING: [char; 14] = [
+    '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
+];
+
+/// Whether a person would see something else than what is there.
+pub(super) fn is_misleading(character: char) -> bool {
+    character.is_control() || MISLEADING.contains(&character)
+}
+
+/// Misleading characters as JSON writes them. A value with ESC or a line feed could forge what a person sees.
 fn without_control_characters(value: &str) -> Cow<'_, str> {
-    if !value.chars().any(char::is_control) {
+    if !value.chars().any(is_misleading) {
         return value.into();
     }
     let mut shown = String::with_capacity(value.len() + 8);
     for character in value.chars() {
-        if character.is_control() {
+        if is_misleading(character) {
             _ = write!(shown, "\\u{:04x}", u32::from(character));
         } else {
             shown.push(character);

@@ -52,10 +52,10 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
             tell(&session, forgotten, &elsewhere);
         }
         session.expect_segments(&segments);
-        let end = Arc::clone(&session.stages).replay(segments, plan, loaders).await;
+        let mut end = Arc::clone(&session.stages).replay(segments, plan, loaders).await;
         let unfinished = session.stages.has_unfinished(&ids);
         if end.is_ok() && replay.again && !unfinished {
-            session.connect_loaders(1).await?.remove(0).end_again().await?;
+            end = end_again(&session).await;
         }
         if end.is_ok() {
             session.expire().await;
@@ -64,6 +64,12 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
         session.finish(&title, end)
     })
+}
+
+/// Each segment that was forgotten is loaded again.
+async fn end_again(session: &Session) -> Result<(), Error> {
+    let database = session.config.database_url()?;
+    Ok(Loader::connect_to_ask(&database, &session.config.pipeline).await?.end_again().await?)
 }
 
 fn first(loaders: &mut [Loader]) -> Result<&mut Loader, Error> {

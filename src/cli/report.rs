@@ -1,14 +1,14 @@
 //! `pgsluice report`: an HTML page from reports of runs.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::output::DataLines;
 use crate::config::ConfigError;
-use crate::durable::FileError;
+use crate::durable::given;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::page::{ReadReport, page};
@@ -27,7 +27,9 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Error> {
     let reports = flags.reports.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let page = page(reports);
     match &flags.output {
-        Some(path) => fs::write(path, page).map_err(FileError::of("write", path))?,
+        Some(path) => given::open_to_replace(path)
+            .and_then(|mut file| file.write_all(page.as_bytes()))
+            .map_err(ConfigError::of_given_file("write", path, "check --output"))?,
         None => DataLines::new().text(&page)?,
     }
     Ok(ExitCode::Done)

@@ -55,8 +55,9 @@ pub(super) fn run(flags: &SharedFlags, run: &Flags) -> Result<ExitCode, Error> {
         };
         let queue = session.config.queue_name().unwrap_or_default();
         let title = format!("{queue} → {}", session.config.pipeline.table);
-        let (told, unfinished) = (session.told(limits), session.stages.is_unfinished()?);
-        session.finish(&title, end.map(|end| End::of_drain(end, told, unfinished)))
+        let told = session.told(limits);
+        let end = end.and_then(|end| Ok(End::of_drain(end, told, session.stages.is_unfinished()?)));
+        session.finish(&title, end)
     });
     // A transform that outlives the grace is not waited for: its files have no name yet.
     runtime.shutdown_background();

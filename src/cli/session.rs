@@ -62,8 +62,9 @@ impl Session {
         let staging = Staging::open(&config.staging_dir)?;
         let lock = staging.lock()?;
         let counters = Arc::new(Counters::default());
+        flags.account.count_by(&counters);
         let sampler = Sampler::start(Arc::clone(&counters));
-        let stop = stop_on_signal(flags.account.clone(), Arc::clone(&counters))?;
+        let stop = stop_on_signal(flags.account.clone())?;
         let stages = Stages::new(staging, Arc::clone(&counters), stop.clone(), config.spool, config.pipeline.dedupe);
         flags.account.show_metrics(&counters, &stages)?;
         let progress = Progress::start(flags.progress, flags.quiet, Arc::clone(&counters), Arc::clone(stages.gate()));
@@ -84,7 +85,7 @@ impl Session {
 
     /// From now on, the staging directory keeps the report as that of the last run.
     pub(super) fn keep_report(&self) {
-        self.account.keep_report(self.staging(), &self.counters);
+        self.account.keep_report(self.staging());
     }
 
     /// Where the files lie.
@@ -206,26 +207,30 @@ impl Session {
     /// Removes what was kept for long enough, here and in the ledger. The work of the command is done: what fails here is
     /// said, and no more. A command that is told to stop leaves it to the next one.
     pub(super) async fn expire(&self) {
-        if self.stop.is_cancelled() {
-            return;
-        }
-        let expired = async {
-            match self.config.database_url() {
-                Ok(database) => self.stages.expire(&database, &self.config.pipeline).await,
-                Err(error) => Err(error.into()),
-            }
-        };
-        if let Ok(expired) = tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
-            warn_of(expired);
-        } else {
-            tracing::warn!("the database is silent; what was kept for long enough is left to the next run");
-        }
+        self.expire_by(async {
+            let database = self.config.database_url()?;
+            self.stages.expire(&database, &self.config.pipeline).await
+        })
+        .await;
     }
 
     /// The same, of files alone; for a command that needs no database, where none may be configured.
     pub(super) async fn expire_files(&self) {
-        if let (false, Ok(database)) = (self.stop.is_cancelled(), self.config.database_url()) {
-            warn_of(self.stages.expire_files(&database, &self.config.pipeline).await);
+        if let Ok(database) = self.config.database_url() {
+            self.expire_by(self.stages.expire_files(&database, &self.config.pipeline)).await;
+        }
+    }
+
+    async fn expire_by(&self, expired: impl Future<Output = Result<(), Error>>) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        match tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
+            }
+            Err(_) => tracing::warn!("the database is silent; what was kept for long enough is left to the next run"),
         }
     }
 
@@ -269,7 +274,7 @@ impl Session {
             if let Ok(Depth { visible, in_flight, delayed }) = queue.depth().await {
                 // What earlier runs left is in flight, or will be redelivered.
                 let messages = visible + delayed + in_flight.max(left);
-                let messages = messages.min(at_most.map_or(u64::MAX, |at_most| at_most + left));
+                let messages = messages.min(at_most.map_or(u64::MAX, |at_most| at_most.saturating_add(left)));
                 counters.expect(Expected { messages, is_estimate: true, are_received });
             }
         });
@@ -345,12 +350,6 @@ impl Session {
     }
 }
 
-fn warn_of(expired: Result<(), Error>) {
-    if let Err(error) = expired {
-        tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
-    }
-}
-
 /// Connects to the configured queue.
 pub(super) async fn connect_queue(config: &Config) -> Result<Sqs, Error> {
     Ok(Sqs::connect(&config.queue_address()?, receive_times(config)).await?)
@@ -393,7 +392,7 @@ pub(super) async fn first_signal() {
 }
 
 /// SIGINT and SIGTERM stop in an orderly way; a second one stops at once, and leaves a report of what was counted by then.
-fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<CancellationToken, Error> {
+fn stop_on_signal(account: Account) -> Result<CancellationToken, Error> {
     let listen = |kind| signal(kind).map_err(Error::system("listen for signals"));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
@@ -403,7 +402,7 @@ fn stop_on_signal(account: Account, counters: Arc<Counters>) -> Result<Cancellat
         tracing::info!("stopping: what is sealed is finished first; a second signal stops at once");
         stopped.cancel();
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        account.abandon(&counters);
+        account.abandon();
         progress::wipe();
         std::process::exit(ExitCode::WorkLeft.number().into());
     });

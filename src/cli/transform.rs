@@ -13,9 +13,11 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
         let session = Session::open(flags)?;
         let inventory = session.take_inventory(&session.owner(None))?;
         let end = Arc::clone(&session.stages).transform_sealed(inventory.sealed, session.plan().await?).await;
-        let staged = session.staging().staged_segments()?;
-        let unfinished = session.staging().sealed_segments()?.iter().any(|id| staged.binary_search(id).is_err());
-        let end = end.map(|()| End::without_queue(session.stop.is_cancelled(), unfinished));
+        let end = end.and_then(|()| {
+            let staged = session.staging().staged_segments()?;
+            let unfinished = session.staging().sealed_segments()?.iter().any(|id| staged.binary_search(id).is_err());
+            Ok(End::without_queue(session.stop.is_cancelled(), unfinished))
+        });
         session.finish("spool → chunks", end)
     })
 }

@@ -1,7 +1,7 @@
 //! Settings of the configuration file from the environment: `PGSLUICE_QUEUE_POLLERS` is `pollers` in `[queue]`.
 //!
 //! The sections are those below; a variable that begins like one and names no setting is an error, as an unknown key of
-//! the file is. A value is taken as text where the setting is one, else as a number, else as `true` or `false`.
+//! the file is. A value is taken as `true` or `false`, as text, or as a number, whichever the setting takes.
 
 use toml::{Table, Value};
 

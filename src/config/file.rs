@@ -143,7 +143,7 @@ impl SpoolTable {
             segment_max_age_ms: within("spool.segment_max_age_ms", self.segment_max_age_ms, 1..=86_400_000)?,
             archive_days: within("spool.archive_days", self.archive_days, 0..=36_500)?,
             rejects_days: within("spool.rejects_days", self.rejects_days, 1..=36_500)?,
-            encryption: self.encryption,
+            encryption: self.encryption.unwrap_or_default(),
         })
     }
 }
@@ -216,7 +216,7 @@ impl ColumnTable {
 }
 
 /// `~` and `/` in a key, as RFC 6901 writes them in a pointer.
-fn escape_pointer(key: &str) -> String {
+pub(crate) fn escape_pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

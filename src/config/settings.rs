@@ -14,7 +14,7 @@ use super::tables::{ColumnTable, ConfigFile};
 use super::{Config, ConfigError, KeySource, Overrides};
 
 /// Shown in place of a secret.
-const HIDDEN: &str = "(hidden)";
+pub const HIDDEN: &str = "(hidden)";
 
 /// A setting with its effective value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +24,12 @@ pub struct Setting {
     /// Null where it is not set. A secret is replaced.
     pub value: Value,
     /// Where the value comes from.
-    pub place: Place,
+    pub place: SettingSource,
 }
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum SettingSource {
     /// Nothing sets it.
     Default,
     /// The configuration file.
@@ -48,7 +48,7 @@ pub enum Place {
 impl Setting {
     /// A setting with this value, or that is not set.
     #[must_use]
-    pub fn new(name: &str, value: Option<impl Into<Value>>, place: Place) -> Self {
+    pub fn new(name: &str, value: Option<impl Into<Value>>, place: SettingSource) -> Self {
         Self { name: name.to_owned(), value: value.map_or(Value::Null, Into::into), place }
     }
 }
@@ -56,7 +56,7 @@ impl Setting {
 impl Config {
     /// Each setting of a configuration that is right, except the URL of the database. `given` tells whether a flag or a
     /// variable gave what overrides the file.
-    pub fn settings(overrides: &Overrides, given: impl Fn(&str) -> Place) -> Result<Vec<Setting>, ConfigError> {
+    pub fn settings(overrides: &Overrides, given: impl Fn(&str) -> SettingSource) -> Result<Vec<Setting>, ConfigError> {
         let read = overrides.read_file()?;
         let places = Places { lines: read.lines.clone() };
         let mut file = read.with_environment(env::vars_os())?;
@@ -76,21 +76,21 @@ impl Config {
         let command = command.as_deref().map(shown_command);
         settings.push(Setting::new("key_command", command, places.of("key_command")));
         let file = overrides.key_file.as_deref();
-        let place = if file.is_some() { given("key_file") } else { Place::Default };
+        let place = if file.is_some() { given("key_file") } else { SettingSource::Default };
         settings.push(Setting::new("key_file", file.map(value), place));
         let [key, fixed_iv] = match &config.keys {
             KeySource::Environment { fixed_iv, .. } => [true, fixed_iv.is_some()],
             _ => [false, false],
         };
         for (name, variable, is_set) in [("key", "PGSLUICE_KEY", key), ("fixed_iv", "PGSLUICE_FIXED_IV", fixed_iv)] {
-            let place = if is_set { Place::Variable(variable.to_owned()) } else { Place::Default };
+            let place = if is_set { SettingSource::Variable(variable.to_owned()) } else { SettingSource::Default };
             settings.push(Setting::new(name, is_set.then_some(HIDDEN), place));
         }
         Ok(settings)
     }
 
     /// Where the URL of the database stands in the configuration file.
-    pub fn place_of_database_url(overrides: &Overrides) -> Result<Place, ConfigError> {
+    pub fn place_of_database_url(overrides: &Overrides) -> Result<SettingSource, ConfigError> {
         Ok(Places { lines: overrides.read_file()?.lines }.of("database_url"))
     }
 }
@@ -107,7 +107,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(&self, name: &str) -> Place {
+    fn of(&self, name: &str) -> SettingSource {
         let variable = env::vars_os().find_map(|(variable, text)| {
             let variable = variable.into_string().ok()?;
             let (section, key) = setting(&variable)?;
@@ -116,9 +116,9 @@ impl Places {
         });
         let in_file = || {
             let (path, lines) = self.lines.as_ref()?;
-            Some(Place::File { path: path.clone(), line: lines.get(name)? })
+            Some(SettingSource::File { path: path.clone(), line: lines.get(name)? })
         };
-        variable.map(Place::Variable).or_else(in_file).unwrap_or(Place::Default)
+        variable.map(SettingSource::Variable).or_else(in_file).unwrap_or(SettingSource::Default)
     }
 }
 

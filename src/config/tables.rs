@@ -32,7 +32,7 @@ pub(super) struct ConfigFile {
     /// `aws-secretsmanager:` and the name or ARN of a secret that holds a keyring.
     #[schemars(regex(pattern = "^aws-secretsmanager:."))]
     pub(super) key_source: Option<String>,
-    /// The same as `encryption` in `[spool]`.
+    /// What `encryption` in `[spool]` is where that does not say.
     #[serde(default)]
     pub(super) spool_encryption: bool,
     /// How Postgres is reached.
@@ -104,7 +104,8 @@ pub(super) struct SpoolTable {
     #[schemars(range(min = 1, max = 36_500))]
     pub(super) rejects_days: u32,
     /// Encrypts what messages say, with the first `spool` key of the keyring.
-    pub(super) encryption: bool,
+    #[schemars(with = "bool", extend("default" = false))]
+    pub(super) encryption: Option<bool>,
 }
 
 /// How Postgres is loaded.
@@ -192,7 +193,7 @@ impl Default for SpoolTable {
             segment_max_age_ms: 2000,
             archive_days: 7,
             rejects_days: 90,
-            encryption: false,
+            encryption: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::seen::Seen;
-use crate::config::{Column, ColumnType, Dedupe, OnReject, Pipeline, RejectPolicy, Source, TableName};
+use crate::config::{Column, ColumnType, Dedupe, OnReject, Pipeline, RejectPolicy, Source, TableName, escape_pointer};
 use crate::load::create_table;
 use crate::report::grouped;
 
@@ -101,7 +101,7 @@ fn column(leaf: &Seen, others: &[Column]) -> Column {
         base[..base.len().min(MAX_NAME_BYTES - suffix.len())].to_owned() + &suffix
     });
     let name = std::iter::once(base.clone()).chain(numbered).find(is_free);
-    let escaped = leaf.path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+    let escaped = leaf.path.iter().map(|name| format!("/{}", escape_pointer(name)));
     Column::of(name.unwrap_or_default(), Source::Body(escaped.collect()), leaf.column_type())
 }
 

@@ -32,6 +32,7 @@ pub fn write_file(metrics: &Metrics, path: &Path) -> Result<(), FileError> {
 pub async fn keep_written(metrics: Arc<Metrics>, path: Arc<Path>) {
     let mut ticks = tokio::time::interval(EVERY);
     let mut is_said = false;
+    ticks.tick().await; // the first is immediate, and the file is written already
     loop {
         ticks.tick().await;
         if let Err(error) = write_file(&metrics, &path)

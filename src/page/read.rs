@@ -13,7 +13,6 @@ pub struct ReadReport {
     pub pipeline: Option<String>,
     pub queue: Option<String>,
     pub started_at: Option<Timestamp>,
-    pub finished_at: Option<Timestamp>,
     pub ended_by: Option<String>,
     pub error: Option<ReadError>,
     pub received: u64,
@@ -46,7 +45,6 @@ pub struct ReadReport {
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs, reason = "the report's keys, which `report` documents")]
 pub struct ReadError {
-    pub code: Option<String>,
     pub message: String,
     pub hint: Option<String>,
 }

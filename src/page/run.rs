@@ -64,7 +64,7 @@ fn tiles(report: &ReadReport) -> Markup {
                 ("received", report.received, &*rate),
                 ("loaded", report.loaded, "rows committed"),
                 ("duplicates", report.duplicates, "not loaded again"),
-                ("rejected", report.rejected, "kept with their reason"),
+                ("rejected", report.rejected, "could not become rows"),
                 ("pending", report.pending, "safe in the spool"),
                 ("acknowledged", report.acknowledged, "deleted from the queue"),
             ] { div { dt { (name) } dd { (grouped(count)) small { (remark) } } } }
@@ -86,7 +86,9 @@ fn tiles(report: &ReadReport) -> Markup {
 
 fn rejects(report: &ReadReport) -> Markup {
     if report.rejects_by_reason.is_empty() {
-        return html! { p.quiet { "No message was rejected." } };
+        return html! {
+            p.quiet { @if report.rejected == 0 { "No message was rejected." } @else { "This report does not say why." } }
+        };
     }
     let most = report.rejects_by_reason.iter().map(|rejects| rejects.count).max().unwrap_or(1);
     html! {

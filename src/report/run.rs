@@ -19,7 +19,7 @@ pub struct RunInfo {
     pub host: String,
     /// The pipeline's name; null where the configuration could not be read.
     pub pipeline: Option<String>,
-    /// The queue's URL; null where none is configured.
+    /// The queue as it is configured, by its URL, ARN or name; null where none is.
     pub queue: Option<String>,
     /// When it began.
     pub started_at: Timestamp,

@@ -275,7 +275,7 @@ fn wrong_configuration_is_no_check_but_an_error() {
     env.unset("PGSLUICE_KEY");
     env.pgsluice(&["check"]).fails(USAGE, "PGSLUICE_KEY", "keygen");
     env.set("PGSLUICE_KEY", KEY);
-    env.pgsluice(&["check", "--sample", "missing"]).fails(USAGE, "cannot read missing", "--sample");
+    env.pgsluice(&["check", "--sample", "missing"]).fails(USAGE, "cannot read missing", "one message body a line");
 }
 
 #[test]

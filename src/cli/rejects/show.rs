@@ -9,7 +9,7 @@ use std::io::{IsTerminal, stdout};
 use clap::Args;
 
 use super::super::SharedFlags;
-use super::super::output::{DataLines, say};
+use super::super::output::{DataLines, is_misleading, say};
 use super::super::session::runtime;
 use crate::config::Config;
 use crate::durable::Place;
@@ -20,12 +20,6 @@ use crate::load::{FoundReject, LoadError};
 use crate::postgres::connect;
 use crate::spool::{SpoolError, SpoolKeys, message_uuid, read_rejects};
 use crate::staging::Staging;
-
-/// They change the direction of text, end a line, or cannot be seen: what is shown would not be what is there.
-const MISLEADING: [char; 14] = [
-    '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
-    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
-];
 
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Flags {
@@ -86,7 +80,7 @@ fn for_terminal(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         let is_layout = matches!(character, '\n' | '\t');
-        if !is_layout && (character.is_control() || MISLEADING.contains(&character)) {
+        if !is_layout && is_misleading(character) {
             _ = write!(shown, "\\u{{{:04x}}}", u32::from(character));
         } else {
             shown.push(character);
