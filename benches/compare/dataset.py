@@ -44,10 +44,10 @@ class Dataset:
         return self._staging({"spool": self.spool_files(self.rows)})
 
     def staging_with_chunks(self) -> Path:
-        """A staging directory as a transform leaves it; without the spool, which no load reads."""
+        """A staging directory as a transform leaves it."""
         chunks = self.chunks(self.rows)
-        ids = [chunk.with_suffix(".ids.csv") for chunk in chunks]
-        return self._staging({"chunks": chunks + ids})
+        parts = [part for chunk in chunks for part in chunk.parent.glob(f"{chunk.stem}.*")]
+        return self._staging({"spool": self.spool_files(self.rows), "chunks": parts})
 
     def directory_of_chunks(self, rows: int) -> Path:
         """A directory with the chunks that hold the first rows, and nothing else."""

@@ -7,7 +7,6 @@ among them.
 usage: dlt_load.py SCHEMA PIPELINES_DIR SPOOL_FILE…
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import dlt
 from login import NotALoginError, login
+from spool_file import messages
 
 PAGE_ROWS = 5000
 FILE_ROWS = 20_000
@@ -32,13 +32,11 @@ SETTINGS = {
 def rows(spool_files: list[Path]) -> Iterator[dict]:
     """The logins of all files."""
     for spool_file in spool_files:
-        with spool_file.open(encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line)
-                try:
-                    yield login(record["body"], record["sent_at"])._asdict()
-                except NotALoginError as error:
-                    print(f"{record['message_id']}: {error}", file=sys.stderr)
+        for message in messages(spool_file):
+            try:
+                yield login(message["body"], message["sent_at"])._asdict()
+            except NotALoginError as error:
+                print(f"{message['message_id']}: {error}", file=sys.stderr)
 
 
 @dlt.resource(name="user_logins", write_disposition="append")

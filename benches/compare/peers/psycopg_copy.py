@@ -3,13 +3,13 @@
 usage: psycopg_copy.py SPOOL_FILE…
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import psycopg
 from login import COLUMNS, NotALoginError, login
+from spool_file import messages
 
 
 def load(connection: psycopg.Connection, spool_file: Path) -> None:
@@ -18,14 +18,12 @@ def load(connection: psycopg.Connection, spool_file: Path) -> None:
         connection.transaction(),
         connection.cursor() as cursor,
         cursor.copy(f"COPY user_logins ({COLUMNS}) FROM STDIN") as copy,
-        spool_file.open(encoding="utf-8") as lines,
     ):
-        for line in lines:
-            record = json.loads(line)
+        for message in messages(spool_file):
             try:
-                copy.write_row(login(record["body"], record["sent_at"]))
+                copy.write_row(login(message["body"], message["sent_at"]))
             except NotALoginError as error:
-                print(f"{record['message_id']}: {error}", file=sys.stderr)
+                print(f"{message['message_id']}: {error}", file=sys.stderr)
 
 
 def main() -> None:
