@@ -8,13 +8,14 @@
 //! | the SQLSTATE says    | a row was taken | none, and [`ALIKE`] were refused alike | none, and the chunk ends before that |
 //! |----------------------|-----------------|----------------------------------------|--------------------------------------|
 //! | the moment           | tried again     | tried again                            | tried again                          |
-//! | likely a row         | reject          | the run stops                          | reject                               |
-//! | likely the set-up    | reject          | the run stops                          | the run stops                        |
+//! | likely a row         | reject          | the rest is probed                     | reject                               |
+//! | likely the set-up    | reject          | the rest is probed                     | the run stops                        |
 //! | certainly the set-up | the run stops   | the run stops                          | the run stops                        |
 //!
 //! Alike: with the same SQLSTATE, by the same constraint. "A row was taken" also holds where a row's own key is in the
-//! table already, because a row with that key was taken before. In a retry of rejects nothing counts as alike: that these
-//! rows are refused is known.
+//! table already, because a row with that key was taken before. The rest is probed by [`probes`], whose rows are undone:
+//! if one is taken, bad messages came together, and are rejects; if none is, the run stops. In a retry of rejects nothing
+//! counts as alike: that these rows are refused is known.
 //!
 //! Always true: where the run stops, nothing of the segment is rejected, because its transaction is rolled back.
 
@@ -22,9 +23,16 @@ use std::collections::HashMap;
 
 use crate::postgres::sqlstate::Meaning;
 
-/// The number of rows refused alike, before any is taken, that shows the set-up at fault. Enough that a few bad messages
-/// in a row do not stop a run; few enough to be tried in a moment.
+/// The number of rows refused alike, before any is taken, that casts doubt on the set-up; as many of the rest are probed.
+/// Few enough to be tried in a moment.
 pub(super) const ALIKE: usize = 20;
+
+/// Which of the rows from `start` to `end` to try when the ones before were refused alike: [`ALIKE`] at most, evenly
+/// spread.
+pub(super) fn probes(start: usize, end: usize) -> impl Iterator<Item = usize> {
+    let (rows, probes) = (end - start, ALIKE.min(end - start));
+    (0..probes).map(move |probe| start + (2 * probe + 1) * rows / (2 * probes))
+}
 
 /// What follows from a row that was refused alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub(super) enum Verdict {
     Reject,
     /// It is a reject if a row is taken after all; otherwise the run stops.
     Open,
+    /// It is a reject if one of the [`probes`] is taken; otherwise the run stops.
+    Probe,
     /// The set-up is at fault, or the moment: the attempt ends.
     Stop,
 }
@@ -42,7 +52,7 @@ const fn verdict(meaning: Meaning, taken: bool, alike: usize, enough: usize) -> 
     match meaning {
         Meaning::Moment | Meaning::CertainSetup => Verdict::Stop,
         _ if taken => Verdict::Reject,
-        _ if alike >= enough => Verdict::Stop,
+        _ if alike >= enough => Verdict::Probe,
         Meaning::Row => Verdict::Reject,
         Meaning::Setup => Verdict::Open,
     }
@@ -98,14 +108,14 @@ mod tests {
 
     use super::*;
     use Meaning::{CertainSetup, Moment, Row, Setup};
-    use Verdict::{Open, Reject, Stop};
+    use Verdict::{Open, Probe, Reject, Stop};
 
     #[test]
     fn the_verdicts_are_those_of_the_table() {
         for (meaning, taken, enough_alike, fewer) in [
             (Moment, Stop, Stop, Stop),
-            (Row, Reject, Stop, Reject),
-            (Setup, Reject, Stop, Open),
+            (Row, Reject, Probe, Reject),
+            (Setup, Reject, Probe, Open),
             (CertainSetup, Stop, Stop, Stop),
         ] {
             assert_eq!(verdict(meaning, true, ALIKE, ALIKE), taken, "{meaning:?}");
@@ -121,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_stops_only_while_no_row_is_taken_and_enough_were_refused_alike(
+        fn the_rest_is_probed_only_while_no_row_is_taken_and_enough_were_refused_alike(
             rows in proptest::collection::vec(outcome(), 0..80)
         ) {
             let mut evidence = Evidence::of_new_rows();
@@ -138,13 +148,22 @@ mod tests {
                 let expected = match (taken, alike >= ALIKE, likely_row) {
                     (true, ..) | (false, false, true) => Reject,
                     (false, false, false) => Open,
-                    (false, true, _) => Stop,
+                    (false, true, _) => Probe,
                 };
                 prop_assert_eq!(said, expected);
-                if said == Stop {
+                if said == Probe {
                     break;
                 }
             }
+        }
+
+        #[test]
+        fn probes_are_rows_of_the_rest_and_leave_no_large_gap(start in 0..100_usize, rows in 0..30_000_usize) {
+            let probes: Vec<usize> = probes(start, start + rows).collect();
+            prop_assert_eq!(probes.len(), rows.min(ALIKE));
+            let bounds = [&[start], &probes[..], &[start + rows]].concat();
+            prop_assert!(probes.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(bounds.windows(2).all(|pair| pair[0] <= pair[1] && pair[1] - pair[0] <= rows / ALIKE + 1));
         }
 
         #[test]

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio_postgres::error::DbError;
-use tokio_postgres::{ToStatement, Transaction};
+use tokio_postgres::{Statement, ToStatement, Transaction};
 
 use super::allowance::RejectAllowance;
 use super::evidence::{Evidence, Verdict};
@@ -213,17 +213,14 @@ impl<'a> Isolation<'a> {
         let statement = prepared.await.flatten().map_err(|error| copy.failed(error))?;
         self.savepoint = Savepoint::Undo;
         while let Some(range) = self.search.next() {
-            let (chunk, selected, rows) = (Arc::clone(&self.chunk), Arc::clone(&self.selected), range.clone());
-            let produce = move |feed: &mut Feed| Ok(chunk.send(&selected[rows], |row| feed.write(row))?);
-            match copy.copy(&mut self.savepoint, &statement, produce).await? {
-                Copied::Rows(copied) if copied == range.len() as u64 => {
+            match self.copy_range(&statement, range.clone()).await? {
+                Copied::Rows(_) => {
                     self.search.take(&range);
                     self.evidence.take();
                     self.open = None;
                 }
-                Copied::Rows(copied) => return Err(copy.skipped(range.len(), copied)),
                 Copied::Refused(error) if range.len() == 1 => {
-                    self.refuse(self.selected[range.start], error).await?;
+                    self.refuse(&statement, range.start, error).await?;
                     self.search.refuse_row();
                 }
                 Copied::Refused(error) => self.narrow(&range, &error).await?,
@@ -235,6 +232,16 @@ impl<'a> Isolation<'a> {
         match self.open.take() {
             Some(error) => Err(copy.stop(&error)),
             None => Ok(Isolated { refused: std::mem::take(&mut self.refused), too_many: None }),
+        }
+    }
+
+    /// Either all rows of the range are in the table then, or none.
+    async fn copy_range(&mut self, statement: &Statement, range: Range<usize>) -> Result<Copied, LoadError> {
+        let (chunk, selected, rows) = (Arc::clone(&self.chunk), Arc::clone(&self.selected), range.len());
+        let produce = move |feed: &mut Feed| Ok(chunk.send(&selected[range], |row| feed.write(row))?);
+        match self.copy.copy(&mut self.savepoint, statement, produce).await? {
+            Copied::Rows(copied) if copied != rows as u64 => Err(self.copy.skipped(rows, copied)),
+            copied => Ok(copied),
         }
     }
 
@@ -251,8 +258,8 @@ impl<'a> Isolation<'a> {
         Ok(())
     }
 
-    /// The row was refused alone.
-    async fn refuse(&mut self, row: usize, error: Box<DbError>) -> Result<(), LoadError> {
+    /// The row, by its index in the selection, was refused alone.
+    async fn refuse(&mut self, statement: &Statement, index: usize, error: Box<DbError>) -> Result<(), LoadError> {
         let names = self.names().await?;
         if names.is_known_key(&error) {
             self.evidence.take();
@@ -264,14 +271,33 @@ impl<'a> Isolation<'a> {
         match self.evidence.refuse(meaning, sqlstate, constraint) {
             Verdict::Reject => {}
             Verdict::Open => _ = self.open.get_or_insert(error),
-            Verdict::Stop if meaning == Meaning::Row => {
+            Verdict::Probe if self.takes_a_probe(statement, index + 1, &names).await? => {
+                self.evidence.take();
+                self.open = None;
+            }
+            Verdict::Probe if meaning == Meaning::Row => {
                 let (segment, table) = (self.copy.segment, self.copy.target.table.to_string());
                 return Err(LoadError::RowsRefused { segment, table, rows: evidence::ALIKE, reason: Box::new(reason) });
             }
-            Verdict::Stop => return Err(self.copy.stop(&error)),
+            Verdict::Probe | Verdict::Stop => return Err(self.copy.stop(&error)),
         }
-        self.refused.push(RefusedRow { row, reason });
+        self.refused.push(RefusedRow { row: self.selected[index], reason });
         Ok(())
+    }
+
+    /// Whether the table takes one of the rows from this one on. What it took is undone.
+    async fn takes_a_probe(&mut self, statement: &Statement, start: usize, names: &Names) -> Result<bool, LoadError> {
+        for row in evidence::probes(start, self.selected.len()) {
+            let is_taken = match self.copy_range(statement, row..row + 1).await? {
+                Copied::Rows(_) => true,
+                Copied::Refused(error) => names.is_known_key(&error),
+            };
+            self.savepoint = Savepoint::Undo;
+            if is_taken {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the catalog names; asked after the first refusal, which is undone before.
