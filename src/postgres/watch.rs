@@ -11,6 +11,7 @@
 //!   itself lets a client wait for two (`query_wait_timeout`).
 //!
 //! A server or pooler that answers, but not the question (it has no connection free), proves that nothing is lost.
+//! It also says which lock the transaction waits for, and who holds it.
 //! The second connection is closed after each look, whatever comes of it, and does not wait in a pooler's line.
 //!
 //! What was given up may still be open on the server, and hold the locks that the next attempt waits for. So the
@@ -39,6 +40,14 @@ const OBSERVE: &str = "SELECT coalesce(wait_event_type OPERATOR(pg_catalog.=) 'C
      LEFT JOIN pg_catalog.pg_stat_progress_copy AS progress ON progress.pid OPERATOR(pg_catalog.=) activity.pid \
      WHERE activity.pid OPERATOR(pg_catalog.=) $1 \
      AND (extract(epoch FROM xact_start) OPERATOR(pg_catalog.*) 1000000)::bigint OPERATOR(pg_catalog.=) $2";
+/// What it waits for, and who holds that. A lock of no table is of a row, by the transaction that wrote it, or advisory.
+const HELD: &str = "SELECT coalesce(held.relation::pg_catalog.regclass::text, held.locktype), blocking.pid, \
+     coalesce(blocker.application_name, ''), \
+     extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) held.waitstart)::bigint \
+     FROM pg_catalog.pg_locks AS held \
+     CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(held.pid)) AS blocking (pid) \
+     LEFT JOIN pg_catalog.pg_stat_activity AS blocker ON blocker.pid OPERATOR(pg_catalog.=) blocking.pid \
+     WHERE held.pid OPERATOR(pg_catalog.=) $1 AND NOT held.granted AND held.waitstart IS NOT NULL LIMIT 1";
 const END: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
      WHERE pid OPERATOR(pg_catalog.=) $1 \
      AND (extract(epoch FROM xact_start) OPERATOR(pg_catalog.*) 1000000)::bigint OPERATOR(pg_catalog.=) $2";
@@ -181,12 +190,28 @@ impl Watch {
             // Closed amid the question, or not answered in time.
             Ok(Err(_)) | Err(_) => return Observation::Unknown,
         };
+        if observation == Observation::Busy {
+            tell_of_a_lock(&connection.client, transaction).await;
+        }
         look.end();
         observation
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says for which lock the transaction waits, if it waits for one. No answer changes nothing.
+async fn tell_of_a_lock(client: &Client, transaction: TransactionId) {
+    let found = answered(client.query_typed_opt(HELD, &[(&transaction.backend, Type::INT4)])).await;
+    let Ok(Ok(Some(row))) = found else { return };
+    let read = || -> Result<(String, i32, String, i64), tokio_postgres::Error> {
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+    };
+    if let Ok((lock, pid, application, seconds)) = read() {
+        let application = if application.is_empty() { String::new() } else { format!(" ({application})") };
+        tracing::info!("waiting {seconds} s for a lock on {lock} held by pid {pid}{application}");
     }
 }
 

@@ -91,3 +91,20 @@ fn a_replay_knows_its_total() {
     replay.ended().succeeds();
     assert!(env.database.count("user_logins") > 0);
 }
+
+/// A load that waits for a lock looked as if it did nothing.
+#[test]
+fn a_load_that_waits_for_a_lock_says_which_one_and_who_holds_it() {
+    let mut env = TestEnv::new(Server::Embedded);
+    env.queue.send(&crate::logins::generated(20));
+    let holder = env.database.again();
+    holder.execute("set application_name = 'a migration'; begin; lock table user_logins");
+    let held =
+        format!("for a lock on user_logins held by pid {} (a migration)", holder.number("select pg_backend_pid()"));
+    // A look each second.
+    env.set("DATABASE_URL", env.database.url() + "?keepalives_idle=1");
+    let run = env.start(&["run"]);
+    run.until_stderr_contains(&held);
+    holder.execute("commit");
+    run.wait().succeeds();
+}
