@@ -119,7 +119,7 @@ impl Report {
         }
         if self.ended_by == Some(EndedBy::Damage) {
             let staging = around.staging.display();
-            steps.push(format!("the log names what is damaged, and where; see {staging}/damaged/"));
+            steps.push(format!("the log names what is damaged, and whether it is in {staging}/damaged/ or stays"));
         }
         // An error says itself what to do.
         if self.pending > 0 && self.error.is_none() {

@@ -125,6 +125,6 @@ async fn remove_leftovers(
     }
     let Some(known) = loader.known(&[segment]).await?.remove(&segment) else { return Ok(0) };
     let rejects: HashSet<Uuid> = loader.rejects_of(segment).await?.into_iter().map(|row| row.message_id).collect();
-    let settled = settled(loader, &known, &lines, &rejects).await?;
+    let settled = settled(loader, &known, lines, &rejects).await?;
     remove_lines(staging, owner, segment, settled).await
 }

@@ -49,7 +49,7 @@ pub async fn retry_rejects(
     let (files, own) = (staging.clone(), plan.pipeline().to_owned());
     let lines = blocking(move || own_lines(&files, segment, &own, |_| true)).await?;
     let rejects: HashSet<Uuid> = loader.rejects_of(segment).await?.into_iter().map(|row| row.message_id).collect();
-    let already = settled(loader, &known, &lines, &rejects).await?;
+    let already = settled(loader, &known, lines, &rejects).await?;
 
     let workshop = Workshop::open(staging)?;
     let (files, scratch, shared) = (staging.clone(), workshop.staging.clone(), Arc::clone(plan));
@@ -79,7 +79,7 @@ pub async fn retry_rejects(
 pub(super) async fn settled(
     loader: &mut Loader,
     segment: &Committed,
-    lines: &[(i64, String)],
+    mut lines: Vec<(i64, String)>,
     rejects: &HashSet<Uuid>,
 ) -> Result<HashSet<Uuid>, Error> {
     let (counted, recorded) = (segment.recorded_rejects(), rejects.len() as u64);
@@ -88,9 +88,8 @@ pub(super) async fn settled(
         tracing::warn!(%segment, counted, rejects = recorded, "rejects were removed from the ledger; their bodies stay");
         return Ok(HashSet::new());
     }
-    let mut decided = loader.decided(segment, lines).await?;
-    decided.retain(|id| !rejects.contains(id));
-    Ok(decided)
+    lines.retain(|(_, id)| !rejects.contains(&message_uuid(id)));
+    Ok(loader.decided(segment, &lines).await?)
 }
 
 /// The identities in those lines of this pipeline that are wanted.

@@ -22,6 +22,7 @@ mod books;
 mod cautions;
 mod check;
 mod commands;
+mod comparison;
 mod compose;
 mod config;
 mod consumers;
