@@ -5,7 +5,12 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use pgsluice::local::Fault::Slow;
+use pgsluice::local::Operation::{Attributes, Delete, Receive};
+use pgsluice::local::When::Always;
+use pgsluice::local::{Faults, Rule};
 use serde_json::Value;
 
 use crate::logins::generated;
@@ -13,6 +18,8 @@ use crate::testenv::{Server, TestEnv};
 
 /// From this number on, the estimate of requests holds.
 const MESSAGES: usize = 10_000;
+const FAR: Duration = Duration::from_millis(200);
+const FAR_MESSAGES: usize = 4_000;
 /// Each request to SQS names what it asks for.
 const TARGET: &[u8] = b"x-amz-target:";
 
@@ -73,4 +80,20 @@ fn a_run_makes_as_many_requests_as_the_check_estimates() {
     let made = proxy.requests() - before;
     let difference = estimated.abs_diff(made);
     assert!(difference * 20 <= made, "{estimated} requests were estimated, and {made} were made");
+}
+
+/// Where each call takes as long as to a distant region, waiting sets the pace, and a busy machine changes little.
+#[test]
+fn a_run_takes_as_long_as_the_check_estimates() {
+    let env = TestEnv::new(Server::Faulty(Faults::default()));
+    env.configure("[queue]\npollers = 8\n");
+    env.queue.send(&generated(FAR_MESSAGES));
+    let slow = |operation| Rule { operation, when: Always, fault: Slow(FAR) };
+    env.queue.inject(&[Attributes, Receive, Delete].map(slow));
+    let checked: Value = serde_json::from_str(&env.pgsluice(&["check", "--json"]).succeeds().stdout).unwrap();
+    let estimated = checked["estimate"]["seconds"].as_f64().unwrap();
+    let began = Instant::now();
+    env.run().succeeds();
+    let taken = began.elapsed().as_secs_f64();
+    assert!((estimated - taken).abs() < taken / 5.0, "{estimated} s were estimated, and it took {taken} s");
 }
