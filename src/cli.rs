@@ -324,7 +324,7 @@ impl Command {
             Self::Reveal(flags) => session::runtime()?.block_on(reveal::run(shared, &flags)),
             Self::Rekey(flags) => rekey::run(shared, &flags),
             Self::Keygen(flags) => session::runtime()?.block_on(keygen::run(shared, &flags)),
-            Self::Report(flags) => report::run(&flags),
+            Self::Report(flags) => report::run(shared, &flags),
             Self::Config(command) => config::run(shared, &command),
             Self::Completions(flags) => completions::run(&flags),
             Self::Man(flags) => man::run(&flags),

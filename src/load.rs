@@ -51,8 +51,8 @@ pub use committed::Committed;
 pub use create_table::create_table;
 pub use error::LoadError;
 pub use ledger::{
-    Fate, Forgotten, FoundReject, LedgerTotals, ListedReject, LoadedSegment, NotHere, RejectGroup, RejectRow,
-    RejectedSegment, Selection, init, init_sql,
+    Fate, Forgotten, FoundReject, LedgerDay, LedgerTotals, ListedReject, LoadedSegment, NotHere, RejectGroup,
+    RejectRow, RejectedSegment, Selection, init, init_sql,
 };
 pub use preflight::Misfit;
 pub use readmit::Readmitted;
@@ -312,6 +312,12 @@ impl Loader {
     pub async fn totals(&mut self) -> Result<LedgerTotals, LoadError> {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.totals(client).await).await
+    }
+
+    /// The last days on which something was loaded, from the oldest to the newest.
+    pub async fn days(&mut self) -> Result<Vec<LedgerDay>, LoadError> {
+        let ledger = self.destination.ledger.clone();
+        self.ask(async |client| ledger.days(client).await).await
     }
 
     /// What became of a message. `times`: those that its identity may have, where they are known; without them the keys of

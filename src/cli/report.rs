@@ -6,26 +6,42 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::SharedFlags;
 use super::output::DataLines;
-use crate::config::ConfigError;
+use super::session::runtime;
+use crate::config::{Config, ConfigError};
 use crate::durable::given;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::load::{LedgerDay, Loader};
 use crate::page::{ReadReport, page};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Flags {
     /// Reports that runs wrote by --report
-    #[arg(value_name = "REPORT.json", default_value = "report.json")]
+    ///
+    /// Default: report.json, unless --ledger is given.
+    #[arg(value_name = "REPORT.json")]
     reports: Vec<PathBuf>,
+    /// Add what the ledger has of the last 60 days with loads
+    #[arg(long)]
+    ledger: bool,
     /// Write the page to this file instead of stdout
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(flags: &Flags) -> Result<ExitCode, Error> {
-    let reports = flags.reports.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let page = page(reports);
+pub(super) fn run(shared: &SharedFlags, flags: &Flags) -> Result<ExitCode, Error> {
+    let named =
+        if flags.reports.is_empty() && !flags.ledger { &[PathBuf::from("report.json")] } else { &flags.reports[..] };
+    let reports = named.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let page = if flags.ledger {
+        let config = Config::resolve(shared.overrides())?;
+        let days = runtime()?.block_on(days(&config))?;
+        page(reports, Some((&config.pipeline.name, &days)))
+    } else {
+        page(reports, None)
+    };
     match &flags.output {
         Some(path) => given::open_to_replace(path)
             .and_then(|mut file| file.write_all(page.as_bytes()))
@@ -33,6 +49,11 @@ pub(super) fn run(flags: &Flags) -> Result<ExitCode, Error> {
         None => DataLines::new().text(&page)?,
     }
     Ok(ExitCode::Done)
+}
+
+async fn days(config: &Config) -> Result<Vec<LedgerDay>, Error> {
+    let mut loader = Loader::connect_to_ask(&config.database_url()?, &config.pipeline).await?;
+    Ok(loader.days().await?)
 }
 
 fn read(path: &Path) -> Result<ReadReport, ConfigError> {

@@ -14,6 +14,10 @@ pub(crate) fn ring(input: &[u8]) {
             assert_eq!(again.to_toml(), ring.to_toml());
             assert!(ring.iter().map(super::Key::id).eq(again.iter().map(super::Key::id)));
         }
-        Err(error) => assert_quotes_nothing(&error.to_string(), text),
+        Err(error) => {
+            // The id that follows from a key is no secret, and the text may hold it, too, where it does not belong.
+            let error = error.to_string();
+            assert_quotes_nothing(error.split("follows from this key is").next().unwrap_or_default(), text);
+        }
     }
 }

@@ -7,6 +7,7 @@
 //!   transaction another session.
 
 mod again;
+mod days;
 mod dropped;
 mod fate;
 mod masking;
@@ -22,6 +23,7 @@ use tokio_postgres::{Row, SimpleQueryMessage, Transaction};
 
 pub(super) use again::TableState;
 pub use again::{Forgotten, NotHere};
+pub use days::LedgerDay;
 pub use dropped::RejectedSegment;
 pub use fate::{Fate, LoadedSegment};
 pub(super) use pipeline::{PipelineRow, check_version};

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::axis::{WIDTH, at};
 
-pub(super) use history::history;
+pub(super) use history::{Column, history};
 pub(super) use lines::{in_flight, rates};
 pub(super) use stages::stages;
 pub(super) use timeline::timeline;

@@ -157,6 +157,31 @@ fn several_reports_make_a_history_from_the_oldest_to_the_newest() {
     assert_eq!(count(&page, "details.run[open]"), 1, "the newest is open");
 }
 
+/// The ledger knows what hosts loaded whose reports are elsewhere, or gone.
+#[test]
+fn the_ledger_makes_a_history_of_days_with_a_report_or_without() {
+    let (env, report) = with_report();
+    env.database.execute("update pgsluice.segment set loaded_at = '2026-01-02 23:59:59+00' where loaded < 10");
+    let cells = |page: &str| {
+        let page = parsed(page);
+        let row = |row: scraper::ElementRef<'_>| row.text().map(str::to_owned).collect::<Vec<_>>();
+        let rows: Vec<_> =
+            page.select(&Selector::parse("[aria-label=\"The ledger's days\"] tr").unwrap()).map(row).collect();
+        (rows, count(&page, "svg[role=img]"))
+    };
+    let (rows, charts) = cells(&page_of(&env, &["--ledger"]));
+    assert_eq!(charts, 1);
+    assert_eq!(rows[2][0], "2026-01-02", "{rows:?}");
+    let expected = ["received", "loaded", "duplicates", "rejected"].map(|key| report[key].to_string());
+    assert_eq!(rows.last().unwrap()[2..], expected, "{rows:?}");
+    assert_eq!(rows.len(), 4, "a head, two days, and all of them");
+
+    let (again, charts) = cells(&page_of(&env, &["report.json", "--ledger"]));
+    assert_eq!(again, rows);
+    assert!(charts > 1, "and the run's own");
+    env.pgsluice(&["report", "--ledger", "--database-url", "postgres://127.0.0.1:1/none"]).fails(1, "", "");
+}
+
 fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
