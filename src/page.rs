@@ -42,7 +42,7 @@ pub fn page(mut reports: Vec<ReadReport>, ledger: Option<(&str, &[LedgerDay])>) 
             }
             body { main {
                 @match &reports[..] {
-                    [] => {}
+                    [] => h1 { (title) },
                     [report] => (run::whole(report)),
                     reports => (several::whole(reports)),
                 }

@@ -34,9 +34,12 @@ pub(in crate::page) fn history(id: &str, title: &str, description: &str, columns
     let step = (WIDTH - LEFT - RIGHT) / columns.len().max(1) as f64;
     let width = (step * 0.7).min(WIDEST);
     let labelled = columns.len().div_ceil(LABELS).max(1);
+    let occurs = |outcome: usize| columns.iter().any(|column| column.counts[outcome] > 0);
+    let found: Vec<_> =
+        OUTCOMES.into_iter().enumerate().filter(|(index, _)| occurs(*index)).map(|(_, of)| of).collect();
     let mut x = LEFT + (step - width) / 2.0;
     let content = html! {
-        (legend(id, &OUTCOMES, 4.0))
+        (legend(id, &found, 4.0))
         (axis::rows(&upwards))
         @for (index, column) in columns.iter().enumerate() {
             @let mut below = 0;
