@@ -11,6 +11,7 @@
 //! (a lost connection, a deadlock, a restart) is tried again; anything else leaves the segment staged. When the
 //! answer to COMMIT is lost, the next attempt asks the ledger. A connection that falls silent is given up, see `watch`.
 
+mod again;
 mod allowance;
 mod committed;
 mod create_table;
@@ -23,6 +24,7 @@ mod known_keys;
 mod ledger;
 mod message_keys;
 mod preflight;
+mod questions;
 mod readmit;
 mod redelivered;
 mod rejects;
@@ -39,12 +41,10 @@ mod transaction;
 mod trial;
 mod turn;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 pub use allowance::RejectAllowance;
 pub use committed::Committed;
@@ -74,9 +74,9 @@ use crate::segment::SegmentId;
 use crate::spool::Receipts;
 use crate::staging::Staging;
 use known_keys::Offered;
-use ledger::{Ledger, PipelineRow, TableState};
+use ledger::{Ledger, PipelineRow};
 use message_keys::SegmentKeys;
-use target::{Target, quoted_table};
+use target::Target;
 use transaction::{Destination, Filled, Work};
 use turn::Turn;
 
@@ -254,82 +254,15 @@ impl Loader {
         Ok(committed)
     }
 
-    /// Forgets segments, so that they can be loaded again into a table that was emptied. `keep_rows`: whatever the table
-    /// holds.
-    pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
-        self.reconnect().await?;
-        let table = self.table_state().await?;
-        let failed = |error| PostgresError::of_statement("forgetting segments", error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
-        let forgotten = self.destination.ledger.forget(&transaction, segments, table, keep_rows).await?;
-        let Some(forgotten) = forgotten else {
-            return Err(LoadError::TableNotEmpty { table: self.pipeline.table.to_string() });
-        };
-        transaction.commit().await.map_err(failed)?;
-        Ok(forgotten)
-    }
-
-    /// Records that all that was forgotten is loaded again.
-    pub async fn end_again(&mut self) -> Result<(), LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.end_again(client).await).await
-    }
-
-    /// Segments with rows that the ledger has and that are not among these.
-    pub async fn not_among(&mut self, segments: &[SegmentId]) -> Result<Vec<NotHere>, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.not_among(client, segments).await).await
-    }
-
     /// Forgets messages that cannot be delivered any more. What is in use is left for the next time.
     pub async fn prune(&mut self) -> Result<(), LoadError> {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.prune(client).await).await
     }
 
-    async fn table_state(&self) -> Result<TableState, LoadError> {
-        let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(&self.pipeline.table));
-        let exists = self.connection.client.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
-        let action = format!("looking whether {} is empty", self.pipeline.table);
-        let exists: bool = exists.map_err(|error| PostgresError::of_statement(&action, error))?;
-        Ok(if exists { TableState::HoldsRows } else { TableState::Empty })
-    }
-
-    /// Which of the segments the ledger knows, and how they were loaded. One query.
-    pub async fn known(&mut self, segments: &[SegmentId]) -> Result<HashMap<SegmentId, Committed>, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        let found = self.ask(async |client| ledger.find(client, segments).await).await?;
-        let known = found.into_iter().map(|(record, _)| (record.segment, Committed::found_in_ledger(record)));
-        Ok(known.collect())
-    }
-
     /// How often it tried something again since the last call.
     pub fn take_retries(&mut self) -> u64 {
         std::mem::take(&mut self.retries)
-    }
-
-    /// What the ledger holds of this pipeline.
-    pub async fn totals(&mut self) -> Result<LedgerTotals, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.totals(client).await).await
-    }
-
-    /// The last days on which something was loaded, from the oldest to the newest.
-    pub async fn days(&mut self) -> Result<Vec<LedgerDay>, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.days(client).await).await
-    }
-
-    /// What became of a message. `times`: those that its identity may have, where they are known; without them the keys of
-    /// all days are read. `segments`: where a delivery of it lies.
-    pub async fn fate(
-        &mut self,
-        message_id: Uuid,
-        times: &[SystemTime],
-        segments: &[SegmentId],
-    ) -> Result<Fate, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.fate(client, message_id, times, segments).await).await
     }
 
     /// Asks something that may be asked twice, and asks it again where that can help.

@@ -12,18 +12,16 @@ use tokio_postgres::Transaction;
 use uuid::Uuid;
 
 use super::isolate::{Isolated, RefusedRow, RowCopy, Tried};
-use super::ledger::{Ledger, NewReject, RejectRow};
+use super::ledger::{Ledger, NewReject};
 use super::message_keys::{MessageKey, SegmentKeys};
 use super::turn::Turn;
-use super::{Committed, LoadError, Loader, rejects};
+use super::{LoadError, Loader, rejects};
 use crate::blocking::blocking;
 use crate::chunk::Manifest;
-use crate::config::Dedupe;
 use crate::crash_point::CrashPoint;
 use crate::postgres::{PostgresError, Retries};
 use crate::reason::Reason;
 use crate::segment::SegmentId;
-use crate::spool::message_uuid;
 use crate::staging::Staging;
 
 /// What became of rejects that were tried again.
@@ -36,35 +34,6 @@ pub struct Readmitted {
 }
 
 impl Loader {
-    /// What the ledger has as rejects of a segment.
-    pub async fn rejects_of(&mut self, segment: SegmentId) -> Result<Vec<RejectRow>, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.rejects_of(client, segment).await).await
-    }
-
-    /// The number of rejects of segments that are not among these, by the host that recorded them.
-    pub async fn rejects_not_among(&mut self, segments: &[SegmentId]) -> Result<Vec<(String, u64)>, LoadError> {
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.rejects_not_among(client, segments).await).await
-    }
-
-    /// Which of these messages of a segment that the ledger has are decided. Each is a time of identity in milliseconds,
-    /// and an id. By `dedupe = "segment"` all of a segment are decided together, except those that it left in its queue.
-    pub async fn decided(
-        &mut self,
-        segment: &Committed,
-        messages: &[(i64, String)],
-    ) -> Result<HashSet<Uuid>, LoadError> {
-        if self.pipeline.dedupe == Dedupe::Segment {
-            let mut ids: HashSet<Uuid> = messages.iter().map(|(_, id)| message_uuid(id)).collect();
-            segment.left_in_queue().iter().for_each(|id| _ = ids.remove(id));
-            return Ok(ids);
-        }
-        let keys: Vec<MessageKey> = messages.iter().map(|(time, id)| MessageKey::new(*time, id, 0)).collect();
-        let ledger = self.destination.ledger.clone();
-        self.ask(async |client| ledger.decided(client, &keys).await).await
-    }
-
     /// Loads those messages of a chunk that the ledger has as rejects of `segment` and that fit by now.
     ///
     /// The chunk lies in a staging directory of its own.
