@@ -325,9 +325,11 @@ impl Staging {
         self.remove_chunk(segment)
     }
 
-    /// All deletes of a committed segment are done: moves it to the archive. Its retention begins now.
+    /// All deletes of a committed segment are done: moves it to the archive, and removes what a crash left of its chunk.
+    /// Its retention begins now.
     pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let Some(place) = self.find_unacknowledged(segment) else { return Ok(()) };
+        self.remove_chunk(segment)?;
         place.open_for_writing()?.set_modified(SystemTime::now()).map_err(place.failed("date"))?;
         rename_durably(&place, &self.archive(segment))?;
         CrashPoint::Archive.pass();
@@ -448,6 +450,19 @@ mod tests {
     }
 
     /// The retention was counted from the day of the seal: a segment that waited a week for its load was removed at once.
+    /// A process that died between two of these removals left the bodies of rejects for ever.
+    #[test]
+    fn nothing_of_a_chunk_outlives_the_acknowledgement() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = Staging::open(root.path()).unwrap();
+        let id = SegmentId::now();
+        for left in [staging.committed(id), staging.ids(id), staging.chunk_rejects(id)] {
+            fs::write(left, "").unwrap();
+        }
+        staging.archive_segment(id).unwrap();
+        assert!(staging.archive(id).is_taken() && !staging.ids(id).is_taken() && !staging.chunk_rejects(id).is_taken());
+    }
+
     #[test]
     fn the_archive_is_kept_from_the_day_of_the_acknowledgement() {
         let root = tempfile::tempdir().unwrap();
