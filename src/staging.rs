@@ -279,6 +279,14 @@ impl Staging {
         self.segments_in(Part::Chunks, ".json")
     }
 
+    /// Segments that are not here, of which rows lie here without the manifest that would make them a chunk: somebody
+    /// copied a part of it.
+    pub fn segments_of_stray_rows(&self) -> Result<Vec<SegmentId>, FileError> {
+        let mut stray = self.segments_in(Part::Chunks, ".csv")?;
+        stray.retain(|&segment| !self.manifest(segment).is_taken() && self.find_segment(segment).is_none());
+        Ok(stray)
+    }
+
     /// Segments that are committed and not acknowledged, oldest first. A segment that also lies in the spool, because
     /// somebody copied a directory into another, is sealed: the file there says less.
     pub fn committed_segments(&self) -> Result<Vec<SegmentId>, FileError> {

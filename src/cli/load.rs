@@ -14,6 +14,10 @@ pub(super) fn run(flags: &SharedFlags, keys: KeyFlags) -> Result<ExitCode, Error
         session.take_inventory(&session.owner(None))?;
         let loaders = session.connect_loaders_with(session.config.load.connections, keys).await?;
         let segments = session.staging().staged_segments()?;
+        if let stray @ [first, ..] = &session.staging().segments_of_stray_rows()?[..] {
+            let segments = stray.len();
+            tracing::warn!(segments, %first, "rows without their manifest are no chunk: copy all files of a segment in chunks/");
+        }
         let end = Arc::clone(&session.stages).load_staged(segments, loaders).await;
         let title = format!("chunks → {}", session.config.pipeline.table);
         let end = end.and_then(|()| {

@@ -90,7 +90,9 @@ fn a_chunk_without_its_manifest_is_no_chunk() {
     env.job(&["drain"]).succeeds();
     env.job(&["transform"]).succeeds();
     copy_to_other_host(&env, "chunks", |name| name.contains(".csv") || name.contains(".rejects"));
-    assert_eq!(env.start_as(OTHER_HOST, &["load"]).wait().succeeds().counts(), Counts::default());
+    let load = env.start_as(OTHER_HOST, &["load"]).wait().succeeds();
+    assert_eq!(load.counts(), Counts::default());
+    assert!(load.stderr.contains("rows without their manifest are no chunk"), "{load}");
     env.job(&["ack"]).succeeds();
     assert_eq!((env.queue.counts().in_flight, users(&env).len()), (3, 0));
 }
