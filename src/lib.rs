@@ -43,6 +43,7 @@ pub mod find;
 pub mod fuzz;
 pub mod gate;
 mod host;
+mod https;
 pub mod import;
 pub mod in_flight;
 pub mod infer;
