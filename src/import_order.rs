@@ -32,7 +32,7 @@ const ORDER: [&[&str]; 18] = [
     &["workers", "in_flight"],
     &["counters"],
     &["drain", "ack", "report"],
-    &["stages", "progress", "metrics", "page"],
+    &["stages", "progress", "metrics", "trace", "page"],
     &["status", "find", "check"],
     &["infer"],
     &["local", "cli"],
