@@ -75,7 +75,7 @@ $(FUZZER):
 
 lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --features otel
 	$(CARGO) clippy --locked --all-targets --features crash-points,aws-secretsmanager,otel -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(TARGET)/lint/bin/hadolint Dockerfile

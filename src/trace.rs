@@ -5,7 +5,7 @@
 //! - What is sent is what report and log hold: never a value of a message, a key or a password. `-q` and `-v` change
 //!   nothing of it.
 //! - How a run ends does not depend on the collector. One that fails is one warning, and the end of the run waits for it
-//!   for [`DELIVERY_LIMIT`] at most.
+//!   for three seconds at most.
 //!
 //! A stage's span is the span of its log lines. Its parent is what the OpenTelemetry context of the thread says: the main
 //! thread, on which all stages wait, is in that of the root, and work on other threads takes it along (`blocking`).
