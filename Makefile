@@ -55,7 +55,7 @@ demo: postgres ## 10,000 messages from a queue of its own into a Postgres of its
 	$(CARGO) run --release --locked -- demo
 
 test: postgres localstack prometheus ## all tests, against real servers
-	$(CARGO) test --locked --features crash-points,aws-secretsmanager
+	$(CARGO) test --locked --features crash-points,aws-secretsmanager,otel
 
 soak: postgres ## 200 processes killed at random moments over one queue, then 200 random histories of commands
 	PGSLUICE_SOAK_ROUNDS=$${PGSLUICE_SOAK_ROUNDS:-200} $(CARGO) test --locked --features crash-points --test it soak:: -- --nocapture
@@ -75,8 +75,8 @@ $(FUZZER):
 
 lint: $(LINTERS) ## formatting, lints, links in the documentation, licences and sources of crates; a warning is an error
 	$(CARGO) fmt --check
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
-	$(CARGO) clippy --locked --all-targets --features crash-points,aws-secretsmanager -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --features otel
+	$(CARGO) clippy --locked --all-targets --features crash-points,aws-secretsmanager,otel -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(TARGET)/lint/bin/hadolint Dockerfile
 	$(TARGET)/lint/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml

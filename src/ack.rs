@@ -76,7 +76,7 @@ pub struct Acknowledged {
 
 /// Deletes the messages of a committed segment, in as many parallel batches as `deletes` allows, and archives the
 /// segment if no delete failed. Rejects take their `route`. `tell` hears of each answer when it comes.
-#[tracing::instrument(skip_all, fields(segment = %committed.segment()))]
+#[tracing::instrument(skip_all, fields(segment = %committed.segment(), messages = committed.received().cast_signed()))]
 pub async fn acknowledge<Q: Queue>(
     queue: &Q,
     staging: &Staging,

@@ -51,6 +51,8 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::postgres::holds_a_password;
 use crate::progress::ProgressMode;
+#[cfg(feature = "otel")]
+use crate::trace::Trace;
 
 /// The end of each help: the settings that are not flags.
 const ENVIRONMENT: &str = "\
@@ -270,7 +272,12 @@ pub fn run() -> Result<ExitCode, Error> {
         shared_flags().get_arguments().map(|flag| flag.get_id().as_str()).filter(is_given).map(str::to_owned).collect();
     if command.moves_messages() {
         shared.account = Account::of_run(&shared);
+        #[cfg(feature = "otel")]
+        shared.account.begin_trace(&name_of(&matches));
     }
+    // The stages wait on this thread, so their spans begin here.
+    #[cfg(feature = "otel")]
+    let _trace = shared.account.trace().map(Trace::enter);
     let outcome = session::survive_file_size_limit()
         .and_then(|()| logging::start(&shared))
         .and_then(|()| {
@@ -285,6 +292,8 @@ pub fn run() -> Result<ExitCode, Error> {
         shared.account.fail(error);
     }
     shared.account.notify();
+    #[cfg(feature = "otel")]
+    shared.account.deliver_trace();
     outcome
 }
 

@@ -21,7 +21,7 @@
 //!
 //! Imports run one way, from the bottom: aws, segment, reason, suggestion, exit code, advice, durable → staging, config → queue →
 //! keyring → spool, mask → chunk → transform, postgres → load → error → in_flight, counters → drain, ack, report → stages,
-//! progress, metrics, page → status, find, check → infer → cli.
+//! progress, metrics, trace, page → status, find, check → infer → cli.
 //! The test `imports_run_one_way` holds the order.
 
 pub mod ack;
@@ -43,6 +43,7 @@ pub mod find;
 pub mod fuzz;
 pub mod gate;
 mod host;
+mod https;
 pub mod import;
 pub mod in_flight;
 pub mod infer;
@@ -65,6 +66,8 @@ pub mod stages;
 pub mod staging;
 pub mod status;
 pub mod suggestion;
+#[cfg(feature = "otel")]
+pub mod trace;
 pub mod transform;
 mod unescape;
 mod workers;

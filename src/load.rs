@@ -217,7 +217,7 @@ impl Loader {
     /// Loads a staged segment, unless the ledger knows it.
     ///
     /// Dropping the future rolls back, unless COMMIT was sent.
-    #[tracing::instrument(skip_all, fields(segment = %manifest.segment))]
+    #[tracing::instrument(skip_all, fields(segment = %manifest.segment, messages = manifest.messages.cast_signed()))]
     pub async fn load(&mut self, staging: &Staging, manifest: &Manifest) -> Result<Committed, LoadError> {
         self.check_manifest(manifest)?;
         self.accept_keys(&manifest.keys, &manifest.ring).await?;

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_types::base64;
@@ -15,14 +14,10 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::http::uri::{Parts, Scheme};
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::time::timeout;
+
+use crate::https::{HttpsClient, https_client, innermost};
 
 /// Of one attempt.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -98,7 +93,7 @@ impl NotifyUrl {
 
     /// Posts a report. What may pass is tried again: no answer, a server's own fault, too many requests.
     pub async fn post(&self, report: &[u8]) -> Result<(), NotifyError> {
-        let client = client();
+        let client = https_client();
         let attempt = || self.post_once(&client, report);
         attempt.retry(retries()).when(NotifyError::may_pass).await
     }
@@ -136,30 +131,8 @@ impl NotifyError {
     }
 }
 
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-fn client() -> HttpsClient {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let versions =
-        ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    // The ring provider has both versions of TLS.
-    let tls = versions.unwrap_or_else(|_| ClientConfig::builder()).with_root_certificates(roots).with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Client::builder(TokioExecutor::new()).build(connector)
-}
-
 fn retries() -> ExponentialBuilder {
     ExponentialBuilder::default().with_min_delay(FIRST_WAIT).with_max_times(FURTHER_ATTEMPTS).with_jitter()
-}
-
-/// The cause that says most; none of them names the URL.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -39,11 +39,12 @@ pub fn takes(kind: ColumnType, json: &str) -> bool {
 /// Turns a segment into a chunk, on all threads of the current rayon pool. Blocks.
 ///
 /// What an earlier transform of the segment left is replaced. A segment of another pipeline than the plan's is refused.
-#[tracing::instrument(skip_all, fields(%segment))]
+#[tracing::instrument(skip_all, fields(%segment, messages = tracing::field::Empty))]
 pub fn transform(staging: &Staging, segment: SegmentId, plan: &Plan) -> Result<Manifest, SpoolError> {
     let place = staging.find_segment(segment).ok_or(StagingError::NoSuchSegment { segment })?;
     let passed = pass::run(&place, plan, ChunkWriter::create(staging, segment)?)?;
     let manifest = passed.chunk.finish(plan.describe(segment, passed.counts, passed.seal))?;
+    tracing::Span::current().record("messages", manifest.messages.cast_signed());
     tracing::debug!(rows = manifest.rows(), rejected = manifest.rejects, "transformed a segment");
     Ok(manifest)
 }

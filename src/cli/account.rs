@@ -18,6 +18,8 @@ use crate::notify::NotifyUrl;
 use crate::report::{EndedBy, Report, RunInfo, log_failed_command};
 use crate::stages::Stages;
 use crate::staging::Staging;
+#[cfg(feature = "otel")]
+use crate::trace::{Trace, TraceError};
 
 /// The account of one command. All clones are the same account.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +48,8 @@ struct State {
     kept_in: OnceLock<Staging>,
     /// The report of a run that has ended.
     last_report: OnceLock<Report>,
+    #[cfg(feature = "otel")]
+    trace: OnceLock<Result<Trace, TraceError>>,
 }
 
 impl Account {
@@ -63,6 +67,10 @@ impl Account {
 
     /// Writes the report of a run that begins.
     pub(super) fn begin(&self) -> Result<(), Error> {
+        #[cfg(feature = "otel")]
+        if let Some(Err(error)) = self.state.trace.get() {
+            tracing::warn!("no trace is sent: {error}");
+        }
         if let Some(path) = &self.report {
             self.counted().begin(path)?;
         }
@@ -159,6 +167,10 @@ impl Account {
         let written = self.report().map_or(Ok(()), |path| report.write(path)).map_err(Error::Report);
         report.log_end();
         self.end_metrics(report);
+        #[cfg(feature = "otel")]
+        if let Some(trace) = self.trace() {
+            trace.end(report);
+        }
         self.state.last_report.get_or_init(|| report.clone());
         written
     }
@@ -196,6 +208,28 @@ impl Account {
         });
         if let Err(problem) = posted {
             tracing::warn!("the report was not delivered to {}: {problem}", url.host());
+        }
+    }
+
+    /// Begins the trace of the command, where the environment asks for one. It comes before the log, which feeds it.
+    #[cfg(feature = "otel")]
+    pub(super) fn begin_trace(&self, command: &str) {
+        if let Some(trace) = Trace::from_environment(command).transpose() {
+            self.state.trace.get_or_init(|| trace);
+        }
+    }
+
+    /// The trace of the command, if there is one.
+    #[cfg(feature = "otel")]
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.state.trace.get()?.as_ref().ok()
+    }
+
+    /// Sends what is left of the trace of a run that has ended.
+    #[cfg(feature = "otel")]
+    pub(super) fn deliver_trace(&self) {
+        if let Some(trace) = self.trace() {
+            trace.deliver();
         }
     }
 

@@ -19,6 +19,8 @@ use crate::durable::given;
 use crate::error::Error;
 use crate::progress::AboveTheLine;
 use crate::report::EVENTS;
+#[cfg(feature = "otel")]
+use crate::trace::Trace;
 
 pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let (writer, colours) = match &flags.log_file {
@@ -54,6 +56,9 @@ pub(super) fn start(flags: &SharedFlags) -> Result<(), Error> {
     let is_said_otherwise = flags.log_format == LogFormat::Text && flags.log_file.is_none();
     let events = if is_said_otherwise { LevelFilter::OFF } else { level };
     let shown = Targets::new().with_target("pgsluice", level).with_target(EVENTS, events);
-    tracing_subscriber::registry().with(lines.with_filter(shown)).init();
+    let registry = tracing_subscriber::registry().with(lines.with_filter(shown));
+    #[cfg(feature = "otel")]
+    let registry = registry.with(flags.account.trace().map(Trace::layer));
+    registry.init();
     Ok(())
 }

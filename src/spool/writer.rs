@@ -101,7 +101,7 @@ impl SegmentWriter {
     }
 
     /// Makes the segment durable and fixes its boundary. Takes as long as the disk needs.
-    #[tracing::instrument(skip_all, fields(segment = %self.id))]
+    #[tracing::instrument(skip_all, fields(segment = %self.id, messages = self.messages.cast_signed()))]
     pub fn seal(mut self) -> Result<SealedSegment, FileError> {
         let mut checksum = self.checksum.clone();
         checksum.update(&self.buffer);

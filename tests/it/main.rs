@@ -69,5 +69,7 @@ mod stages;
 mod status;
 mod summary;
 mod testenv;
+#[cfg(feature = "otel")]
+mod traces;
 mod until;
 mod visibility;
