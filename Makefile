@@ -15,6 +15,7 @@ export INSTA_UPDATE ?= no
 LOCALSTACK := $(TARGET)/localstack-venv/ready
 LINTERS    := $(TARGET)/lint/ready
 FUZZER     := $(TARGET)/cargo-fuzz/ready
+PICTURES   := $(TARGET)/pictures/ready
 
 # `make compare`: how often, how much, and with FAUCET=1 also the peer that builds for minutes.
 REPEAT   ?= 3
@@ -46,7 +47,7 @@ define create-venv
 	@touch $@
 endef
 
-.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel
+.PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel picture tmux
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +108,23 @@ flat: MESSAGES ?= 10000000
 
 hosts: postgres ## one, two and four processes on one queue, the books checked; a minute
 	$(CARGO) bench --locked --bench hosts
+
+picture: postgres tmux $(PICTURES) ## docs/run.svg, the terminal in the README, from a run of its own
+	$(CARGO) build --release --locked --bins --examples
+	PYTHON=$(PICTURES:%/ready=%/bin/python) docs/pictures/run.sh
+
+$(PICTURES): docs/pictures/requirements.txt
+	$(call create-venv,what draws a terminal,a few seconds and 40 MB)
+
+tmux: ## install tmux, whose terminal is drawn, where it is missing
+	@if command -v tmux >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends tmux; \
+	elif command -v brew >/dev/null; then \
+		brew install tmux; \
+	else \
+		echo "tmux was not found, and neither was apt-get or brew to install it" >&2; exit 1; \
+	fi
 
 # Without the Python package that `server` names, the wheel's demo finds the system's PostgreSQL.
 wheel: $(TARGET)/maturin/ready postgres ## the wheel of PyPI, installed into an empty venv and tried there

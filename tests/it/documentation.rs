@@ -1,9 +1,10 @@
-//! What the documentation says is so: its transcript, its commands and settings, its examples, the tests that it names,
+//! What the documentation says is so: its transcript, its picture, its commands and settings, its examples, the tests that it names,
 //! its links.
 
 mod examples;
 mod links;
 mod markdown;
+mod picture;
 mod schema;
 mod tasks;
 
@@ -29,17 +30,22 @@ fn page(name: &str) -> String {
 fn the_transcript_in_the_readme_is_what_the_demo_prints() {
     let readme = page("README.md");
     let shown = blocks(&readme).find_map(|block| block.text.strip_prefix("$ make demo\n")).expect("a transcript");
-    let env = TestEnv::without_tables(Server::Embedded);
-    let mut command = env.command("sh");
-    command.args(["-c", "exec \"$@\" 2>&1", "sh", PGSLUICE, "demo", "--messages", DEMO_MESSAGES]);
-    // PostgreSQL's server may be on PATH alone.
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let printed = env.run_to_end(command).succeeds();
+    let printed = demo();
     let (shown, lines) = (shape(shown), shape(&printed.stdout));
     for (shown, line) in shown.iter().zip(&lines) {
         assert_eq!(shown, line, "in the README, and {printed}");
     }
     assert_eq!(shown.len(), lines.len(), "lines in the README, and {printed}");
+}
+
+/// What the demo prints, of both streams, in its stdout.
+fn demo() -> Outcome {
+    let env = TestEnv::without_tables(Server::Embedded);
+    let mut command = env.command("sh");
+    command.args(["-c", "exec \"$@\" 2>&1", "sh", PGSLUICE, "demo", "--messages", DEMO_MESSAGES]);
+    // PostgreSQL's server may be on PATH alone.
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    env.run_to_end(command).succeeds()
 }
 
 /// Lines without what differs from demo to demo: a word that holds a digit (counts, times, ids, addresses, masked

@@ -23,7 +23,7 @@ fn sent(env: &TestEnv) -> String {
 }
 
 /// What the terminal was sent while this ran.
-fn on_a_terminal(env: &TestEnv, script: &str) -> String {
+pub(crate) fn on_a_terminal(env: &TestEnv, script: &str) -> String {
     start_on_a_terminal(env, script).ended().succeeds();
     sent(env)
 }
@@ -38,7 +38,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The lines of progress that were drawn: each begins with the time.
-fn drawn(sent: &str) -> Vec<String> {
+pub(crate) fn drawn(sent: &str) -> Vec<String> {
     let lines = sent.split(['\r', '\n']).map(plain);
     lines.map(|line| line.trim_end().to_owned()).filter(|line| line.contains("00:00:")).collect()
 }
