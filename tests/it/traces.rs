@@ -275,6 +275,25 @@ fn a_signal_that_ends_a_run_ends_its_trace_in_order() {
     assert_eq!(trace.stage_names(), STAGES.into_iter().collect());
 }
 
+#[test]
+fn what_a_load_waits_for_is_an_event_of_its_span() {
+    let collector = Collector::start(Some("200 OK"));
+    let mut env = observed_by(&collector.endpoint);
+    env.queue.send(&generated(5));
+    let holder = env.database.again();
+    holder.execute("begin; lock table user_logins");
+    // A look each second.
+    env.set("DATABASE_URL", env.database.url() + "?keepalives_idle=1");
+    let run = env.start(&["run"]);
+    run.until_stderr_contains("for a lock on user_logins");
+    holder.execute("commit");
+    run.wait().succeeds();
+    let trace = collector.trace();
+    let loads = trace.spans.iter().filter(|span| span.name == "load");
+    let events: Vec<&str> = loads.flat_map(|span| &span.events).map(|event| event.name.as_str()).collect();
+    assert!(events.iter().any(|event| event.contains("for a lock on user_logins held by pid")), "{events:?}");
+}
+
 /// A run whose collector does not take its trace: it loads everything, and says so once.
 fn is_not_taken(endpoint: &str, why: &str) {
     let env = observed_by(endpoint);
