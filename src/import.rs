@@ -6,6 +6,7 @@
 //!   the messages only dates them;
 //! - a segment's name follows from the pipeline, the file's name and the segment's lines, and its boundary from the
 //!   content alone, so importing a file twice gives the same segments, which the ledger knows;
+//! - a segment is sealed only where the second pass read the lines that its name was made of;
 //! - imported messages have no receipt handle: nothing acknowledges them, and after their commit they go to the archive.
 //!
 //! A failure leaves the segments that were sealed by then; importing the file again completes it.
@@ -41,6 +42,8 @@ pub enum ImportError {
     Unreadable(FileError),
     #[error("the line at byte {offset} of {} {problem}; the other lines are imported", path.display())]
     UnusableLine { path: PathBuf, offset: u64, problem: &'static str },
+    #[error("{} changed while it was read", path.display())]
+    Changed { path: PathBuf },
     #[error(transparent)]
     Spool(#[from] FileError),
 }
@@ -57,6 +60,9 @@ impl Advised for ImportError {
     fn advice(&self) -> Advice {
         match self {
             Self::Unreadable(_) => fatal("check that the argument is a file, and that this user may read it"),
+            Self::Changed { .. } => {
+                fatal("import it again once nobody writes to it; what was imported by then is recognised")
+            }
             Self::UnusableLine { .. } => fatal("no message can hold the line: correct it, or do without it"),
             Self::Spool(error) => error.advice(),
         }
@@ -103,11 +109,16 @@ pub fn import(
             continue;
         }
         let mut writer = SegmentWriter::create_as(part.id, staging, &origin, spool_key)?;
+        let mut again = OpenPart::new(pipeline, &name);
         for _ in 0..part.lines {
             let line = lines.next_line().map_err(ImportError::Unreadable)?;
             if let Some((offset, Content::Body(body))) = line {
+                again.add(offset, body);
                 writer.append(&record(&name, offset, sent_at, body))?;
             }
+        }
+        if again.close().id != part.id {
+            return Err(ImportError::Changed { path: path.to_owned() });
         }
         let sealed = writer.seal()?;
         on_sealed(&sealed);
@@ -283,7 +294,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::spool::SegmentReader;
+    use crate::spool::{SegmentReader, recover};
 
     /// Ids and bodies, in the order of the spool.
     fn messages(staging: &Staging) -> Vec<(String, String)> {
@@ -372,6 +383,25 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 2);
+    }
+
+    /// The segment had the name of lines that it did not hold, so the ledger took these for loaded once they were there again.
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_makes_no_segment_of_what_is_gone() {
+        let scene = Scene::new();
+        let path = scene.root.path().join("f.ndjson");
+        let lines: Vec<String> = (0..2 * SEGMENT_MAX_MESSAGES).map(|number| format!("line {number:030}")).collect();
+        fs::write(&path, lines.join("\n")).unwrap();
+        let cut = |_: &SealedSegment| File::options().write(true).open(&path).unwrap().set_len(800_000).unwrap();
+        let time = "2026-07-01T00:00:00Z".parse().unwrap();
+        let error = import(&scene.staging, "p", &path, Some(time), None, cut).unwrap_err();
+        assert!(matches!(error, ImportError::Changed { .. }), "{error}");
+        assert_eq!(messages(&scene.staging).len() as u64, SEGMENT_MAX_MESSAGES);
+
+        recover(&scene.staging).unwrap();
+        let again = scene.import("f.ndjson", lines.join("\n").as_bytes()).unwrap();
+        assert_eq!((again.known.len(), again.sealed.len()), (1, 1));
+        assert_eq!(messages(&scene.staging).len(), lines.len());
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl Stages {
         join(running).await
     }
 
-    /// Acknowledges the unfinished segments that the ledger knows.
+    /// Acknowledges the unfinished segments that the ledger knows. Whether it has acknowledged all of these.
     pub async fn acknowledge_committed<Q: Queue>(
         self: Arc<Self>,
         inventory: Inventory,
@@ -255,7 +255,9 @@ impl Stages {
         loaders: &mut [Loader],
         parallel: usize,
         route: RejectRoute,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let here = [inventory.ids(), inventory.unreadable.clone()].concat();
+        let loaded = known(loaders, &here).await?;
         let known = self.known_to_acknowledge(loaders, &inventory.ids()).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
@@ -272,7 +274,8 @@ impl Stages {
         };
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let (entered, acknowledged) = tokio::join!(entered, acknowledged);
-        entered.and(acknowledged)
+        entered.and(acknowledged)?;
+        Ok(loaded.into_keys().all(|segment| self.staging.find_unacknowledged(segment).is_none()))
     }
 
     /// Whether any segment here is unfinished.
@@ -298,7 +301,7 @@ impl Stages {
         for (segment, committed) in known {
             match loader.keep_redelivered_rejects(&self.staging, committed).await.map_err(Error::from) {
                 Ok(committed) => _ = kept.insert(segment, committed),
-                // Without this it is not acknowledged; the stage that cannot go on with it sets it aside.
+                // Without this it is not acknowledged, and stays unfinished.
                 Err(error) if error.is_damage() || error.is_disk_full() || error.stops_its_segment_alone() => {
                     tracing::warn!(%segment, "{}", error.one_line());
                 }

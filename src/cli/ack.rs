@@ -24,8 +24,8 @@ pub(super) fn run(flags: &SharedFlags) -> Result<ExitCode, Error> {
             session.expire().await;
         }
         let title = format!("spool → deleted from {}", session.config.queue_name().unwrap_or_default());
-        let end = end.and_then(|()| {
-            let unfinished = !session.staging().committed_segments()?.is_empty();
+        let end = end.and_then(|all_loaded_are_done| {
+            let unfinished = !all_loaded_are_done || !session.staging().committed_segments()?.is_empty();
             Ok(End::without_queue(session.stop.is_cancelled(), unfinished))
         });
         session.finish(&title, end)

@@ -39,9 +39,10 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
     runtime()?.block_on(async {
         let session = Session::open(flags)?;
         spool::recover(session.staging())?;
-        let pipeline = replay.from.clone().unwrap_or_else(|| session.config.pipeline.name.clone());
-        let owner = Owner { pipeline, queue_url: None };
-        let segments = chosen(session.staging(), &owner, &replay.segments)?;
+        let own = &session.config.pipeline.name;
+        let owner = Owner { pipeline: replay.from.as_ref().unwrap_or(own).clone(), queue_url: None };
+        let which = if owner.pipeline == *own { Chosen::All } else { Chosen::Archived };
+        let segments = chosen(session.staging(), &owner, &replay.segments, which)?;
         let plan = Arc::new(session.plan().await?.accepting(&owner.pipeline));
         let connections = session.config.load.connections;
         let mut loaders = session.connect_loaders_for(&plan, connections, replay.keys).await?;
@@ -91,8 +92,17 @@ fn tell(session: &Session, forgotten: Forgotten, elsewhere: &[NotHere]) {
     }
 }
 
+/// Which segments a replay may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    All,
+    /// Of another pipeline: what that one has not acknowledged yet is left to it, because a load would take it out of that
+    /// one's spool.
+    Archived,
+}
+
 /// The named segments, or all; each must be the owner's. One that cannot be read stays where it is.
-fn chosen(staging: &Staging, owner: &Owner, named: &[SegmentId]) -> Result<Vec<SealedSegment>, Error> {
+fn chosen(staging: &Staging, owner: &Owner, named: &[SegmentId], which: Chosen) -> Result<Vec<SealedSegment>, Error> {
     let mut ids = named.to_vec();
     if ids.is_empty() {
         ids = staging.archived_segments()?;
@@ -101,6 +111,15 @@ fn chosen(staging: &Staging, owner: &Owner, named: &[SegmentId]) -> Result<Vec<S
     }
     ids.sort_unstable();
     ids.dedup();
+    if which == Chosen::Archived {
+        let all = ids.len();
+        ids.retain(|&segment| staging.find_unacknowledged(segment).is_none());
+        let segments = all - ids.len();
+        if segments > 0 {
+            let pipeline = &owner.pipeline;
+            tracing::warn!(segments, %pipeline, "left alone until that pipeline has loaded and acknowledged them");
+        }
+    }
     let mut segments = Vec::new();
     for segment in ids {
         if staging.find_segment(segment).is_none() {

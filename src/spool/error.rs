@@ -15,6 +15,9 @@ use crate::staging::StagingError;
 pub enum SpoolError {
     #[error("{} is damaged at byte {offset}: {problem}", path.display())]
     Damaged { path: PathBuf, offset: u64, problem: &'static str },
+    /// The segment itself is whole, and so it stays.
+    #[error("{} is damaged at byte {offset}: {problem}", path.display())]
+    RejectsDamaged { path: PathBuf, offset: u64, problem: &'static str },
     #[error("{} has format {format}, which is newer than this pgsluice", path.display())]
     NewerFormat { path: PathBuf, format: u32 },
     #[error("{} is encrypted with spool key {key}, which is not among the keys of this command", path.display())]
@@ -50,6 +53,7 @@ impl SpoolError {
             Self::File(error) => error.is_disk_full(),
             Self::Staging(error) => error.is_disk_full(),
             Self::Damaged { .. }
+            | Self::RejectsDamaged { .. }
             | Self::NewerFormat { .. }
             | Self::UnknownKey { .. }
             | Self::OtherPipeline { .. }
@@ -57,11 +61,12 @@ impl SpoolError {
         }
     }
 
-    /// The segment's file cannot be opened or read, or is of a newer format, or its key is missing.
+    /// The segment's file cannot be opened or read, or is of a newer format, or its key is missing; or a line of its rejects
+    /// cannot be read.
     #[must_use]
     pub fn stops_its_segment_alone(&self) -> bool {
         match self {
-            Self::NewerFormat { .. } | Self::UnknownKey { .. } => true,
+            Self::RejectsDamaged { .. } | Self::NewerFormat { .. } | Self::UnknownKey { .. } => true,
             Self::File(error) => error.is_of_reading(),
             _ => false,
         }
@@ -78,6 +83,9 @@ impl Advised for SpoolError {
     fn advice(&self) -> Advice {
         match self {
             Self::Damaged { .. } => fatal("restore the file from a copy, or move it away; other segments are unharmed"),
+            Self::RejectsDamaged { .. } => fatal(
+                "restore the file from a copy, or take the line out of it and keep it elsewhere; its segment goes on then",
+            ),
             Self::NewerFormat { .. } => fatal("use the pgsluice that wrote the file, or a newer one"),
             Self::UnknownKey { .. } => fatal(
                 "name a keyring that has this key, by --key-file or PGSLUICE_KEY_FILE; without it nobody can read what the \

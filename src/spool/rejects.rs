@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 
 use serde::Deserialize;
 
-use super::{Opener, Record, Source, SpoolError, SpoolKeys, identity_time_ms, line_fields};
+use super::{Opener, Record, Source, SpoolError, SpoolKeys, Unopened, identity_time_ms, line_fields};
 use crate::durable::{FileError, Place};
 use crate::reason::{Reason, Stage};
 
@@ -104,7 +104,7 @@ pub fn read_rejects(place: &Place) -> Result<Rejects, FileError> {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    Ok(Rejects { place: place.clone(), file, line: Vec::new(), offset: 0 })
+    Ok(Rejects { place: place.clone(), file, line: Vec::new(), line_start: 0, offset: 0 })
 }
 
 /// The entries of a reject file, in file order. Ends after its first error.
@@ -113,11 +113,13 @@ pub struct Rejects {
     place: Place,
     file: Option<BufReader<File>>,
     line: Vec<u8>,
+    /// Where it begins, and where the next one does.
+    line_start: u64,
     offset: u64,
 }
 
 impl Rejects {
-    /// The line of the entry that was read last, its line feed included.
+    /// The line of the entry that was read last, and a line feed, which the last one of a copied or edited file may lack.
     #[must_use]
     pub fn line(&self) -> &[u8] {
         &self.line
@@ -133,32 +135,31 @@ impl Rejects {
     pub fn body(&self, keys: &SpoolKeys) -> Result<String, SpoolError> {
         let (record, mut opener) = (self.record()?, Opener::default());
         let message = opener.open(&record, keys);
-        let message = message.map_err(|problem| SpoolError::unopened(self.place.path(), self.line_start(), problem))?;
+        let message = message.map_err(|problem| match problem {
+            Unopened::Damaged(problem) => self.damaged(problem),
+            unknown @ Unopened::UnknownKey(_) => SpoolError::unopened(self.place.path(), self.line_start, unknown),
+        })?;
         let text = message.body.text(&mut String::new()).map(str::to_owned);
         text.map_err(|problem| self.damaged(problem))
     }
 
     fn damaged(&self, problem: &'static str) -> SpoolError {
-        SpoolError::Damaged { path: self.place.path().to_owned(), offset: self.line_start(), problem }
-    }
-
-    const fn line_start(&self) -> u64 {
-        self.offset - self.line.len() as u64
+        SpoolError::RejectsDamaged { path: self.place.path().to_owned(), offset: self.line_start, problem }
     }
 
     fn read_entry(&mut self) -> Result<Option<RejectEntry>, SpoolError> {
         let Some(file) = &mut self.file else { return Ok(None) };
         self.line.clear();
+        self.line_start = self.offset;
         let read = file.read_until(b'\n', &mut self.line).map_err(self.place.failed("read"))?;
         if read == 0 {
             return Ok(None);
         }
-        let entry = serde_json::from_slice(&self.line).map_err(|_| SpoolError::Damaged {
-            path: self.place.path().to_owned(),
-            offset: self.offset,
-            problem: "not a reject line",
-        })?;
+        let entry = serde_json::from_slice(&self.line).map_err(|_| self.damaged("not a reject line"))?;
         self.offset += read as u64;
+        if !self.line.ends_with(b"\n") {
+            self.line.push(b'\n');
+        }
         Ok(Some(entry))
     }
 }
@@ -246,6 +247,21 @@ mod tests {
         assert_eq!(entry.reason, reason(Stage::Load, "refused", None));
     }
 
+    /// What was written behind the last line of a file that had been edited, or copied in part, became one with it.
+    #[test]
+    fn the_last_line_has_a_line_feed_also_where_its_file_has_none() {
+        let root = tempfile::tempdir().unwrap();
+        let path = Place::in_test(&root, "rejects.ndjson");
+        let good = r#"{"message_id":"m","sent_at":1,"stage":"load","reason":"r","field":null}"#;
+        fs::write(&path, format!("{good}\n{good}")).unwrap();
+        let mut rejects = read_rejects(&path).unwrap();
+        let mut copied = Vec::new();
+        while rejects.next().transpose().unwrap().is_some() {
+            copied.extend_from_slice(rejects.line());
+        }
+        assert_eq!(copied, format!("{good}\n{good}\n").into_bytes());
+    }
+
     #[test]
     fn no_file_means_no_rejects_and_damage_is_an_error_at_its_line() {
         let root = tempfile::tempdir().unwrap();
@@ -255,6 +271,8 @@ mod tests {
         fs::write(&path, format!("{good}\n{good}x\n{good}\n")).unwrap();
         let entries: Vec<_> = read_rejects(&path).unwrap().collect();
         assert_eq!(entries.len(), 2);
-        assert!(matches!(&entries[1], Err(SpoolError::Damaged { offset, .. }) if *offset == good.len() as u64 + 1));
+        assert!(
+            matches!(&entries[1], Err(SpoolError::RejectsDamaged { offset, .. }) if *offset == good.len() as u64 + 1)
+        );
     }
 }

@@ -89,9 +89,14 @@ impl Stages {
     /// Segments with receipt handles stay for `ack`; imported ones are done.
     pub(super) async fn keep_all(self: Arc<Self>, mut segments: mpsc::Receiver<Committed>) -> Result<(), Error> {
         while let Some(segment) = segments.recv().await {
-            let is_unacknowledged = self.staging.find_unacknowledged(segment.segment()).is_some();
-            if is_unacknowledged && ack::has_nothing_to_delete(&self.staging, segment.segment()).await? {
-                ack::archive(&self.staging, segment.segment()).await?;
+            let (segment, received) = (segment.segment(), segment.received());
+            if self.staging.find_unacknowledged(segment).is_none() {
+                continue;
+            }
+            match ack::has_nothing_to_delete(&self.staging, segment).await {
+                Ok(true) => ack::archive(&self.staging, segment).await?,
+                Ok(false) => {}
+                Err(error) => self.set_aside(segment, received, error.into(), None)?,
             }
         }
         Ok(())

@@ -97,6 +97,36 @@ fn a_chunk_without_its_manifest_is_no_chunk() {
     assert_eq!((env.queue.counts().in_flight, users(&env).len()), (3, 0));
 }
 
+/// Damage in the rejects of a segment moved the segment itself to damaged/, although it was whole; and `ack`, which could
+/// not go on with it, said 0.
+#[test]
+fn damage_in_a_reject_file_stops_its_segment_where_it_is_until_the_file_is_mended() {
+    let env = TestEnv::new(Server::Embedded);
+    let bodies = [logins(3), vec![misfit("bad")]].concat();
+    env.queue.send(&bodies);
+    env.job(&["drain"]).succeeds();
+    env.job(&["transform"]).succeeds();
+    let [manifest] = &env
+        .staged_files("chunks")
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|is| is == "json"))
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one chunk")
+    };
+    let rejects = env.path("staging/rejects").join(manifest.with_extension("ndjson").file_name().unwrap());
+    fs::write(&rejects, "{\"message_id\":\"cut").unwrap();
+    let load = env.job(&["load"]).ends_with(3);
+    assert!(load.stderr.contains("is damaged at byte 0: not a reject line; this segment stays where it is"), "{load}");
+    assert_eq!(env.staged_files("damaged").len(), 0);
+
+    fs::remove_file(&rejects).unwrap();
+    env.job(&["load"]).succeeds();
+    env.job(&["ack"]).succeeds();
+    assert_eq!((users(&env).len(), kept_bodies(&env, STAGING)), (3, vec![misfit("bad")]));
+    assert!(env.queue.is_empty());
+}
+
 /// `rejects retry` removed every body that it did not find in the ledger: under a renamed pipeline, with the wrong
 /// `--config`, and after rows of the ledger were removed.
 #[test]

@@ -122,6 +122,23 @@ fn an_archive_is_replayed_into_a_second_pipeline() {
     assert_eq!((env.database.count("others"), users(&env).len()), (3, 3));
 }
 
+/// A load into the second table took the segment out of the first one's spool, whose run then ended with 0 and without it.
+#[test]
+fn what_a_pipeline_has_not_loaded_yet_is_left_to_it_by_another() {
+    let env = with_the_other_table(Server::Embedded);
+    std::fs::write(env.path("bodies.ndjson"), logins(3).join("\n")).unwrap();
+    env.job(&["import", "bodies.ndjson"]).succeeds();
+    env.configure(OTHER_PIPELINE);
+    let replay = env.job(&["replay", "--from", "user_logins"]).succeeds();
+    assert!(replay.stderr.contains("left alone until that pipeline has loaded"), "{replay}");
+    assert_eq!((replay.counts().received, env.database.count("others")), (0, 0));
+    env.configure("");
+    env.run().succeeds();
+    assert_eq!(users(&env).len(), 3);
+    env.configure(OTHER_PIPELINE);
+    assert_eq!(env.job(&["replay", "--from", "user_logins"]).succeeds().counts().loaded, 3);
+}
+
 /// Both pipelines keep their rejects in one file. What one of them could load took the other's only body along.
 #[test]
 fn what_a_second_pipeline_loads_is_still_a_reject_of_the_first() {
