@@ -25,8 +25,8 @@ use serde_json::Value;
 
 pub(super) use answers::deliver;
 use answers::{
-    Broken, altered, broken, damage_bodies, drop_sent_timestamps, internal, json_answer, json_of, raise_counts,
-    refusal, shift_sent_timestamps, take_failing,
+    Broken, altered, broken, damage_bodies, drop_sent_timestamps, internal, json_answer, json_of, malformed,
+    raise_counts, refusal, shift_sent_timestamps, take_failing,
 };
 use redelivery::{Redelivery, without_marks};
 use rules::Rules;
@@ -105,6 +105,7 @@ impl Inner {
             Some(Fault::Refused(status, code)) => Ok(refusal(status, code)),
             Some(Fault::LostAnswer) => self.lose(operation, body).await,
             Some(Fault::CutAnswer) => Ok(broken(self.carry_out(operation, body).await?, Broken::Cut)),
+            Some(Fault::MalformedAnswer) => malformed(self.carry_out(operation, body).await?).await,
             Some(Fault::Slow(time)) => {
                 tokio::time::sleep(time).await;
                 self.carry_out(operation, body).await

@@ -41,6 +41,7 @@ mod histories;
 mod hygiene;
 mod infer;
 mod keys;
+mod leaks;
 mod logins;
 mod main_job;
 mod masking;

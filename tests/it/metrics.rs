@@ -18,7 +18,7 @@ const DASHBOARD: &str = "deploy/grafana-dashboard.json";
 const MESSAGES: usize = 40;
 
 /// Status line and headers, and the body of an answer; by HTTP/1.0, so that it comes in one piece.
-fn get(address: &str, path: &str, headers: &str) -> (String, String) {
+pub(crate) fn get(address: &str, path: &str, headers: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
@@ -27,9 +27,10 @@ fn get(address: &str, path: &str, headers: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// A run that follows the queue and answers at an address of its own.
-fn following(env: &TestEnv) -> (Running, String) {
-    let run = env.start(&["run", "--follow", "--metrics-listen", "127.0.0.1:0", "--log-file", "log.txt"]);
+/// A run that follows the queue and answers at an address of its own. Its log is `log.txt`.
+pub(crate) fn following(env: &TestEnv, flags: &[&str]) -> (Running, String) {
+    let follow = ["run", "--follow", "--metrics-listen", "127.0.0.1:0", "--log-file", "log.txt"];
+    let run = env.start(&[&follow, flags].concat());
     let log = || fs::read_to_string(env.path("log.txt")).unwrap_or_default();
     let address_in = |log: &str| Some(log.split_once("metrics are at http://")?.1.split_once('/')?.0.to_owned());
     wait_until(|| address_in(&log()).is_some());
@@ -45,7 +46,7 @@ fn value_of(metrics: &str, series: &str) -> Option<f64> {
 fn the_listener_answers_in_the_format_asked_for_and_says_when_the_run_is_ready() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
-    let (run, address) = following(&env);
+    let (run, address) = following(&env, &[]);
     wait_until(|| get(&address, "/readyz", "").0.contains(" 200 OK"));
     wait_until(|| env.queue.is_empty());
     let loaded = env.database.count("user_logins");
@@ -73,7 +74,7 @@ fn the_listener_answers_in_the_format_asked_for_and_says_when_the_run_is_ready()
 #[test]
 fn silent_clients_hold_up_no_run() {
     let env = TestEnv::new(Server::Embedded);
-    let (run, address) = following(&env);
+    let (run, address) = following(&env, &[]);
     let silent: Vec<TcpStream> = (0..40).filter_map(|_| TcpStream::connect(&address).ok()).collect();
     env.queue.send(&generated(MESSAGES));
     wait_until(|| env.queue.is_empty());
@@ -199,7 +200,7 @@ fn a_real_prometheus_scrapes_a_run_and_loads_the_rules() {
 
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&generated(MESSAGES));
-    let (run, address) = following(&env);
+    let (run, address) = following(&env, &[]);
     let prometheus = Prometheus::start(&program, &env.path(""), &address);
     wait_until(|| env.queue.is_empty());
     let loaded = env.database.count("user_logins").to_string();

@@ -14,13 +14,13 @@ use crate::testenv::{Outcome, Server, TestEnv};
 const SECRETS: [&str; 4] = ["robot", "p4ssw0rd", "T0KEN", "hook-path"];
 
 /// A POST that arrived.
-struct Posted {
+pub(crate) struct Posted {
     head: String,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A server that answers requests with these statuses, one after the other; then it is gone.
-fn server(statuses: &'static [&'static str]) -> (String, Receiver<Posted>) {
+pub(crate) fn server(statuses: &'static [&'static str]) -> (String, Receiver<Posted>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, posts) = channel();

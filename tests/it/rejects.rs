@@ -8,9 +8,9 @@ use crate::logins::login;
 use crate::testenv::{Counts, Outcome, Server, TestEnv};
 
 /// A hostile body: its name, the field that its reject must name, a part of the reason, and the body.
-type Hostile = (&'static str, Option<&'static str>, &'static str, String);
+pub(crate) type Hostile = (&'static str, Option<&'static str>, &'static str, String);
 
-fn hostile_bodies() -> Vec<Hostile> {
+pub(crate) fn hostile_bodies() -> Vec<Hostile> {
     let with = |field: &str, value: Value| {
         let mut body = login("hostile");
         body[field] = value;

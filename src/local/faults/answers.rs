@@ -60,6 +60,12 @@ pub(super) fn broken(mut answer: Response<SqsResponseBody>, broken: Broken) -> R
     answer
 }
 
+/// The first half of the same answer, complete by its length.
+pub(super) async fn malformed(answer: Response<SqsResponseBody>) -> Result<Response<SqsResponseBody>, SqsError> {
+    let body = answer.into_body().collect().await.map_err(internal)?.to_bytes();
+    Ok(json_response(body[..body.len() / 2].to_vec(), "fault"))
+}
+
 /// The same answer with its JSON altered.
 pub(super) async fn altered(
     answer: Response<SqsResponseBody>,

@@ -54,6 +54,8 @@ pub enum Fault {
     LostAnswer,
     /// Carried out, but the connection ends in the middle of the answer.
     CutAnswer,
+    /// Carried out, but the JSON of the answer ends in its middle, as if that were all.
+    MalformedAnswer,
     /// Carried out this time after it was asked for.
     Slow(Duration),
     /// Received bodies differ from what their MD5 says.
