@@ -7,14 +7,10 @@ use serde_json::Value;
 
 use crate::logins::{generated, login};
 use crate::reject_policy::{logins, misfit};
-use crate::testenv::{KEY, Outcome, QueueKind, Server, TestEnv};
+use crate::testenv::{KEY, QueueKind, Server, TestEnv};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
-
-fn json_of(outcome: &Outcome) -> Value {
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
-}
 
 /// The checks that came out so, as `name: what was seen → what to do`.
 fn checks(checked: &Value, outcome: &str) -> Vec<String> {
@@ -28,7 +24,7 @@ fn checks(checked: &Value, outcome: &str) -> Vec<String> {
 /// Runs it, and expects exactly one failure, which holds these texts.
 fn fails_with(env: &TestEnv, arguments: &[&str], texts: &[&str]) {
     let outcome = env.pgsluice(&[&["check", "--json"], arguments].concat()).ends_with(FAILED);
-    let failures = checks(&json_of(&outcome), "failure");
+    let failures = checks(&outcome.json(), "failure");
     assert_eq!(failures.len(), 1, "{failures:?}");
     for text in texts {
         assert!(failures[0].contains(text), "no {text:?} in {failures:?}");
@@ -37,7 +33,7 @@ fn fails_with(env: &TestEnv, arguments: &[&str], texts: &[&str]) {
 
 fn warns_with(env: &TestEnv, arguments: &[&str], texts: &[&str]) {
     let outcome = env.pgsluice(&[&["check", "--json"], arguments].concat()).succeeds();
-    let warnings = checks(&json_of(&outcome), "warning");
+    let warnings = checks(&outcome.json(), "warning");
     assert!(warnings.iter().any(|warning| texts.iter().all(|text| warning.contains(text))), "{texts:?}: {warnings:?}");
 }
 
@@ -65,7 +61,7 @@ fn a_set_up_that_works_has_no_failure_and_nothing_is_moved() {
     loader(&mut env);
     env.queue.send(&logins(10));
     let before = env.queue.counts();
-    let checked = json_of(&env.pgsluice(&["check", "--json"]).succeeds());
+    let checked = env.pgsluice(&["check", "--json"]).succeeds().json();
     assert_eq!((checked["outcome"].as_str(), checks(&checked, "warning").len()), (Some("ok"), 0), "{checked}");
     assert_eq!(env.queue.counts(), before);
     assert!(!env.path("staging").exists(), "it creates nothing");
@@ -83,7 +79,7 @@ fn a_dry_run_says_what_the_mapping_makes_of_messages() {
     let bodies = [login("b").to_string(), other.to_string(), misfit("c"), "not json".to_owned(), "not json".to_owned()];
     fs::write(env.path("sample.ndjson"), bodies.join("\n")).unwrap();
     let outcome = env.pgsluice(&["check", "--json", "--sample", "sample.ndjson"]).succeeds();
-    let checked = json_of(&outcome);
+    let checked = outcome.json();
     assert_eq!(checked["outcome"], "warning");
     let sample = &checked["sample"];
     assert_eq!([&sample["messages"], &sample["rows"]], [5, 2], "{sample}");
@@ -112,7 +108,7 @@ fn what_postgres_refuses_of_a_sample_is_a_reject_with_its_reason() {
     env.database.execute("alter table user_logins add constraint no_b check (user_id <> 'b')");
     fs::write(env.path("sample.ndjson"), [login("a"), login("b"), login("c")].map(|body| body.to_string()).join("\n"))
         .unwrap();
-    let checked = json_of(&env.pgsluice(&["check", "--json", "--sample", "sample.ndjson"]).succeeds());
+    let checked = env.pgsluice(&["check", "--json", "--sample", "sample.ndjson"]).succeeds().json();
     assert_eq!(checked["sample"]["rows"], 2);
     assert_eq!(checked["sample"]["rejects"][0]["field"], "no_b", "{checked}");
     assert_eq!(checked["sample"]["rejects"][0]["stage"], "load");
@@ -123,7 +119,7 @@ fn what_postgres_refuses_of_a_sample_is_a_reject_with_its_reason() {
 fn messages_that_are_peeked_at_are_there_again_at_once() {
     let env = TestEnv::new(Server::Embedded);
     env.queue.send(&logins(25));
-    let checked = json_of(&env.pgsluice(&["check", "--json", "--peek", "12"]).succeeds());
+    let checked = env.pgsluice(&["check", "--json", "--peek", "12"]).succeeds().json();
     assert_eq!(checked["sample"]["messages"], 12);
     assert_eq!((env.queue.counts().visible, env.queue.counts().in_flight), (25, 0));
     let warnings = checks(&checked, "warning");
@@ -153,7 +149,7 @@ fn a_table_that_does_not_fit_is_told_with_the_sql_that_mends_it() {
 
     env.database.execute("drop table user_logins");
     let outcome = env.pgsluice(&["check", "--json"]).ends_with(FAILED);
-    let missing = json_of(&outcome)["checks"].as_array().unwrap().clone();
+    let missing = outcome.json()["checks"].as_array().unwrap().clone();
     let missing = missing.iter().find(|check| check["name"] == "table").unwrap().clone();
     env.database.execute(missing["advice"].as_str().unwrap());
     env.pgsluice(&["check"]).succeeds();
@@ -176,7 +172,7 @@ fn each_right_that_is_missing_is_told_as_its_grant() {
     env.database.execute(&grants.concat());
     env.pgsluice(&["check"]).succeeds();
     env.database.execute(&format!("revoke insert on user_logins from {role}"));
-    let failures = checks(&json_of(&env.pgsluice(&["check", "--json"]).ends_with(FAILED)), "failure");
+    let failures = checks(&env.pgsluice(&["check", "--json"]).ends_with(FAILED).json(), "failure");
     assert!(failures.iter().any(|failure| failure.starts_with("mapping: column user_id")), "{failures:?}");
 }
 
@@ -212,7 +208,7 @@ fn a_view_and_a_table_without_a_partition_for_the_days_to_come_are_told() {
     );
     warns_with(&env, &[], &["partitions: public.user_logins by RANGE (create_date) has no partition for 20"]);
     env.database.execute("create table others partition of user_logins default");
-    let checked = json_of(&env.pgsluice(&["check", "--json"]).succeeds());
+    let checked = env.pgsluice(&["check", "--json"]).succeeds().json();
     assert!(checks(&checked, "ok").iter().any(|check| check.starts_with("partitions: ")), "{checked}");
 }
 
@@ -231,7 +227,7 @@ fn the_queues_attributes_are_compared_with_the_settings() {
     let env = TestEnv::new(Server::Embedded);
     env.configure("[pipeline]\non_reject = \"leave\"\n");
     let outcome = env.pgsluice(&["check", "--json"]).ends_with(FAILED);
-    let failures = checks(&json_of(&outcome), "failure");
+    let failures = checks(&outcome.json(), "failure");
     assert!(failures.iter().any(|failure| failure.starts_with("redrive policy: ")), "{failures:?}");
     env.configure("[queue]\nvisibility_seconds = 10\n");
     let dead_letters = env.queue.beside(QueueKind::Standard);
@@ -263,7 +259,7 @@ fn what_cannot_be_reached_is_a_failure_and_the_rest_is_looked_at() {
     env.set("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
     fails_with(&env, &[], &["queue: cannot reach SQS"]);
     let mut env = TestEnv::without_tables(Server::Embedded);
-    let failures = checks(&json_of(&env.pgsluice(&["check", "--json"]).ends_with(FAILED)), "failure");
+    let failures = checks(&env.pgsluice(&["check", "--json"]).ends_with(FAILED).json(), "failure");
     assert!(failures[0].contains("ledger: the ledger") && failures[0].contains("pgsluice init"), "{failures:?}");
     env.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nowhere");
     fails_with(&env, &[], &["database: cannot connect to Postgres"]);

@@ -2,7 +2,7 @@
 //! balance.
 
 use crate::books::{Standing, assert_balanced, standing};
-use crate::logins::generated;
+use crate::logins::generated_and_another;
 use crate::testenv::{Server, TestEnv};
 
 /// Four receives, and four batches of deletes.
@@ -33,16 +33,9 @@ fn env_with_messages(bodies: &[String], visibility_seconds: u32, spool: &str) ->
     env
 }
 
-/// Thirty-nine logins and a message that becomes a reject.
-fn bodies() -> Vec<String> {
-    let mut bodies = generated(MESSAGES - 1);
-    bodies.push(r#"{"foo": "oops_wrong_msg_type"}"#.to_owned());
-    bodies
-}
-
 /// All messages are in one segment, so what is done at the point is known.
 fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
-    let bodies = bodies();
+    let bodies = generated_and_another(MESSAGES - 1);
     let visibility_seconds = if reached == Reached::Received { SHORT_SECONDS } else { LONG_SECONDS };
     let mut env = env_with_messages(&bodies, visibility_seconds, "");
     env.set("PGSLUICE_CRASH_POINT", point);
@@ -63,7 +56,7 @@ fn dies_and_a_second_run_finishes(point: &str, reached: Reached) {
 
 /// Many small segments, which are in all stages when the process dies; a third run finds the work of two.
 fn dies_twice_among_many_segments(first: &str, second: &str) {
-    let bodies = bodies();
+    let bodies = generated_and_another(MESSAGES - 1);
     let mut env = env_with_messages(&bodies, SHORT_SECONDS, "[spool]\nsegment_max_messages = 4\n");
     for point in [first, second] {
         env.set("PGSLUICE_CRASH_POINT", point);

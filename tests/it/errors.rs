@@ -27,12 +27,6 @@ fn with_messages(env: TestEnv) -> TestEnv {
     env
 }
 
-/// Nothing was received: the failure was found before.
-fn assert_untouched(env: &TestEnv) {
-    let counts = env.queue.counts();
-    assert_eq!((counts.visible, counts.in_flight), (MESSAGES, 0));
-}
-
 /// A port on which no program listens.
 fn closed_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
@@ -45,7 +39,7 @@ fn postgres_is_unreachable() {
     env.set("DATABASE_URL", format!("postgres://loader:a-password@{address}/app"));
     let outcome = env.run().fails(FAILED, &format!("cannot connect to Postgres at {address}"), "DATABASE_URL");
     assert!(!outcome.stderr.contains("a-password"));
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -54,7 +48,7 @@ fn the_password_is_wrong() {
     env.set("DATABASE_URL", format!("postgres://postgres:a-password@127.0.0.1:{}/postgres", postgres().port()));
     let outcome = env.run().fails(FAILED, "28P01", "password");
     assert!(!outcome.stderr.contains("a-password"));
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -80,7 +74,7 @@ fn the_database_does_not_exist() {
     let mut env = env_with_messages();
     env.set("DATABASE_URL", postgres().url("no_such_database"));
     env.run().fails(FAILED, "3D000", "DATABASE_URL");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -88,14 +82,14 @@ fn the_database_is_not_configured() {
     let mut env = env_with_messages();
     env.unset("DATABASE_URL");
     env.run().fails(USAGE, "database", "DATABASE_URL");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
 fn init_was_not_run() {
     let env = with_messages(TestEnv::without_tables(Server::Embedded));
     env.run().fails(FAILED, "does not exist", "pgsluice init");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -103,7 +97,7 @@ fn the_table_is_missing() {
     let env = env_with_messages();
     env.database.execute("drop table user_logins");
     env.run().fails(FAILED, "table public.user_logins does not exist", "pgsluice init");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -127,7 +121,7 @@ fn there_are_no_credentials() {
     env.unset("AWS_ACCESS_KEY_ID");
     env.unset("AWS_SECRET_ACCESS_KEY");
     env.run().fails(USAGE, "no AWS credentials", "AWS_PROFILE");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -135,7 +129,7 @@ fn there_is_no_region() {
     let mut env = env_with_messages();
     env.unset("AWS_REGION");
     env.run().fails(USAGE, "no AWS region", "AWS_REGION");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -144,7 +138,7 @@ fn the_endpoint_refuses_connections() {
     let endpoint = format!("http://127.0.0.1:{}", closed_port());
     env.set("AWS_ENDPOINT_URL", &endpoint);
     env.run().fails(FAILED, &endpoint, "AWS_ENDPOINT_URL");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -152,7 +146,7 @@ fn the_key_is_missing() {
     let mut env = env_with_messages();
     env.unset("PGSLUICE_KEY");
     env.run().fails(USAGE, "PGSLUICE_KEY", "keygen");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -162,7 +156,7 @@ fn the_key_has_a_wrong_length_or_is_not_hexadecimal() {
         env.set("PGSLUICE_KEY", wrong);
         let outcome = env.run().fails(USAGE, "PGSLUICE_KEY", "");
         assert!(!outcome.stderr.contains(wrong), "a key is a secret also where it is wrong: {outcome}");
-        assert_untouched(&env);
+        env.queue.assert_untouched(MESSAGES);
     }
 }
 
@@ -173,7 +167,7 @@ fn the_fixed_iv_is_missing_or_wrong() {
     env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "32 hex digits");
     env.set("PGSLUICE_FIXED_IV", &FIXED_IV[2..]);
     env.run().fails(USAGE, "PGSLUICE_FIXED_IV", "");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -182,7 +176,7 @@ fn another_process_works_in_the_staging_directory() {
     let staging = Staging::open(&env.path("staging")).unwrap();
     let lock = staging.lock().unwrap();
     env.run().fails(FAILED, "in use by another process", "--staging-dir");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 
     drop(lock);
     env.run().succeeds();
@@ -194,14 +188,14 @@ fn the_staging_directory_lies_in_a_file_or_has_no_path() {
     fs::write(env.path("file"), "").unwrap();
     env.set("PGSLUICE_STAGING_DIR", env.path("file/staging").display().to_string());
     env.run().fails(FAILED, "file/staging", "--staging-dir");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
     env.set("PGSLUICE_STAGING_DIR", env.path("file").display().to_string());
     env.run().fails(FAILED, "/file: ", "--staging-dir");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
     env.unset("PGSLUICE_STAGING_DIR");
     env.configure("staging_dir = \"\"\n");
     env.run().fails(USAGE, "staging_dir", "correct the setting");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 /// A report that cannot be written was once found at the end of the run alone.
@@ -212,7 +206,7 @@ fn the_report_or_the_log_file_cannot_be_written() {
     for path in ["directory", "missing/file"] {
         for flag in ["--report", "--log-file"] {
             env.pgsluice(&["run", flag, path]).fails(USAGE, path, flag);
-            assert_untouched(&env);
+            env.queue.assert_untouched(MESSAGES);
         }
     }
     env.pgsluice(&["run", "--report", "report.json", "--database-url", "postgres://127.0.0.1:1/app"]).ends_with(FAILED);
@@ -237,7 +231,7 @@ fn the_staging_directory_is_not_writable() {
         }
     }
     env.run_to_end(command).fails(FAILED, "ermission denied", "--staging-dir");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -245,7 +239,7 @@ fn the_mapping_names_a_column_that_the_table_does_not_have() {
     let env = env_with_messages();
     env.configure("[[column]]\nname = \"nickname\"\n");
     env.run().fails(USAGE, "nickname", "[[column]]");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -253,7 +247,7 @@ fn the_mapping_has_a_type_that_the_table_does_not_have() {
     let env = env_with_messages();
     env.configure("[[column]]\nname = \"create_date\"\nfrom = \"/user_id\"\ntype = \"integer\"\n");
     env.run().fails(USAGE, "create_date", "[[column]]");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -262,7 +256,7 @@ fn the_configuration_file_is_not_valid() {
     env.configure("staging_dir = \"staging\"\n[queue]\npolers = 3\n");
     env.run().fails(USAGE, "pgsluice.toml line 3", "pgsluice.toml");
     env.job(&["run", "--config", "other.toml"]).fails(USAGE, "other.toml", "--config");
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]
@@ -308,7 +302,7 @@ fn the_queues_url_names_no_queue() {
     ] {
         env.job(&["run", "--queue-url", url]).fails(USAGE, "expected a URL such as", "");
     }
-    assert_untouched(&env);
+    env.queue.assert_untouched(MESSAGES);
 }
 
 #[test]

@@ -32,6 +32,13 @@ pub(crate) fn generated(count: usize) -> Vec<String> {
     Logins::new(2024).take(count).collect()
 }
 
+/// Random logins, and after them a message of another kind, which becomes a reject.
+pub(crate) fn generated_and_another(logins: usize) -> Vec<String> {
+    let mut bodies = generated(logins);
+    bodies.push(r#"{"foo": "oops_wrong_msg_type"}"#.to_owned());
+    bodies
+}
+
 /// A login that is valid in every field.
 pub(crate) fn login(user_id: &str) -> Value {
     serde_json::json!({

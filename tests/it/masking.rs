@@ -35,11 +35,6 @@ fn users(env: &TestEnv, id: &str) -> Vec<String> {
     env.database.texts(&format!("select user_id from user_logins where masked_ip like '{id}:%' order by 1"))
 }
 
-fn assert_untouched(env: &TestEnv, messages: usize) {
-    let counts = env.queue.counts();
-    assert_eq!((counts.visible, counts.in_flight), (messages, 0));
-}
-
 fn refused(outcome: Outcome) -> Outcome {
     outcome.fails(
         USAGE,
@@ -59,7 +54,7 @@ fn a_run_with_another_key_is_refused_before_it_receives_anything_and_names_both(
     assert!(outcome.stderr.contains(&format!("this key is {OTHER_ID} (siv)")), "{outcome}");
     refused(env.job(&["replay"]));
     refused(env.job(&["rejects", "retry"]));
-    assert_untouched(&env, 1);
+    env.queue.assert_untouched(1);
     assert_eq!(known(&env), [(ID.to_owned(), "2".to_owned())]);
 }
 
@@ -160,7 +155,7 @@ fn another_key_or_iv_of_fixed_is_refused() {
     env.set("PGSLUICE_FIXED_IV", FIXED_IV);
     env.set("PGSLUICE_KEY", OTHER_KEY);
     env.run().fails(USAGE, "(fixed)", "--new-key");
-    assert_untouched(&env, 1);
+    env.queue.assert_untouched(1);
 }
 
 /// The ledger is younger than the table: an upgrade, or a restored ledger. `siv` texts name their key.
@@ -171,7 +166,7 @@ fn keys_that_the_ledger_does_not_have_are_found_in_the_table() {
     env.database.execute("delete from pgsluice.masking");
     env.set("PGSLUICE_KEY", OTHER_KEY);
     refused(env.run());
-    assert_untouched(&env, 1);
+    env.queue.assert_untouched(1);
     assert!(known(&env).is_empty());
     env.set("PGSLUICE_KEY", KEY);
     env.run().succeeds();

@@ -12,17 +12,10 @@ const IP: &str = "199.172.111.135";
 /// Texts of no key: plaintext, and one of a key that nobody has.
 const PLAINTEXT: &str = "10.9.8.7";
 
-/// Of `siv`, in their order.
-fn ids(env: &TestEnv) -> Vec<String> {
-    let ring: toml::Table = fs::read_to_string(env.path("keys.toml")).unwrap().parse().unwrap();
-    let keys = ring["key"].as_array().unwrap().iter().filter(|key| key["algorithm"].as_str() == Some("siv"));
-    keys.map(|key| key["id"].as_str().unwrap().to_owned()).collect()
-}
-
 /// A new key masks from now on. Its id.
 fn rotate(env: &TestEnv) -> String {
     env.pgsluice(&["keygen", "--add"]).succeeds();
-    let new = ids(env).pop().unwrap();
+    let new = env.key_ids("siv").pop().unwrap();
     env.pgsluice(&["keygen", "--promote", &new]).succeeds();
     new
 }
@@ -300,7 +293,7 @@ fn what_a_trigger_skips_ends_the_rekey_and_is_told() {
 fn a_key_that_the_table_does_not_know_is_refused_before_anything_is_written() {
     let env = TestEnv::with_keyring();
     load(&env, &[login("a").to_string()]);
-    let old = ids(&env).remove(0);
+    let old = env.key_ids("siv").remove(0);
     rotate(&env);
     forget_older_keys(&env);
     env.pgsluice(&["rekey"]).fails(USAGE, "has been written with key", "keyring");

@@ -10,13 +10,14 @@ use serde_json::Value;
 use crate::books::assert_balanced;
 #[cfg(feature = "crash-points")]
 use crate::books::standing;
-use crate::logins::{generated, login, logins_of};
+use crate::logins::{generated_and_another, login, logins_of};
 use crate::reject_policy::{mend, misfit};
 use crate::testenv::{Queue, QueueKind, Server, TestEnv, files_below};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const WORK_LEFT: i32 = 3;
+const LOGINS: usize = 39;
 const ENCRYPTED: &str = "[spool]\nencryption = true\nsegment_max_messages = 12\n";
 
 /// Encryption is switched on, and the keyring has a key for it. Gives that key's id.
@@ -24,21 +25,8 @@ fn env_with_key(mut env: TestEnv) -> (TestEnv, String) {
     env.make_keyring();
     env.pgsluice(&["keygen", "--add", "--algorithm", "spool"]).succeeds();
     env.configure(ENCRYPTED);
-    let id = spool_keys(&env).remove(0);
+    let id = env.key_ids("spool").remove(0);
     (env, id)
-}
-
-fn spool_keys(env: &TestEnv) -> Vec<String> {
-    let ring: toml::Table = fs::read_to_string(env.path("keys.toml")).unwrap().parse().unwrap();
-    let keys = ring["key"].as_array().unwrap().iter().filter(|key| key["algorithm"].as_str() == Some("spool"));
-    keys.map(|key| key["id"].as_str().unwrap().to_owned()).collect()
-}
-
-/// Logins, and a message that becomes a reject.
-fn bodies() -> Vec<String> {
-    let mut bodies = generated(39);
-    bodies.push(r#"{"foo": "oops_wrong_msg_type"}"#.to_owned());
-    bodies
 }
 
 /// Texts that nobody may find: fields of the logins, and the other message.
@@ -77,7 +65,7 @@ fn collect_nonces(env: &TestEnv, seen: &mut BTreeMap<String, String>) {
 #[test]
 fn no_stage_leaves_plaintext_and_load_and_acknowledgement_need_no_key() {
     let (mut env, id) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     env.queue.send(&bodies);
     let all = secrets(&bodies, &["user_id", "ip", "device_id"]);
 
@@ -143,7 +131,7 @@ fn without_a_key_to_encrypt_with_nothing_is_received() {
 #[test]
 fn a_segment_whose_key_is_gone_names_it_and_stays_until_the_key_is_back() {
     let (env, id) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     env.queue.send(&bodies);
     env.job(&["drain"]).succeeds();
     let spooled = env.staged_files("spool");
@@ -170,11 +158,11 @@ fn a_segment_whose_key_is_gone_names_it_and_stays_until_the_key_is_back() {
 #[test]
 fn segments_in_clear_and_of_several_keys_are_loaded_side_by_side() {
     let (env, first) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     env.queue.send(&bodies[..15]);
     env.job(&["drain"]).succeeds();
     env.pgsluice(&["keygen", "--add", "--algorithm", "spool"]).succeeds();
-    let second = spool_keys(&env).remove(1);
+    let second = env.key_ids("spool").remove(1);
     env.pgsluice(&["keygen", "--promote", &second]).succeeds();
     env.queue.send(&bodies[15..30]);
     env.job(&["drain"]).succeeds();
@@ -265,7 +253,7 @@ fn a_dead_letter_is_opened_before_it_is_sent() {
 #[test]
 fn an_import_is_encrypted_and_known_when_it_comes_again() {
     let (env, _) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     fs::write(env.path("logins.ndjson"), bodies.join("\n")).unwrap();
     for _ in 0..2 {
         env.pgsluice(&["import", "logins.ndjson"]).succeeds();
@@ -282,7 +270,7 @@ fn an_import_is_encrypted_and_known_when_it_comes_again() {
 #[test]
 fn an_import_that_was_killed_and_comes_again_uses_no_nonce_twice() {
     let (mut env, _) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     fs::write(env.path("logins.ndjson"), bodies.join("\n")).unwrap();
     let import = |day: &str| ["import".to_owned(), "logins.ndjson".to_owned(), format!("--sent-at={day}T00:00:00Z")];
     let mut nonces = BTreeMap::new();
@@ -301,7 +289,7 @@ fn an_import_that_was_killed_and_comes_again_uses_no_nonce_twice() {
 #[cfg(feature = "crash-points")]
 fn dies_and_another_run_finishes(point: &str) {
     let (mut env, _) = env_with_key(TestEnv::new(Server::Embedded));
-    let bodies = bodies();
+    let bodies = generated_and_another(LOGINS);
     env.configure(&format!("{ENCRYPTED}[queue]\nvisibility_seconds = 3\n"));
     env.queue.send(&bodies);
     let (masked, all) = (secrets(&bodies, &["ip", "device_id"]), secrets(&bodies, &["user_id", "ip", "device_id"]));

@@ -6,16 +6,12 @@ use serde_json::Value;
 
 use crate::logins::login;
 use crate::reject_policy::logins;
-use crate::testenv::{Outcome, Server, TestEnv};
+use crate::testenv::{Server, TestEnv};
 
 const FAILED: i32 = 1;
 
-fn json_of(outcome: &Outcome) -> Value {
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"))
-}
-
 fn status(env: &TestEnv) -> Value {
-    json_of(&env.pgsluice(&["status", "--json"]).succeeds())
+    env.pgsluice(&["status", "--json"]).succeeds().json()
 }
 
 fn state(status: &Value, name: &str) -> Value {
@@ -124,9 +120,9 @@ fn the_check_fails_where_something_waits_and_no_run_ended_well_since() {
     env.pgsluice(&["status"]).succeeds();
 
     env.pgsluice(&["drain"]).succeeds();
-    let young = json_of(&env.pgsluice(&["status", "--check", "--json"]).ends_with(FAILED));
+    let young = env.pgsluice(&["status", "--check", "--json"]).ends_with(FAILED).json();
     assert_eq!(young["problems"].as_array().unwrap().len(), 1, "what is spooled is young: {young}");
-    let old = json_of(&env.pgsluice(&["status", "--check", "--json", "--max-age", "0s"]).ends_with(FAILED));
+    let old = env.pgsluice(&["status", "--check", "--json", "--max-age", "0s"]).ends_with(FAILED).json();
     assert_eq!(old["problems"].as_array().unwrap().len(), 2, "{old}");
 
     env.run().succeeds();
@@ -140,7 +136,7 @@ fn the_check_fails_where_something_waits_and_no_run_ended_well_since() {
 fn the_check_fails_where_a_part_is_unreachable() {
     let mut env = TestEnv::new(Server::Embedded);
     env.set("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
-    let unreachable = json_of(&env.pgsluice(&["status", "--check", "--json"]).ends_with(FAILED));
+    let unreachable = env.pgsluice(&["status", "--check", "--json"]).ends_with(FAILED).json();
     assert!(unreachable["queue"]["error"].as_str().unwrap().contains("cannot reach SQS"), "{unreachable}");
     assert!(unreachable["problems"][0].as_str().unwrap().starts_with("the queue: "), "{unreachable}");
 }

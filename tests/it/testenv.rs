@@ -82,6 +82,15 @@ impl TestEnv {
         self.set("PGSLUICE_KEY_FILE", "keys.toml");
     }
 
+    /// The ids of the keys of an algorithm in the keyring `keys.toml`, in their order.
+    pub(crate) fn key_ids(&self, algorithm: &str) -> Vec<String> {
+        let ring = fs::read_to_string(self.path("keys.toml")).expect("a keyring");
+        let ring: toml::Table = ring.parse().expect("a keyring in TOML");
+        let keys = ring["key"].as_array().expect("keys").iter();
+        let keys = keys.filter(|key| key["algorithm"].as_str() == Some(algorithm));
+        keys.map(|key| key["id"].as_str().expect("an id").to_owned()).collect()
+    }
+
     /// An empty queue and an empty database.
     pub(crate) fn without_tables(server: Server) -> Self {
         Self::with_queue(Queue::create(server, QueueKind::Standard))

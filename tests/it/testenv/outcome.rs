@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 const SIGKILL: i32 = 9;
 
@@ -117,6 +118,11 @@ impl Outcome {
             assert!(line.contains(part), "no {part:?} in {line:?}: {self}");
         }
         self
+    }
+
+    /// What it printed to stdout, read as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
 
     pub(crate) fn find_report(&self) -> Option<Report> {

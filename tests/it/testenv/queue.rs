@@ -231,6 +231,11 @@ impl Queue {
         }
     }
 
+    /// All of this number of messages are there, and none was received.
+    pub(crate) fn assert_untouched(&self, messages: usize) {
+        assert_eq!(self.counts(), QueueCounts { visible: messages, ..QueueCounts::default() });
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.counts() == QueueCounts::default()
     }
