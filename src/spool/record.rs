@@ -108,6 +108,10 @@ impl<'a> Record<'a> {
                 return Ok(record);
             }
         }
+        // serde takes an array for a structure, too.
+        if !text.trim_start().starts_with('{') {
+            return Err("not a spool line");
+        }
         let record: Self = serde_json::from_str(text).map_err(|_| "not a spool line")?;
         if record.body.is_encrypted() == record.enc.is_some() { Ok(record) } else { Err("not a spool line") }
     }
