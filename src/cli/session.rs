@@ -51,7 +51,7 @@ pub(super) struct Session {
     keys: OnceCell<Keyring>,
     /// The queue, where its URL had to be asked for.
     found: Option<Sqs>,
-    _lock: StagingLock,
+    lock: StagingLock,
 }
 
 impl Session {
@@ -79,7 +79,7 @@ impl Session {
             quiet: flags.quiet,
             keys: OnceCell::new(),
             found: None,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -225,7 +225,11 @@ impl Session {
         if self.stop.is_cancelled() {
             return;
         }
-        match tokio::time::timeout(EXPIRE_AT_MOST, expired).await {
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(EXPIRE_AT_MOST, expired) => ended,
+            () = self.stop.cancelled() => return,
+        };
+        match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!("what was kept for long enough could not be removed: {}", error.one_line());
@@ -317,6 +321,8 @@ impl Session {
 
     fn conclude(self, title: Option<&str>, end: Result<End, Error>) -> Result<ExitCode, Error> {
         self.progress.finish();
+        // Until the process ends: a thread that outlives the grace may still write, while the report is sent.
+        std::mem::forget(self.lock);
         let samples = self.sampler.finish();
         let counted = Report { samples, ..Report::of(self.account.run(), &self.counters) };
         let code = exit_code(&end, counted.sum_holds(), self.stages.set_aside_by().is_some());

@@ -120,9 +120,11 @@ impl<Q: Queue> Keeper<Q> {
         let outcomes = self.change_all(changes, self.parallel).await;
         for (holding, held) in due {
             let outcome = outcomes.get(&holding);
-            if remaining(held.received) < visibility_timeout {
+            let failed = outcome.is_some_and(|changed| changed.failed);
+            if remaining(held.received) < visibility_timeout && !failed {
                 tracing::warn!(
-                    "{holding}: in flight for 12 hours, which SQS does not extend; it is delivered again then"
+                    "{holding}: SQS lets nothing be in flight for more than 12 hours after its receive; what is not done by \
+                     then is delivered again"
                 );
                 self.in_flight.holdings.let_go(holding);
             } else if outcome.is_none_or(|changed| changed.made && !changed.failed) {

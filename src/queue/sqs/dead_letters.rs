@@ -147,12 +147,13 @@ impl DeadLetter {
         #[derive(Deserialize)]
         struct SpooledAttribute {
             r#type: String,
-            value: String,
+            /// Null where the queue gave neither a text nor bytes.
+            value: Option<String>,
         }
         let json = self.attributes.as_deref().map_or("{}", RawValue::get);
         let spooled: BTreeMap<String, SpooledAttribute> = serde_json::from_str(json).unwrap_or_default();
         spooled.into_iter().filter_map(|(name, SpooledAttribute { r#type, value })| {
-            let attribute = MessageAttributeValue::builder().data_type(&r#type);
+            let (value, attribute) = (value?, MessageAttributeValue::builder().data_type(&r#type));
             let attribute = if r#type.starts_with("Binary") {
                 attribute.binary_value(Blob::new(base64::decode(value).ok()?))
             } else {
