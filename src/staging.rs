@@ -9,7 +9,7 @@
 //! | staged | also `chunks/S.*`, of which the manifest `S.json` is written last | transform: `chunk` |
 //! | committed | `committed/S.ndjson`; its chunk is removed | load: [`Staging::commit_segment`] |
 //! | acknowledged | `archive/S.ndjson`, kept for `archive_days` from here | ack: [`Staging::archive_segment`] |
-//! | damaged | `damaged/S.ndjson`, until a person removes it | any stage that reads it: [`Staging::set_damaged_aside`] |
+//! | damaged | `damaged/S.ndjson`, until a person restores or removes it | any stage that reads it: [`Staging::set_damaged_aside`] |
 //!
 //! `rejects/S.ndjson` holds the bodies of what was rejected; load alone writes it.
 //!

@@ -55,7 +55,8 @@ pub(super) fn run(flags: &SharedFlags, replay: &Flags) -> Result<ExitCode, Error
         session.expect_segments(&segments);
         let mut end = Arc::clone(&session.stages).replay(segments, plan, loaders).await;
         let unfinished = session.stages.has_unfinished(&ids);
-        if end.is_ok() && replay.again && !unfinished {
+        let whole = session.stages.set_aside_by().is_none();
+        if end.is_ok() && replay.again && whole && !unfinished {
             end = end_again(&session).await;
         }
         if end.is_ok() {

@@ -261,11 +261,7 @@ impl Queue for Sqs {
                 QueueAttributeName::ApproximateNumberOfMessagesDelayed,
             ])
             .await?;
-        Ok(Depth {
-            visible: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessages),
-            in_flight: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
-            delayed: count(&attributes, &QueueAttributeName::ApproximateNumberOfMessagesDelayed),
-        })
+        depth(&attributes)
     }
 }
 
@@ -324,8 +320,18 @@ fn incomplete_entry(operation: &'static str, error: &BuildError) -> QueueError {
     QueueError::Service { operation, code: error.to_string(), server_fault: false }
 }
 
-fn count(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> u64 {
-    attributes.get(name).and_then(|value| value.parse().ok()).unwrap_or(0)
+/// An answer without all counts proves no emptiness.
+fn depth(attributes: &HashMap<QueueAttributeName, String>) -> Result<Depth, QueueError> {
+    let count = |name| attributes.get(&name)?.parse().ok();
+    let read = || {
+        Some(Depth {
+            visible: count(QueueAttributeName::ApproximateNumberOfMessages)?,
+            in_flight: count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)?,
+            delayed: count(QueueAttributeName::ApproximateNumberOfMessagesDelayed)?,
+        })
+    };
+    let (operation, code) = ("GetQueueAttributes", "no counts".to_owned());
+    read().ok_or(QueueError::Service { operation, code, server_fault: true })
 }
 
 fn milliseconds_now() -> i64 {
@@ -336,6 +342,26 @@ fn milliseconds_now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Counts that were missing were taken for 0, and so for the proof that a queue is empty.
+    #[test]
+    fn an_answer_without_all_counts_is_an_error() {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let all = HashMap::from(names.clone().map(|name| (name, "1".to_owned())));
+        assert_eq!(depth(&all).unwrap(), Depth { visible: 1, in_flight: 1, delayed: 1 });
+        for name in names {
+            for wrong in [None, Some("many")] {
+                let mut attributes = all.clone();
+                attributes.remove(&name);
+                attributes.extend(wrong.map(|count| (name.clone(), count.to_owned())));
+                assert!(depth(&attributes).is_err(), "{name}: {wrong:?}");
+            }
+        }
+    }
 
     fn delivered(sent_timestamp: Option<&str>, is_fifo: bool) -> Message {
         let attributes = sent_timestamp.map(|time| HashMap::from([(SystemAttribute::SentTimestamp, time.to_owned())]));

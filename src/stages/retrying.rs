@@ -3,9 +3,9 @@
 //! Always true: a reject becomes a row only in the transaction that deletes it from the ledger ([`Loader::readmit`]), so it
 //! counts once however often it is retried. A line leaves the reject file only when this process saw that transaction
 //! commit, or when the ledger says that the message is decided and is no reject: then an earlier retry loaded it, or a
-//! person gave it up, and the process died before it removed the line. That is believed only where the ledger has as many rejects of the segment as it counts:
-//! else somebody removed some, and what has none may be no row either. Lines of another pipeline, and lines that the
-//! ledger knows nothing of, stay.
+//! person gave it up, and the process died before it removed the line. That is believed only where the ledger has as many
+//! rejects of the segment as it counts: else somebody removed some, and what has none may be no row either. Lines of
+//! another pipeline, and lines that the ledger knows nothing of, stay.
 //!
 //! A retry works in `retry/` in the staging directory, a staging directory of its own that is removed at the end, and by
 //! the next retry if this one is killed.

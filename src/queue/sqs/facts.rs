@@ -9,7 +9,7 @@ use aws_sdk_sqs::types::QueueAttributeName as Name;
 use jiff::Timestamp;
 
 use super::dead_letters::max_receives;
-use super::{Sqs, count};
+use super::{Sqs, depth};
 use crate::queue::{Depth, Queue, QueueError};
 
 /// SQS refuses it after it has looked at the rights. It is no handle that any queue gave.
@@ -56,11 +56,7 @@ impl Sqs {
         let number = |name: &Name| attributes.get(name).and_then(|value| value.parse().ok());
         let clock = date.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(QueueFacts {
-            depth: Depth {
-                visible: count(&attributes, &Name::ApproximateNumberOfMessages),
-                in_flight: count(&attributes, &Name::ApproximateNumberOfMessagesNotVisible),
-                delayed: count(&attributes, &Name::ApproximateNumberOfMessagesDelayed),
-            },
+            depth: depth(&attributes)?,
             is_fifo: self.is_fifo(),
             retention_seconds: number(&Name::MessageRetentionPeriod),
             visibility_seconds: number(&Name::VisibilityTimeout),
