@@ -184,7 +184,7 @@ impl Loader {
     async fn accept_once(&mut self, columns: &[ColumnKey], ring: &[String]) -> Result<(), LoadError> {
         self.reconnect().await?;
         let failed = |error| PostgresError::of_statement("looking at keys in the ledger", error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let transaction = self.connection.begin().await.map_err(failed)?;
         self.watch.identify(&transaction).await?;
         let offered = Offered { columns, ring, new_key: self.takes_new_keys };
         known_keys::accept(&transaction, &self.destination.ledger, &self.pipeline, offered).await?;
@@ -310,7 +310,7 @@ impl Loader {
             let action = format!("{action} of segment {segment}");
             move |error| PostgresError::of_statement(&action, error)
         };
-        let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
+        let transaction = self.connection.begin().await.map_err(lost("BEGIN"))?;
         let begun = self.destination.ledger.begin(&transaction).await?;
         self.watch.began(begun.id);
         work.turn.wait(&transaction, &self.destination.target).await?;
@@ -344,7 +344,7 @@ impl Loader {
         }
         let missing: Vec<i32> = keys.days.difference(&self.ensured_days).copied().collect();
         if !missing.is_empty() {
-            self.destination.ledger.ensure_partitions(&self.connection.client, &missing).await?;
+            self.destination.ledger.ensure_partitions(&mut self.connection, &missing).await?;
             self.ensured_days.extend(missing);
         }
         Ok(())

@@ -1,8 +1,12 @@
 //! Loads that are to be made again: the ledger forgets segments, whose table was emptied.
 
+use tokio_postgres::Transaction;
+
 use super::ledger::TableState;
 use super::target::quoted_table;
+use super::turn::Turn;
 use super::{Forgotten, LoadError, Loader, NotHere};
+use crate::config::TableName;
 use crate::postgres::PostgresError;
 use crate::segment::SegmentId;
 
@@ -11,9 +15,11 @@ impl Loader {
     /// holds.
     pub async fn forget(&mut self, segments: &[SegmentId], keep_rows: bool) -> Result<Forgotten, LoadError> {
         self.reconnect().await?;
-        let table = self.table_state().await?;
         let failed = |error| PostgresError::of_statement("forgetting segments", error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let transaction = self.connection.begin().await.map_err(failed)?;
+        // With no load beside it: what one commits meanwhile would be forgotten, and loaded twice.
+        Turn::Alone.wait(&transaction, &self.destination.target).await?;
+        let table = table_state(&transaction, &self.pipeline.table).await?;
         let forgotten = self.destination.ledger.forget(&transaction, segments, table, keep_rows).await?;
         let Some(forgotten) = forgotten else {
             return Err(LoadError::TableNotEmpty { table: self.pipeline.table.to_string() });
@@ -33,12 +39,12 @@ impl Loader {
         let ledger = self.destination.ledger.clone();
         self.ask(async |client| ledger.not_among(client, segments).await).await
     }
+}
 
-    async fn table_state(&self) -> Result<TableState, LoadError> {
-        let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(&self.pipeline.table));
-        let exists = self.connection.client.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
-        let action = format!("looking whether {} is empty", self.pipeline.table);
-        let exists: bool = exists.map_err(|error| PostgresError::of_statement(&action, error))?;
-        Ok(if exists { TableState::HoldsRows } else { TableState::Empty })
-    }
+async fn table_state(transaction: &Transaction<'_>, table: &TableName) -> Result<TableState, LoadError> {
+    let statement = format!("SELECT EXISTS (SELECT FROM {})", quoted_table(table));
+    let exists = transaction.query_typed_one(&statement, &[]).await.and_then(|row| row.try_get(0));
+    let action = format!("looking whether {table} is empty");
+    let exists: bool = exists.map_err(|error| PostgresError::of_statement(&action, error))?;
+    Ok(if exists { TableState::HoldsRows } else { TableState::Empty })
 }

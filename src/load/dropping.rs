@@ -26,7 +26,7 @@ impl Loader {
     pub async fn drop_rejects(&mut self, segment_no: i32, reason: &str) -> Result<HashSet<Uuid>, LoadError> {
         self.reconnect().await?;
         let failed = |error| PostgresError::of_statement("dropping rejects", error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let transaction = self.connection.begin().await.map_err(failed)?;
         let dropped = self.destination.ledger.drop_rejects(&transaction, segment_no, reason).await?;
         CrashPoint::BeforeCommit.pass();
         transaction.commit().await.map_err(failed)?;

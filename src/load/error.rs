@@ -136,9 +136,10 @@ impl Advised for LoadError {
             Self::NotRekeyed { .. } => fatal(
                 "give a keyring that holds the keys that they were masked with, or see to these rows by hand, and run again",
             ),
-            Self::TableNotEmpty { .. } => {
-                usage("empty the table first, or give --keep-rows if its rows are not of these segments")
-            }
+            Self::TableNotEmpty { .. } => usage(
+                "to go on after a `replay --again` that did not end, give `replay` without --again; else empty the table \
+                     first, or give --keep-rows if its rows are not of these segments",
+            ),
             Self::NoSuchReject { .. } => fatal("`pgsluice rejects list --entries` lists the ids of all rejects"),
             Self::NoKeptBody { .. } => fatal(
                 "the host that recorded the reject keeps its body for rejects_days; see also the queue of pipeline.dlq_url",

@@ -66,7 +66,7 @@ impl Loader {
             let action = format!("{action} of rejects of segment {}", work.segment);
             move |error| PostgresError::of_statement(&action, error)
         };
-        let transaction = self.connection.client.transaction().await.map_err(lost("BEGIN"))?;
+        let transaction = self.connection.begin().await.map_err(lost("BEGIN"))?;
         let ledger = &self.destination.ledger;
         self.watch.began(ledger.begin(&transaction).await?.id);
         work.turn.wait(&transaction, &self.destination.target).await?;

@@ -8,13 +8,14 @@
 //! - it counts among the rejects to be sent to a dead-letter queue, because nobody knows whether it was sent.
 //!
 //! The counts stay as they are: the message is a duplicate.
+//!
+//! So it is with the rejects of a segment that the ledger knows, whose file came here without the reject file beside it:
+//! before it is acknowledged, their bodies are kept here, too.
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::ledger::Ledger;
 use super::message_keys::MessageKey;
 use super::rejects::{append_spool_lines, one_writer};
 use super::{Committed, LoadError, Loader, RejectRow};
@@ -42,53 +43,63 @@ impl Loader {
         staging: &Staging,
         committed: Committed,
     ) -> Result<Committed, LoadError> {
-        if committed.duplicates() == 0 {
+        let own = committed.was_known() && committed.recorded_rejects() > 0;
+        if committed.duplicates() == 0 && !own {
             return Ok(committed);
         }
         let (segment, mut retries) = (committed.segment(), Retries::new());
-        let recorded = loop {
-            match self.recorded_rejects(staging, segment).await {
+        let mut recorded = loop {
+            match self.recorded_rejects(staging, &committed, own).await {
                 Ok(recorded) => break recorded,
                 Err(error) => self.prepare_retry(&mut retries, error).await?,
             }
         };
         let (files, pipeline) = (staging.clone(), self.pipeline.name.clone());
         let kept = move || keep_again(&files, segment, &pipeline, &recorded).map(|()| recorded);
-        let rejects = blocking(kept).await?.into_iter().map(|recorded| recorded.reject);
-        Ok(if self.destination.ledger.with_rejects { committed.with_more_rejects(rejects) } else { committed })
+        recorded = blocking(kept).await?;
+        // Its own are there already.
+        let more = recorded.into_iter().filter(|recorded| recorded.segment != segment).map(|recorded| recorded.reject);
+        Ok(if self.destination.ledger.with_rejects { committed.with_more_rejects(more) } else { committed })
     }
 
     async fn recorded_rejects(
         &mut self,
         staging: &Staging,
-        segment: SegmentId,
+        committed: &Committed,
+        own: bool,
     ) -> Result<Vec<RecordedReject>, LoadError> {
         self.reconnect().await?;
-        answered(recorded_rejects(&self.destination.ledger, &self.connection.client, staging, segment)).await?
+        let (ledger, client) = (&self.destination.ledger, &self.connection.client);
+        let segment = committed.segment();
+        let mut recorded = Vec::new();
+        let Some(file) = staging.find_unacknowledged(segment) else { return Ok(recorded) };
+        if own {
+            let rejects = answered(ledger.rejects_of(client, segment)).await??;
+            recorded.extend(rejects.into_iter().map(|reject| RecordedReject { segment, reject }));
+        }
+        if committed.duplicates() == 0 || !answered(ledger.has_rejects(client)).await?? {
+            return Ok(recorded);
+        }
+        let mut reader = blocking(move || SegmentReader::open(&file)).await?;
+        loop {
+            let (rest, keys) = blocking(move || next_keys(&mut reader).map(|keys| (reader, keys))).await?;
+            reader = rest;
+            let Some(keys) = keys else { return Ok(recorded) };
+            let known = answered(ledger.recorded_rejects(client, &keys)).await??;
+            recorded.extend(known.into_iter().filter(|recorded| !own || recorded.segment != segment));
+        }
     }
 }
 
-async fn recorded_rejects(
-    ledger: &Ledger,
-    client: &Client,
-    staging: &Staging,
-    segment: SegmentId,
-) -> Result<Vec<RecordedReject>, LoadError> {
-    let mut recorded = Vec::new();
-    let Some(path) = staging.find_unacknowledged(segment) else { return Ok(recorded) };
-    if !ledger.has_rejects(client).await? {
-        return Ok(recorded);
+/// The identities in the next block of a segment.
+fn next_keys(reader: &mut SegmentReader) -> Result<Option<Vec<MessageKey>>, LoadError> {
+    let Some(block) = reader.next_block()? else { return Ok(None) };
+    let mut keys = Vec::new();
+    for line in block.lines() {
+        let record = line?.record;
+        keys.push(MessageKey::new(record.identity_time_ms(), &record.message_id, 0));
     }
-    let mut reader = SegmentReader::open(&path)?;
-    while let Some(block) = reader.next_block()? {
-        let mut keys = Vec::new();
-        for line in block.lines() {
-            let record = line?.record;
-            keys.push(MessageKey::new(record.identity_time_ms(), &record.message_id, 0));
-        }
-        recorded.extend(ledger.recorded_rejects(client, &keys).await?);
-    }
-    Ok(recorded)
+    Ok(Some(keys))
 }
 
 /// Keeps the bodies that are not here. Blocks until they are durable.

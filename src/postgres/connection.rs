@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, IsolationLevel, Transaction};
 
 use super::negotiation::Connector;
 use super::rds::Tokens;
@@ -41,6 +41,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Begins a transaction in which each statement sees what was committed before it, whatever the role's default is: what
+    /// is asked after a lock was waited for must see what its holder did.
+    pub(crate) async fn begin(&mut self) -> Result<Transaction<'_>, tokio_postgres::Error> {
+        self.client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.severed || self.client.is_closed()
     }

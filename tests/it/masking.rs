@@ -176,8 +176,10 @@ fn keys_that_the_ledger_does_not_have_are_found_in_the_table() {
 /// A table that nobody has written to has no key, and the first one counts: of two hosts, only one can be first.
 #[test]
 fn of_two_first_runs_with_different_keys_one_is_refused() {
-    for _ in 0..3 {
+    for isolation in ["read committed", "repeatable read", "serializable"] {
         let env = TestEnv::new(Server::Embedded);
+        let database = env.database.texts("select quote_ident(current_database())").remove(0);
+        env.database.execute(&format!("alter database {database} set default_transaction_isolation = '{isolation}'"));
         env.queue.send(&(0..20).map(|user| login(&user.to_string()).to_string()).collect::<Vec<_>>());
         let start = |name: &str, key: &str| {
             let mut command: Command = env.command(env!("CARGO_BIN_EXE_pgsluice"));

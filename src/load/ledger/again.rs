@@ -16,7 +16,7 @@ use crate::segment::SegmentId;
 
 const LOCK: &str =
     "SELECT again_since, again_keeps_rows FROM pgsluice.pipeline WHERE id OPERATOR(pg_catalog.=) $1 FOR UPDATE";
-const BEGUN: &str = "UPDATE pgsluice.pipeline SET again_since = pg_catalog.now(), again_keeps_rows = $2 \
+const BEGUN: &str = "UPDATE pgsluice.pipeline SET again_since = pg_catalog.clock_timestamp(), again_keeps_rows = $2 \
      WHERE id OPERATOR(pg_catalog.=) $1";
 const ENDED: &str = "UPDATE pgsluice.pipeline SET again_since = NULL, again_keeps_rows = false \
      WHERE id OPERATOR(pg_catalog.=) $1";

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::super::LoadError;
 use super::super::message_keys::{MessageKey, SegmentKeys};
 use super::{BATCH_KEYS, Ledger, ledger_error};
-use crate::postgres::{CopyError, Feed, copy_in};
+use crate::postgres::{Connection, CopyError, Feed, copy_in};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where Postgres counts from.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
@@ -37,9 +37,16 @@ const PLAN_AS_BEFORE: &str = "SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL en
 
 impl Ledger {
     /// Creates the partitions of these days that are missing. A transaction of its own.
-    pub(in crate::load) async fn ensure_partitions(&self, client: &Client, days: &[i32]) -> Result<(), LoadError> {
-        let ensured = client.execute_typed(ENSURE_PARTITIONS, &[(&days, Type::INT4_ARRAY)]).await;
-        ensured.map(|_| ()).map_err(ledger_error("creating partitions of"))
+    pub(in crate::load) async fn ensure_partitions(
+        &self,
+        connection: &mut Connection,
+        days: &[i32],
+    ) -> Result<(), LoadError> {
+        let failed = || ledger_error("creating partitions of");
+        let transaction = connection.begin().await.map_err(failed())?;
+        let ensured = transaction.execute_typed(ENSURE_PARTITIONS, &[(&days, Type::INT4_ARRAY)]).await;
+        ensured.map_err(failed())?;
+        transaction.commit().await.map_err(failed())
     }
 
     /// Forgets messages that cannot be delivered any more. A transaction of its own.
@@ -60,12 +67,8 @@ impl Ledger {
         match copied {
             Ok(_) => Ok(true),
             Err(CopyError::Source(error)) => Err(error),
-            Err(CopyError::Postgres(error)) => match error.code() {
-                Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
-                // The partition was pruned after this loader had made sure of it.
-                Some(&SqlState::CHECK_VIOLATION) => Err(LoadError::NoMessagePartition),
-                _ => Err(ledger_error("recording messages in")(error)),
-            },
+            Err(CopyError::Postgres(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Ok(false),
+            Err(CopyError::Postgres(error)) => Err(recording_error("recording messages in")(error)),
         }
     }
 
@@ -76,7 +79,7 @@ impl Ledger {
         segment_no: i32,
         keys: &Arc<SegmentKeys>,
     ) -> Result<Vec<bool>, LoadError> {
-        let failed = || ledger_error("claiming messages in");
+        let failed = || recording_error("claiming messages in");
         let mut claimed = vec![false; keys.total()];
         let mut runs = keys.runs();
         while let Some((run, rest)) = runs.advance().await? {
@@ -143,6 +146,14 @@ impl Ledger {
         ids: &'a Vec<Uuid>,
     ) -> [(&'a (dyn tokio_postgres::types::ToSql + Sync), Type); 3] {
         [(&self.pipeline, Type::INT4), (times, Type::TIMESTAMPTZ_ARRAY), (ids, Type::UUID_ARRAY)]
+    }
+}
+
+/// For `map_err`: a partition may have been pruned after this loader had made sure of it.
+fn recording_error(action: &'static str) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
+    move |error| match error.code() {
+        Some(&SqlState::CHECK_VIOLATION) => LoadError::NoMessagePartition,
+        _ => ledger_error(action)(error),
     }
 }
 

@@ -21,8 +21,8 @@ const TOTALS: &str = "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(loaded
      coalesce(pg_catalog.sum(duplicates), 0)::bigint, coalesce(pg_catalog.sum(rejected), 0)::bigint, \
      pg_catalog.max(loaded_at) FROM pgsluice.segment WHERE pipeline OPERATOR(pg_catalog.=) $1";
 const INSERT: &str = "INSERT INTO pgsluice.segment (pipeline, id, segment_no, received, loaded, duplicates, rejected, \
-     rows, first_sent_at, last_sent_at, host, mapping, left_in_queue) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING loaded_at";
+     rows, first_sent_at, last_sent_at, host, mapping, left_in_queue, loaded_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING RETURNING loaded_at";
 
 /// What the ledger holds of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,7 +73,8 @@ impl Ledger {
         totals.and_then(read).map_err(ledger_error("reading"))
     }
 
-    /// Records the segment under its number, and returns the time of the transaction.
+    /// Records the segment under its number, and returns the time. Not that of the transaction's beginning: a replay that
+    /// began meanwhile takes what was loaded before it for forgotten.
     pub(in crate::load) async fn insert_segment(
         &self,
         transaction: &Transaction<'_>,

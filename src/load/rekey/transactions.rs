@@ -61,7 +61,7 @@ impl Transactions {
             self.watch.end_last(&self.connection.client).await?;
         }
         let failed = |error| PostgresError::of_statement(&format!("rekeying {}", self.target.table), error);
-        let transaction = self.connection.client.transaction().await.map_err(failed)?;
+        let transaction = self.connection.begin().await.map_err(failed)?;
         let limits = format!("{NOTICE_A_LOST_CLIENT_LOCALLY}; {LIMITS}");
         transaction.batch_execute(&limits).await.map_err(failed)?;
         let id = transaction.query_typed_one(IDENTIFY, &[]).await;

@@ -278,6 +278,75 @@ async fn again_goes_on_where_an_earlier_one_ended_and_never_fills_a_table_twice(
     assert!(loader.forget(&ids, false).await.is_err(), "it has ended");
 }
 
+/// The load of a segment that began before a replay's note, and committed after it, was forgotten by the replay's next
+/// attempt, and loaded twice. And what was committed while the replay waited was not seen.
+#[tokio::test]
+async fn again_waits_for_loads_under_way_and_forgets_none_that_end_after_its_note() {
+    let fixture = Fixture::new().await;
+    let staged = fixture.stage(&messages(0..10));
+    // A load, as far as others see it: its turn, and later its rows.
+    let mut other = connect(&fixture.url).await.unwrap();
+    let loading = other.transaction().await.unwrap();
+    let turn = "SELECT pg_advisory_xact_lock_shared(x'736c7569'::integer, 'items'::regclass::oid::integer)";
+    loading.batch_execute(&format!("{turn}; INSERT INTO items (name) VALUES ('theirs')")).await.unwrap();
+    let mut loader = fixture.loader().await;
+    let segments = [staged.segment];
+    let replay = tokio::spawn(async move { loader.forget(&segments, false).await });
+    fixture.wait_for_waiting("advisory").await;
+    loading.commit().await.unwrap();
+    let refused = replay.await.unwrap().unwrap_err();
+    assert!(matches!(refused, LoadError::TableNotEmpty { .. }), "{refused}");
+
+    // `loaded_at` is when it was recorded, not when the transaction began.
+    let slow = "TRUNCATE items; CREATE TABLE began (at timestamptz DEFAULT now()); \
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO began DEFAULT VALUES; \
+                PERFORM pg_sleep(0.05); RETURN NULL; END'; \
+                CREATE TRIGGER slow AFTER INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    fixture.client.batch_execute(slow).await.unwrap();
+    fixture.load(&staged).await;
+    let late = "SELECT count(*) FROM pgsluice.segment, began WHERE loaded_at >= at + interval '50 ms'";
+    assert_eq!(fixture.number(late).await, 1);
+}
+
+/// What is asked after a lock was waited for did not see what its holder had done, and two loaders made a day's partition.
+#[tokio::test]
+async fn what_the_roles_default_isolation_is_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let default = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''serializable''', \
+                   current_database()); END $$";
+    fixture.client.batch_execute(default).await.unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let staged: Vec<_> = (0..6).map(|n| fixture.stage(&[(format!("m{n}"), now, "{}".to_owned())])).collect();
+    let mut loads = tokio::task::JoinSet::new();
+    for staged in staged {
+        let (mut loader, staging) = (fixture.loader().await, fixture.staging.clone());
+        loads.spawn(async move { loader.load(&staging, &staged).await });
+    }
+    while let Some(loaded) = loads.join_next().await {
+        assert_eq!(counts(&loaded.unwrap().unwrap()), (1, 0, 0));
+    }
+    assert_eq!(fixture.rows().await, 6);
+}
+
+/// A segment that was known had its messages deleted, where it had been copied here without the bodies of its rejects.
+#[tokio::test]
+async fn the_rejects_of_a_known_segment_are_kept_where_their_bodies_are_not_here() {
+    for dedupe in [Dedupe::Message, Dedupe::Segment] {
+        let mut fixture = Fixture::new().await;
+        fixture.pipeline.dedupe = dedupe;
+        let staged = fixture.stage(&[message("a", 1), bad_message("b")]);
+        fixture.load(&staged).await;
+        let lines = fixture.reject_lines(&staged);
+        std::fs::remove_file(fixture.staging.rejects(staged.segment)).unwrap();
+        let mut loader = fixture.loader().await;
+        let known = loader.known(&[staged.segment]).await.unwrap().remove(&staged.segment).unwrap();
+        loader.keep_redelivered_rejects(&fixture.staging, known).await.unwrap();
+        let again = fixture.reject_lines(&staged);
+        assert_eq!((again.len(), &again[0]["body"]), (1, &lines[0]["body"]), "{dedupe:?}");
+        assert_eq!(again[0]["reason"], lines[0]["reason"]);
+    }
+}
+
 /// After a dump and restore the transaction ids of rows are others: `--again` loaded nothing, and said 0.
 #[tokio::test]
 async fn who_owns_a_message_survives_a_rewrite_of_its_row() {
