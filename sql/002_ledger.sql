@@ -162,6 +162,16 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('pgsluice.prune', 0)) then
         return;
     end if;
+    with past as (
+        update pgsluice.segment set pruned = true where not pruned and loaded_at < now() - remembered
+        returning segment_no
+    )
+    select coalesce(array_agg(segment_no), '{}') into forgotten from past;
+    if cardinality(forgotten) > 0 and exists (select from pgsluice.ledger_version where since < now() - remembered) then
+        forgotten := forgotten || 0;
+    end if;
+    delete from pgsluice.message_default where segment_no = any (forgotten);
+    -- Last, because no segment is loaded from the lock on to the end of the transaction.
     for name in
         select relname from pg_inherits join pg_class on pg_class.oid = inhrelid
         where inhparent = 'pgsluice.message'::regclass and relname ~ '^message_\d{8}$' order by relname
@@ -173,23 +183,19 @@ begin
             where loaded_at > now() - remembered and first_sent_at < day + 1 and last_sent_at >= day
         );
         begin
+            lock table only pgsluice.message in access exclusive mode;
+            -- What was loaded while the lock was waited for.
+            if exists (
+                select from pgsluice.segment
+                where loaded_at > now() - remembered and first_sent_at < day + 1 and last_sent_at >= day
+            ) then
+                raise lock_not_available;
+            end if;
             execute format('drop table pgsluice.%I', name);
         exception when lock_not_available then
             exit;
         end;
     end loop;
-    with past as (
-        update pgsluice.segment set pruned = true where not pruned and loaded_at < now() - remembered
-        returning segment_no
-    )
-    select coalesce(array_agg(segment_no), '{}') into forgotten from past;
-    if cardinality(forgotten) = 0 then
-        return;
-    end if;
-    if exists (select from pgsluice.ledger_version where since < now() - remembered) then
-        forgotten := forgotten || 0;
-    end if;
-    delete from pgsluice.message_default where segment_no = any (forgotten);
 end
 $$;
 
