@@ -278,11 +278,9 @@ impl Stages {
         Ok(loaded.into_keys().all(|segment| self.staging.find_unacknowledged(segment).is_none()))
     }
 
-    /// Whether any segment here is unfinished. An open one is of an earlier process, and could not be recovered.
+    /// Whether any segment here is unfinished.
     pub fn is_unfinished(&self) -> Result<bool, Error> {
-        let staging = &self.staging;
-        let unfinished = [staging.open_segments()?, staging.sealed_segments()?, staging.committed_segments()?];
-        Ok(unfinished.iter().any(|segments| !segments.is_empty()))
+        Ok(!self.staging.sealed_segments()?.is_empty() || !self.staging.committed_segments()?.is_empty())
     }
 
     /// Whether any of these segments still waits for its load.
