@@ -334,11 +334,14 @@ impl Staging {
     }
 
     /// All deletes of a committed segment are done: moves it to the archive, and removes what a crash left of its chunk.
-    /// Its retention begins now.
+    /// Its retention begins now, and that of its rejects, which may have waited for the acknowledgement for longer.
     pub fn archive_segment(&self, segment: SegmentId) -> Result<(), FileError> {
         let Some(place) = self.find_unacknowledged(segment) else { return Ok(()) };
         self.remove_chunk(segment)?;
-        place.open_for_writing()?.set_modified(SystemTime::now()).map_err(place.failed("date"))?;
+        let now = SystemTime::now();
+        place.open_for_writing()?.set_modified(now).map_err(place.failed("date"))?;
+        // That they cannot be dated, or are not here, is no reason not to acknowledge the others.
+        _ = self.rejects(segment).open_for_writing().map(|rejects| rejects.set_modified(now));
         rename_durably(&place, &self.archive(segment))?;
         CrashPoint::Archive.pass();
         Ok(())
@@ -364,7 +367,7 @@ impl Staging {
         older_than(archive_days, self.archived_segments()?, |segment| self.archive(segment))
     }
 
-    /// Reject files that were last written longer ago than `rejects_days`.
+    /// Reject files that were last written, or whose segment was acknowledged, longer ago than `rejects_days`.
     pub fn expired_rejects(&self, rejects_days: u32) -> Result<Vec<(SegmentId, Place)>, FileError> {
         older_than(rejects_days, self.rejected_segments()?, |segment| self.rejects(segment))
     }
@@ -458,7 +461,7 @@ mod tests {
     }
 
     /// The retention was counted from the day of the seal: a segment that waited a week for its load was removed at once.
-    /// A process that died between two of these removals left the bodies of rejects for ever.
+    /// A process died after it had removed the manifest, and nothing ever removed the rejects' bodies beside it.
     #[test]
     fn nothing_of_a_chunk_outlives_the_acknowledgement() {
         let root = tempfile::tempdir().unwrap();
@@ -479,9 +482,12 @@ mod tests {
         let file = File::create(staging.spool(id)).unwrap();
         let days = |days: u64| Duration::from_hours(24 * days);
         file.set_modified(SystemTime::now() - days(30)).unwrap();
+        let rejects = File::create(staging.rejects(id)).unwrap();
+        rejects.set_modified(SystemTime::now() - days(100)).unwrap();
         staging.commit_segment(id).unwrap();
         staging.archive_segment(id).unwrap();
         assert_eq!(staging.expired_archive(7).unwrap().len(), 0);
+        assert_eq!(staging.expired_rejects(90).unwrap().len(), 0, "they waited for the acknowledgement for longer");
         file.set_modified(SystemTime::now() - days(8)).unwrap();
         assert_eq!(staging.expired_archive(7).unwrap().len(), 1);
     }
