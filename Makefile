@@ -47,6 +47,18 @@ define create-venv
 	@touch $@
 endef
 
+# A program of the package manager, where it is missing; the last argument is what becomes of it where there is none.
+define install-program
+	@if command -v $(1) >/dev/null; then :; \
+	elif command -v apt-get >/dev/null; then \
+		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends $(1); \
+	elif command -v brew >/dev/null; then \
+		brew install $(1); \
+	else \
+		$(2); \
+	fi
+endef
+
 .PHONY: help demo test soak fuzz lint licenses bench compare flat hosts postgres localstack prometheus pgloader faucet archive wheel picture tmux
 
 help: ## list the targets
@@ -117,14 +129,7 @@ $(PICTURES): docs/pictures/requirements.txt
 	$(call create-venv,what draws a terminal,a few seconds and 40 MB)
 
 tmux: ## install tmux, whose terminal is drawn, where it is missing
-	@if command -v tmux >/dev/null; then :; \
-	elif command -v apt-get >/dev/null; then \
-		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends tmux; \
-	elif command -v brew >/dev/null; then \
-		brew install tmux; \
-	else \
-		echo "tmux was not found, and neither was apt-get or brew to install it" >&2; exit 1; \
-	fi
+	$(call install-program,tmux,echo "neither apt-get nor brew is here to install tmux" >&2; exit 1)
 
 # Without the Python package that `server` names, the wheel's demo finds the system's PostgreSQL.
 wheel: $(TARGET)/maturin/ready postgres ## the wheel of PyPI, installed into an empty venv and tried there
@@ -178,14 +183,7 @@ prometheus: ## install Prometheus, which reads the metrics in a test, where it i
 	fi
 
 pgloader: ## install pgloader, a peer of `make compare`, where it is missing
-	@if command -v pgloader >/dev/null; then :; \
-	elif command -v apt-get >/dev/null; then \
-		$(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends pgloader; \
-	elif command -v brew >/dev/null; then \
-		brew install pgloader; \
-	else \
-		echo "neither apt-get nor brew is here; the comparison goes on without pgloader" >&2; \
-	fi
+	$(call install-program,pgloader,echo "neither apt-get nor brew is here; the comparison goes on without pgloader" >&2)
 
 faucet: ## build faucet, a peer of `make compare`, into target/: minutes
 	$(CARGO) install --locked --root $(TARGET)/compare/faucet faucet-cli --version 1.15.1 \

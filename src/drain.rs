@@ -11,7 +11,7 @@
 //! `emptiness` knows of the pollers; `started` when it holds nothing that was sent before the run began.
 
 mod budget;
-mod crew;
+pub(crate) mod crew;
 mod emptiness;
 mod memory;
 mod polling;

@@ -166,7 +166,8 @@ impl Stages {
         mut loaders: Vec<Loader>,
         route: RejectRoute,
     ) -> Result<DrainEnd, Error> {
-        let known = self.known_to_acknowledge(&mut loaders, &inventory.ids()).await?;
+        let known = known(&mut loaders, &inventory.ids()).await?;
+        let known = self.keep_redelivered_rejects(&mut loaders, known).await?;
         let unfinished = [inventory.sealed, inventory.committed].concat();
         self.count_unfinished(&unfinished, &known);
         self.gate.doubt(unfinished.iter().filter(|segment| !known.contains_key(&segment.id)).count());
@@ -257,8 +258,10 @@ impl Stages {
         route: RejectRoute,
     ) -> Result<bool, Error> {
         let here = [inventory.ids(), inventory.unreadable.clone()].concat();
-        let loaded = known(loaders, &here).await?;
-        let known = self.known_to_acknowledge(loaders, &inventory.ids()).await?;
+        let mut known = known(loaders, &here).await?;
+        let loaded: Vec<SegmentId> = known.keys().copied().collect();
+        known.retain(|segment, _| !inventory.unreadable.contains(segment));
+        let known = self.keep_redelivered_rejects(loaders, known).await?;
         let (committed, to_acknowledge) = mpsc::channel(WAITING_SEGMENTS);
         let entered = async {
             for segment in known.into_values() {
@@ -275,7 +278,7 @@ impl Stages {
         let acknowledged = Arc::clone(&self).acknowledge_all(queue, None, parallel, route, to_acknowledge);
         let (entered, acknowledged) = tokio::join!(entered, acknowledged);
         entered.and(acknowledged)?;
-        Ok(loaded.into_keys().all(|segment| self.staging.find_unacknowledged(segment).is_none()))
+        Ok(loaded.into_iter().all(|segment| self.staging.find_unacknowledged(segment).is_none()))
     }
 
     /// Whether any segment here is unfinished.
@@ -289,14 +292,13 @@ impl Stages {
         self.counters.is_any_pending(segments)
     }
 
-    /// Which of these segments the ledger knows. Rejects among them that were delivered again are kept.
-    async fn known_to_acknowledge(
+    /// Those of these segments that may be acknowledged: the bodies of their rejects are here.
+    async fn keep_redelivered_rejects(
         &self,
         loaders: &mut [Loader],
-        segments: &[SegmentId],
+        known: HashMap<SegmentId, Committed>,
     ) -> Result<HashMap<SegmentId, Committed>, Error> {
         let mut kept = HashMap::new();
-        let known = known(loaders, segments).await?;
         let Some(loader) = loaders.first_mut() else { return Ok(kept) };
         for (segment, committed) in known {
             match loader.keep_redelivered_rejects(&self.staging, committed).await.map_err(Error::from) {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::{Config, Dedupe};
+use crate::drain::crew::{FEWEST, RECEIVES_A_POLLER, WINDOW};
 
 /// A run that finds its queue empty: its attributes twice, and the receives that prove it. Measured.
 const REQUESTS_OF_AN_EMPTY_RUN: f64 = 4.0;
@@ -23,10 +24,6 @@ const LOAD_RATE_WITHOUT_IDS: f64 = 1_290_000.0;
 const FIFO_RATE: f64 = 3_000.0;
 /// Seconds of a run beside its calls to SQS. Measured: 1,000 messages take 1.05 s, of which 1 s is the last long poll.
 const FIXED_SECONDS: f64 = 0.1;
-/// A run begins with this number of pollers and doubles them; how long it looks at each number. See `drain::crew`.
-const FIRST_POLLERS: f64 = 2.0;
-const TRIAL_SECONDS: f64 = 0.2;
-const TRIAL_CALLS: f64 = 3.0;
 /// A spool line beside its body: ids, times, receipt handle, checksum. Measured: 531 - 155.
 const SPOOL_LINE_BYTES: f64 = 376.0;
 /// What an encrypted line has more: names of key and segment, tag, base64 of what stands around the body; and a third of the
@@ -134,9 +131,12 @@ impl Estimate {
 /// What a run takes beside receiving at its rate: until it has the pollers for that, and from the last receive on.
 #[allow(clippy::cast_precision_loss, reason = "estimates")]
 fn seconds_beside(messages: f64, rate: f64, call_seconds: f64, config: &Config) -> f64 {
-    let pollers = (rate * call_seconds / BATCH).max(FIRST_POLLERS);
-    let lost_trials = (pollers / FIRST_POLLERS).log2() - 1.0 + FIRST_POLLERS / pollers;
-    let start = lost_trials * TRIAL_SECONDS.max(TRIAL_CALLS * call_seconds);
+    // It begins with the fewest pollers and doubles them, and looks at each number for a window; the receives under way at
+    // its beginning do not count.
+    let fewest = FEWEST as f64;
+    let pollers = (rate * call_seconds / BATCH).max(fewest);
+    let lost_windows = (pollers / fewest).log2() - 1.0 + fewest / pollers;
+    let start = lost_windows * WINDOW.as_secs_f64().max((RECEIVES_A_POLLER + 1) as f64 * call_seconds);
     // Half of a segment, which is deleted after its COMMIT and at the same rate.
     let segment_seconds = config.spool.segment_max_messages as f64 / rate;
     let last_deletes = segment_seconds.min(config.spool.segment_max_age_ms as f64 / 1000.0).min(messages / rate) / 2.0;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use rule::CrewRule;
 pub(super) use rule::Receive;
+pub(crate) use rule::{FEWEST, RECEIVES_A_POLLER, WINDOW};
 
 /// The seats of the pollers of one drain.
 #[derive(Debug)]

@@ -86,7 +86,7 @@ impl Loader {
             reader = rest;
             let Some(keys) = keys else { return Ok(recorded) };
             let known = answered(ledger.recorded_rejects(client, &keys)).await??;
-            recorded.extend(known.into_iter().filter(|recorded| !own || recorded.segment != segment));
+            recorded.extend(known.into_iter().filter(|recorded| recorded.segment != segment));
         }
     }
 }

@@ -22,10 +22,10 @@ use tokio::time::Instant;
 
 /// A drain begins with this number of pollers, and an empty queue keeps this number: an empty receive costs as much as a
 /// full one.
-const FEWEST: usize = 2;
+pub(crate) const FEWEST: usize = 2;
 
-const WINDOW: Duration = Duration::from_millis(200);
-const RECEIVES_A_POLLER: usize = 2;
+pub(crate) const WINDOW: Duration = Duration::from_millis(200);
+pub(crate) const RECEIVES_A_POLLER: usize = 2;
 const REST: Duration = Duration::from_secs(10);
 
 /// One receive that came back.

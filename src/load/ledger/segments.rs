@@ -22,7 +22,8 @@ const TOTALS: &str = "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum(loaded
      pg_catalog.max(loaded_at) FROM pgsluice.segment WHERE pipeline OPERATOR(pg_catalog.=) $1";
 const INSERT: &str = "INSERT INTO pgsluice.segment (pipeline, id, segment_no, received, loaded, duplicates, rejected, \
      rows, first_sent_at, last_sent_at, host, mapping, left_in_queue, loaded_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING RETURNING loaded_at";
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $5, $8, $9, $10, $11, $12, pg_catalog.clock_timestamp()) \
+     ON CONFLICT DO NOTHING RETURNING loaded_at";
 
 /// What the ledger holds of a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
